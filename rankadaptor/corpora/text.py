@@ -1,0 +1,71 @@
+"""Plain text for calibration (importance) and for perplexity: two disjoint halves of BoolQ's training passages.
+
+Passages that any scored item shares 13 words with are left out of both. A folder of benchmarks that holds
+`wikitext2/test.txt` gives WikiText-2 for perplexity instead.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+from rankadaptor.corpora.benchmarks import benchmark_rows
+from rankadaptor.corpora.decontamination import decontaminated, row_text, scored_items
+from rankadaptor.corpora.downloads import source_folder
+from rankadaptor.errors import BadInput
+from rankadaptor.profiles import Source
+
+
+@lru_cache(maxsize=2)
+def _passages(benchmarks: Source, pool: int, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    passages = sorted({row["passage"] for row in benchmark_rows(benchmarks, "boolq", "train")})
+    kept = [passages[i] for i in decontaminated(passages, map(row_text, scored_items(benchmarks, pool, seed)))]
+    # The half is a property of the passage alone, so neither half depends on what else is in the set.
+    second = [hashlib.sha256(passage.encode()).digest()[0] % 2 == 1 for passage in kept]
+    return (
+        tuple(passage for passage, is_second in zip(kept, second, strict=True) if not is_second),
+        tuple(passage for passage, is_second in zip(kept, second, strict=True) if is_second),
+    )
+
+
+def calibration_texts(benchmarks: Source, pool: int, seed: int) -> tuple[str, ...]:
+    """Texts that importance is estimated on."""
+    return _passages(benchmarks, pool, seed)[0]
+
+
+def perplexity_texts(benchmarks: Source, pool: int, seed: int) -> tuple[str, ...]:
+    """Texts that perplexity is measured on: never those of calibration."""
+    if benchmarks.kind == "dir":
+        wikitext = source_folder(benchmarks, lambda _: True) / "wikitext2" / "test.txt"
+        if wikitext.is_file():
+            return tuple(wikitext.read_text(encoding="utf-8").splitlines())
+    return _passages(benchmarks, pool, seed)[1]
+
+
+def calibration_windows(
+    texts: Sequence[str], tokenise: Callable[[str], list[int]], samples: int, tokens: int, seed: int
+) -> list[list[int]]:
+    """LLM-Pruner's sampler: draw a text not drawn before, reject it if short, take one random window of it.
+
+    Args:
+        tokenise: Text -> token ids, without special tokens.
+        samples: How many windows (N).
+        tokens: Length of each.
+
+    Returns:
+        `samples` lists of `tokens` ids.
+
+    Raises:
+        BadInput: if there are not enough texts of that length.
+    """
+    generator = random.Random(seed)
+    windows: list[list[int]] = []
+    for index in generator.sample(range(len(texts)), len(texts)):
+        ids = tokenise(texts[index])
+        if len(ids) >= tokens:
+            start = generator.randint(0, len(ids) - tokens)
+            windows.append(ids[start : start + tokens])
+            if len(windows) == samples:
+                return windows
+    raise BadInput(f"calibration text holds {len(windows)} texts of at least {tokens} tokens, {samples} are needed:"
+                   " give more text or fewer samples")

@@ -1,0 +1,66 @@
+"""Scoring a model on lm-eval's own seven tasks, their data replaced by this project's rows."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import pandas as pd
+from lm_eval import evaluator
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from transformers import PreTrainedModel
+
+from rankadaptor.corpora.benchmarks import Row, gold_label
+from rankadaptor.evaluation.items import item_table
+from rankadaptor.models import Tokenizer
+from rankadaptor.specs import EvaluationSpec
+
+_SPLIT = "items"
+
+
+class _QuietHFLM(HFLM):
+    """lm-eval's own backend, without its progress bar."""
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+
+def evaluate(
+    model: PreTrainedModel, tokenizer: Tokenizer, spec: EvaluationSpec, rows: Mapping[str, Sequence[Row]]
+) -> pd.DataFrame:
+    """Score a model, zero-shot, and return one row per item (`items.COLUMNS`).
+
+    Args:
+        model: In evaluation mode.
+        spec: Tasks, batch size and tokenisation. lm-eval's request cache stays off, since its keys ignore the model.
+        rows: The items of each task, in the hub's schema.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    backend = _QuietHFLM(
+        pretrained=model, tokenizer=tokenizer, batch_size=spec.batch_size, add_bos_token=spec.bos, backend="causal"
+    )
+    # Only as members of a group do lm-eval's tasks inherit their registered definition under overrides.
+    group = {"group": "benchmarks", "task": [_overrides(name, rows[name]) for name in spec.tasks]}
+    tasks = TaskManager().load(group)["tasks"]
+    results = evaluator.evaluate(backend, {"tasks": tasks}, bootstrap_iters=0, log_samples=True)
+    golds = {task: [gold_label(task, row) for row in rows[task]] for task in spec.tasks}
+    return item_table({task: results["samples"][task] for task in spec.tasks}, golds)
+
+
+def _overrides(name: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """What makes lm-eval's task of that name read these rows as its test split."""
+
+    def load(**_: Any) -> datasets.DatasetDict:
+        return datasets.DatasetDict({_SPLIT: datasets.Dataset.from_list(list(rows))})
+
+    return {
+        "task": name,
+        "custom_dataset": load,
+        "test_split": _SPLIT,
+        "validation_split": None,
+        "training_split": None,
+        "fewshot_split": None,
+        "num_fewshot": 0,
+    }

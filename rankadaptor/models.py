@@ -1,0 +1,135 @@
+"""Base models, and LLaMA with its own number of heads and MLP channels in every layer.
+
+A pruned model is a plain LLaMA checkpoint plus three entries of its `config.json`:
+`layer_shapes` [[heads, kv_heads, mlp_width], ...], `original_layers` (0-based, in the unpruned model) and
+`original_layer_count`. Depth-pruned models keep the stock class, since all their layers are alike.
+"""
+
+import copy
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP
+from transformers.utils import logging as transformers_logging
+
+from rankadaptor.architecture import Architecture
+from rankadaptor.corpora.downloads import cache_folder, is_cached, source_folder, source_identity
+from rankadaptor.errors import BadInput
+from rankadaptor.profiles import BaseModel
+from rankadaptor.specs import NUMERICS_VERSION, sha256_text
+
+Tokenizer = PreTrainedTokenizerBase
+
+
+class PrunedLlamaConfig(LlamaConfig):
+    """LLaMA's configuration with one shape per layer."""
+
+    model_type = "pruned_llama"
+
+    layer_shapes: list[list[int]] | None = None
+    original_layers: list[int] | None = None
+    original_layer_count: int | None = None
+
+    def for_layer(self, layer: int) -> LlamaConfig:
+        """The configuration that LLaMA's own modules need to build one layer."""
+        config = copy.copy(self)
+        if self.layer_shapes:
+            heads, kv_heads, width = self.layer_shapes[layer]
+            config.num_attention_heads, config.num_key_value_heads, config.intermediate_size = heads, kv_heads, width
+        return config
+
+
+class PrunedLlamaForCausalLM(LlamaForCausalLM):
+    """LLaMA whose layers may differ in heads and MLP width; everything else is stock."""
+
+    config_class = PrunedLlamaConfig
+
+    def __init__(self, config: PrunedLlamaConfig):
+        super().__init__(config)
+        for index, layer in enumerate(self.model.layers):
+            layer_config = config.for_layer(index)
+            layer.self_attn = LlamaAttention(layer_config, index)
+            layer.mlp = LlamaMLP(layer_config)
+        self.post_init()
+
+
+transformers_logging.disable_progress_bar()  # a bar for every checkpoint of a second would drown ours
+AutoConfig.register("pruned_llama", PrunedLlamaConfig)
+AutoModelForCausalLM.register(PrunedLlamaConfig, PrunedLlamaForCausalLM)
+
+
+def architecture_of(model: PreTrainedModel) -> Architecture:
+    return Architecture.from_config(model.config.to_dict())
+
+
+def default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_model(folder: Path, device: torch.device | None = None) -> PreTrainedModel:
+    """A checkpoint of this project, dense or pruned, in the dtype it was saved in, ready to be evaluated."""
+    if not (folder / "config.json").is_file():
+        raise BadInput(f"no model in {folder}: a model folder holds config.json and safetensors files")
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", use_safetensors=True, trust_remote_code=False, local_files_only=True
+    )
+    return model.to(device or default_device()).eval()
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def base_model_identity(base: BaseModel) -> str:
+    """What stands for a base model in a key."""
+    return f"{source_identity(base.source)}:{base.gguf}:float32:v{NUMERICS_VERSION['base']}"
+
+
+def base_model_is_cached(base: BaseModel) -> bool:
+    return is_cached(base.source) if base.gguf is None else _converted_folder(base).is_dir()
+
+
+def base_model_folder(base: BaseModel) -> Path:
+    """A folder with the base model as safetensors and its tokenizer; a GGUF file is converted once into the cache."""
+    if base.gguf is None:
+        return source_folder(base.source, lambda _: True)
+    target = _converted_folder(base)
+    if not target.is_dir():
+        gguf = source_folder(base.source, lambda name: name == base.gguf) / base.gguf
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as scratch:
+            converted = Path(scratch) / "model"
+            _convert_gguf(gguf, converted)
+            try:
+                os.rename(converted, target)
+            except OSError:
+                if not target.is_dir():  # else: another process was faster, with the same content
+                    raise
+    return target
+
+
+def _converted_folder(base: BaseModel) -> Path:
+    return cache_folder() / "models" / sha256_text(base_model_identity(base))[:16]
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    """De-quantise to float32. The quantisation entry must go: transformers refuses to save a model that has one."""
+    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    settings: dict[str, Any] = quantised.config.to_dict()
+    settings.pop("quantization_config", None)
+    model = LlamaForCausalLM(LlamaConfig(**settings))
+    model.load_state_dict(quantised.state_dict())
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)

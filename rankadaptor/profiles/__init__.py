@@ -1,0 +1,253 @@
+"""Profiles: everything a table needs, in one validated YAML file. No field has an implicit default.
+
+`load_profile("smollm2")` reads the file of that name beside this one; a path to a YAML file of one's own works as well.
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from rankadaptor.errors import BadInput
+from rankadaptor.specs import Block, PruneSpec, Recipe, Scaling
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where files come from. `wheel`: one pinned wheel of a package index; `dir`: a folder."""
+
+    kind: Literal["wheel", "dir"]
+    location: str  # wheel: NAME==VERSION; dir: path
+    sha256: str | None  # of the wheel; null for a folder, whose content is hashed when it is read
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    label: str  # as every report names it
+    source: Source
+    gguf: str | None  # the GGUF file among the source's files; null for a folder that transformers loads
+
+
+@dataclass(frozen=True)
+class RecoveryData:
+    label: str
+    source: Source
+    rows_per_set: int | None  # at most so many rows of each question-answer set; null for all
+
+
+@dataclass(frozen=True)
+class Calibration:
+    samples: int  # N in Eq. 2
+    tokens: int  # length of each sample
+    seed: int
+
+
+@dataclass(frozen=True)
+class WidthPruning:
+    """LLM-Pruner. The range is 0-based and end-exclusive."""
+
+    importance: Literal["element1"]
+    first_layer: int
+    end_layer: int
+    calibration: Calibration
+    ratios: dict[int, float]  # rate in percent -> LLM-Pruner's own ratio on the range
+    match_decoder_share: bool  # solve the MLP width so that the rate of decoder parameters is met
+
+
+@dataclass(frozen=True)
+class DepthPruning:
+    """Shortened LLaMA, Taylor+. Blocks outside the range are protected."""
+
+    importance: Literal["taylor"]
+    first_layer: int
+    end_layer: int
+    calibration: Calibration
+    blocks: dict[int, int]  # rate in percent -> blocks removed
+
+
+@dataclass(frozen=True)
+class Adapters:
+    lora_rank: int  # LoRA's rank, and the rank of layers that were not pruned
+    lora_star_ranks: list[int]  # by quarters of depth, bottom to top
+    adalora_init_rank: int
+    alpha: int
+    scaling: Scaling
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    candidates: list[int]
+    budget_tolerance: float  # share over LoRA's trainable parameters that an allocation may cost
+    signal: Literal["gold_probability", "accuracy"]  # what a recovery is scored by on the search split
+    training_seed: int  # of every recovery made by a search; reports use other seeds
+
+
+@dataclass(frozen=True)
+class SearchBudget:
+    initial: int  # recoveries before the first prediction
+    rounds: int  # online rounds at most
+    batch: int  # recoveries a round
+    candidates_per_round: int  # allocations drawn and predicted a round
+    threshold: float  # stop when |Q - P| stays under this (in units of the signal) ...
+    patience: int  # ... for so many rounds
+
+
+@dataclass(frozen=True)
+class TrainingBudget:
+    steps: int
+    batch_rows: int
+    micro_batch_rows: int
+    warmup_steps: int
+    max_length_tokens: int
+    lora_dropout: float
+    weight_decay: float
+    clip_norm: float
+
+    def recipe(self, learning_rate: float) -> Recipe:
+        return Recipe(learning_rate=learning_rate, **dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class Budget:
+    training_seeds: list[int]
+    decided: bool  # false: every verdict prints "undecided"
+    training: TrainingBudget
+    learning_rates: list[float]  # one small grid for every method; more than one is chosen on the search split
+    search_items: int  # a task
+    report_items: int | None  # a task; null for all
+    search: SearchBudget
+    per_task: bool  # also one allocation a task, each retrained
+
+    def __post_init__(self) -> None:
+        if not self.training_seeds or not self.learning_rates:
+            raise BadInput("training_seeds and learning_rates must not be empty: give at least one of each")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    batch_size: int  # fixed, since it changes scores in the last digits
+    item_seed: int
+    search_pool: int  # the search split draws from so many rows a task; recovery and calibration avoid all of them
+
+
+@dataclass(frozen=True)
+class Pruning:
+    llm_pruner: WidthPruning
+    shortened: DepthPruning
+
+
+@dataclass(frozen=True)
+class Profile:
+    name: str
+    description: str
+    published_model: str  # whose published table stands beside ours
+    base_model: BaseModel
+    benchmarks: Source
+    recovery_data: RecoveryData
+    pruning: Pruning
+    adapters: Adapters
+    search: SearchSpace
+    evaluation: Evaluation
+    budgets: dict[str, Budget]
+
+    def budget(self, name: str) -> Budget:
+        if name not in self.budgets:
+            raise BadInput(f"unknown budget {name!r} in profile {self.name}: use one of {', '.join(self.budgets)}")
+        return self.budgets[name]
+
+    def blocks(self) -> list[Block]:
+        """Every block of the profile, in the order of the paper's tables."""
+        return [Block("llm-pruner", rate) for rate in self.pruning.llm_pruner.ratios] + [
+            Block("shortened", rate) for rate in self.pruning.shortened.blocks
+        ]
+
+    def prune_spec(self, block: Block) -> PruneSpec:
+        if block not in self.blocks():
+            known = ", ".join(map(str, self.blocks()))
+            raise BadInput(f"unknown block '{block}' in profile {self.name}: use some of {known}")
+        width, depth = self.pruning.llm_pruner, self.pruning.shortened
+        chosen = width if block.pruner == "llm-pruner" else depth
+        rate = block.rate_percent
+        share = rate / 100 if width.match_decoder_share else None
+        return PruneSpec(
+            method=block.pruner,
+            rate_percent=rate,
+            importance=chosen.importance,
+            first_layer=chosen.first_layer,
+            end_layer=chosen.end_layer,
+            ratio=width.ratios[rate] if block.pruner == "llm-pruner" else None,
+            decoder_share=share if block.pruner == "llm-pruner" else None,
+            blocks_removed=depth.blocks[rate] if block.pruner == "shortened" else None,
+            calibration_samples=chosen.calibration.samples,
+            calibration_tokens=chosen.calibration.tokens,
+            seed=chosen.calibration.seed,
+        )
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_profile(name: str) -> Profile:
+    """Read a profile by name, or by the path of a YAML file.
+
+    Raises:
+        BadInput: on an unknown name, a missing or unknown field, or a value of the wrong type; the message names it.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise BadInput(f"unknown profile {name!r}: use one of {', '.join(names())}, or the path of a YAML file")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path.name} is not YAML ({' '.join(str(error).split())}): mend it") from None
+    return _read(Profile, content, path.stem)
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    """Build a value of a type hint from YAML, strictly."""
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(kind, value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _read(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise BadInput(f"{where} is {value!r}: use one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is list:
+        if not isinstance(value, list):
+            raise BadInput(f"{where} is {value!r}: give a list")
+        return [_read(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise BadInput(f"{where} is {value!r}: give a mapping")
+        return {_read(arguments[0], k, where): _read(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise BadInput(f"{where} is {value!r}: give a value of type {kind.__name__}")
+    return value
+
+
+def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    # YAML says `llm-pruner`, Python `llm_pruner`.
+    given = {str(k).replace("-", "_"): v for k, v in value.items()} if isinstance(value, dict) else None
+    if given is None:
+        raise BadInput(f"{where} is {value!r}: give a mapping with {', '.join(hints)}")
+    for name in hints:
+        if name not in given:
+            raise BadInput(f"{where} lacks {name}: profiles have no implicit defaults, add it")
+    for name in given:
+        if name not in hints:
+            raise BadInput(f"{where} has an unknown field {name}: use {', '.join(hints)}")
+    return kind(**{name: _read(hint, given[name], f"{where}.{name}") for name, hint in hints.items()})
+
+

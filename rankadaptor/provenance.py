@@ -1,0 +1,42 @@
+"""Which machine, which versions: kept beside every result, part of no key and of no table."""
+
+import importlib.metadata
+import os
+import platform
+import resource
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGES = ("rankadaptor", "torch", "transformers", "peft", "lm-eval", "datasets", "safetensors", "numpy", "pandas")
+
+
+@lru_cache(maxsize=1)
+def machine() -> dict[str, Any]:
+    """Processor, accelerator and library versions of this process."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def peak_memory_bytes() -> int:
+    """Most memory this process has held so far: on the accelerator if there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

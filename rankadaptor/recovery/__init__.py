@@ -1,0 +1,1 @@
+"""Recovery: adapters with any rank allocation, and the loop that trains them."""

@@ -1,0 +1,121 @@
+"""The recovery loop: AdamW, linear warm-up and decay, loss on answers only (LLM-Pruner's recipe)."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from peft import PeftModel
+from peft.tuners.adalora import SVDLinear
+from torch.nn import functional
+from transformers import get_linear_schedule_with_warmup
+
+from rankadaptor.corpora.benchmarks import Row
+from rankadaptor.errors import RecoveryDiverged
+from rankadaptor.models import Tokenizer
+from rankadaptor.recovery.adapters import realised_ranks
+from rankadaptor.recovery.prompts import IGNORED, Example, batches, collate
+from rankadaptor.specs import RecoverySpec
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a recovery leaves behind beside the adapter."""
+
+    losses: list[float]  # mean loss per supervised token, by optimizer step
+    ranks: dict[str, int]  # realised, by module
+    trainable_parameters: int
+    tokens: int  # read, padding left out
+
+
+def train(
+    adapted: PeftModel,
+    tokenizer: Tokenizer,
+    rows: Sequence[Row],
+    spec: RecoverySpec,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> Training:
+    """Train an adapter in place. Batches, dropout and result are functions of the spec, the rows and the device.
+
+    The loss of a step is the mean over the supervised tokens of its whole batch, however it is cut into micro-batches.
+
+    Raises:
+        RecoveryDiverged: on a loss or gradient that is not finite.
+    """
+    recipe = spec.recipe
+    parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    trainable = sum(parameter.numel() for parameter in parameters)
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    schedule = get_linear_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
+    losses: list[float] = []
+    tokens = 0
+    adapted.train()
+    with torch.random.fork_rng(devices=[adapted.device] if adapted.device.type == "cuda" else []):
+        torch.manual_seed(spec.seed)  # dropout draws from the global generator
+        for step, batch in enumerate(batches(rows, tokenizer, recipe, spec.seed)):
+            loss = _accumulate(adapted, batch, recipe.micro_batch_rows, tokenizer.pad_token_id)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm).item()
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise RecoveryDiverged(f"loss {loss} and gradient norm {norm} at step {step + 1} of {recipe.steps}:"
+                                       f" lower the learning rate of {recipe.learning_rate}")
+            optimizer.step()
+            schedule.step()
+            if spec.method == "adalora":
+                # After the optimizer's step and before gradients go: importance is gradient x weight.
+                adapted.base_model.update_and_allocate(step + 1)
+            optimizer.zero_grad()
+            losses.append(loss)
+            tokens += sum(len(example.input_ids) for example in batch)
+            on_step(step + 1, loss)
+    adapted.eval()
+    ranks = realised_ranks(adapted)
+    if spec.method == "adalora":
+        _assert_reallocated(ranks, spec)
+    return Training(losses, ranks, trainable, tokens)
+
+
+def _accumulate(adapted: PeftModel, batch: Sequence[Example], micro_batch_rows: int, pad_token_id: int) -> float:
+    """Gradients of one batch's mean loss over supervised tokens; the output head sees those tokens only."""
+    model = adapted.get_base_model()
+    supervised = sum(label != IGNORED for example in batch for label in example.labels[1:])
+    total = 0.0
+    for start in range(0, len(batch), micro_batch_rows):
+        ids, mask, labels = (
+            tensor.to(model.device) for tensor in collate(batch[start : start + micro_batch_rows], pad_token_id)
+        )  # (rows, tokens) each
+        hidden = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        targets = labels[:, 1:]
+        chosen = targets != IGNORED
+        logits = model.lm_head(hidden[:, :-1][chosen]).float()  # (supervised tokens, vocabulary)
+        loss = functional.cross_entropy(logits, targets[chosen], reduction="sum") / supervised
+        total += loss.item()
+        loss.backward()
+    if isinstance(penalty := _orthogonality(adapted), torch.Tensor):
+        penalty.backward()
+    return total
+
+
+def _orthogonality(adapted: PeftModel) -> torch.Tensor | None:
+    """AdaLoRA's penalty, weight x mean ||P P^T - I||_F over its factors (Zhang et al. 2023, Eq. 4); None for LoRA.
+
+    PEFT adds it inside `AdaLoraModel.forward` when labels are given, which the loop above goes past.
+    """
+    terms = []
+    for module in adapted.modules():
+        if isinstance(module, SVDLinear):
+            for factor in (module.lora_A["default"], module.lora_B["default"].T):
+                gram = factor @ factor.T  # (rank, rank)
+                terms.append(torch.linalg.norm(gram - torch.eye(len(gram), device=gram.device, dtype=gram.dtype)))
+    if not terms:
+        return None
+    return adapted.peft_config["default"].orth_reg_weight * torch.stack(terms).mean()
+
+
+def _assert_reallocated(ranks: dict[str, int], spec: RecoverySpec) -> None:
+    """AdaLoRA is known to stay silently at its initial ranks when it is called wrongly."""
+    assert spec.adalora_init_rank is not None
+    target = max(spec.allocation)
+    mean = sum(ranks.values()) / len(ranks)
+    if len(set(ranks.values())) == 1 or abs(mean - target) > 0.05 * target:
+        raise RuntimeError(f"AdaLoRA did not reallocate: ranks {sorted(set(ranks.values()))}, mean {mean:.2f},"
+                           f" from {spec.adalora_init_rank} to {target}")

@@ -1,0 +1,169 @@
+"""What a stage computes, as plain data: frozen specs, canonical JSON, and the SHA-256 keys made from them.
+
+A key is the SHA-256 of the canonical JSON of {stage, numerics version, spec, parent key, data revisions}. Nothing that
+may differ between two machines (device, library versions, times, paths) is part of it. README, "Schemas", holds the
+JSON forms.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rankadaptor.errors import BadInput
+
+# The paper's seven benchmarks, in the order of its tables.
+TASKS = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
+
+PruningMethod = Literal["llm-pruner", "shortened"]
+PRUNERS: tuple[str, ...] = ("llm-pruner", "shortened")
+
+Scaling = Literal["fixed_alpha", "constant", "rslora"]
+SCALINGS: tuple[str, ...] = ("fixed_alpha", "constant", "rslora")
+
+# Raised by whoever changes what a stage computes: old results then stop being found, without being lost.
+NUMERICS_VERSION = {"base": 1, "prune": 1, "recover": 1, "evaluate": 1, "search": 1}
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces and no NaN: equal values give equal text. Dataclasses become objects."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def sha256_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stage_key(stage: str, spec: Any, parent: str | None, revisions: dict[str, str]) -> str:
+    """The content address of one stage's result.
+
+    Args:
+        stage: "base", "prune", "recover", "evaluate" or "search".
+        spec: The stage's frozen spec.
+        parent: Key of the result this one is computed from; None for a base model.
+        revisions: Pinned identities of the data read, such as {"calibration": "wheel:...#sha256"}.
+
+    Returns:
+        64 hex digits.
+    """
+    return sha256_text(
+        canonical_json(
+            {
+                "stage": stage,
+                "numerics_version": NUMERICS_VERSION[stage],
+                "spec": dataclasses.asdict(spec),
+                "parent": parent,
+                "revisions": revisions,
+            }
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Block:
+    """One pruned model of a table: a pruning method at a rate, written `llm-pruner:20`."""
+
+    pruner: PruningMethod
+    rate_percent: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Block":
+        pruner, separator, rate = text.strip().partition(":")
+        if not separator or pruner not in PRUNERS or not rate.isdigit():
+            raise BadInput(f"unknown block {text!r}: write PRUNER:RATE with PRUNER one of {', '.join(PRUNERS)}"
+                           " and RATE a percentage of the profile, such as llm-pruner:20")
+        return cls(pruner, int(rate))  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return f"{self.pruner}:{self.rate_percent}"
+
+
+@dataclass(frozen=True)
+class PruneSpec:
+    """One pruning. `llm-pruner` removes heads and MLP channels (width), `shortened` whole blocks (depth)."""
+
+    method: PruningMethod
+    rate_percent: int  # the global target, as the paper's tables call it
+    importance: str  # "element1" for width, "taylor" for depth
+    first_layer: int  # 0-based; width: the range that is pruned, depth: the range that may be removed
+    end_layer: int  # exclusive
+    ratio: float | None  # width: LLM-Pruner's own `pruning_ratio` on that range
+    decoder_share: float | None  # width: share of the decoder's parameters to remove; None keeps the plain ratio
+    blocks_removed: int | None  # depth: how many blocks go
+    calibration_samples: int
+    calibration_tokens: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.method == "llm-pruner":
+            if self.ratio is None or not 0 < self.ratio < 1 or self.blocks_removed is not None:
+                raise BadInput(f"llm-pruner needs a ratio between 0 and 1 and no blocks_removed: got {self.ratio}")
+        elif self.blocks_removed is None or self.blocks_removed < 1 or self.ratio is not None:
+            raise BadInput(f"shortened needs blocks_removed of at least 1 and no ratio: got {self.blocks_removed}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an adapter is trained. LLM-Pruner's recipe at the paper's scale (REFERENCE: post_training.py)."""
+
+    steps: int  # optimizer steps
+    batch_rows: int  # examples a step (the effective batch)
+    micro_batch_rows: int  # examples a forward pass; changes memory and speed, not the batch
+    learning_rate: float
+    warmup_steps: int
+    max_length_tokens: int
+    lora_dropout: float
+    weight_decay: float
+    clip_norm: float
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_rows", "micro_batch_rows", "max_length_tokens"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} is {getattr(self, name)}: give at least 1")
+        if not (0 < self.learning_rate < 1 and math.isfinite(self.learning_rate)):
+            raise BadInput(f"learning_rate is {self.learning_rate}: give a rate between 0 and 1, such as 1e-4")
+        if not 0 <= self.warmup_steps < self.steps:
+            raise BadInput(f"warmup_steps is {self.warmup_steps} of {self.steps} steps: warm-up must end before training")
+
+
+@dataclass(frozen=True)
+class RecoverySpec:
+    """One recovery: which adapter, where its ranks go, and how it is trained."""
+
+    method: Literal["lora", "adalora"]
+    allocation: tuple[int, ...]  # one rank per layer of the *unpruned* model, 0 where depth pruning removed it
+    scaling: Scaling
+    alpha: int
+    recipe: Recipe
+    seed: int
+    adalora_init_rank: int | None = None  # AdaLoRA starts here and falls to the allocation's (uniform) rank
+
+    def __post_init__(self) -> None:
+        if self.scaling not in SCALINGS:
+            raise BadInput(f"unknown scaling {self.scaling!r}: use one of {', '.join(SCALINGS)}")
+        if (self.method == "adalora") != (self.adalora_init_rank is not None):
+            raise BadInput("adalora_init_rank goes with method adalora, and only with it")
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """One zero-shot evaluation through lm-eval."""
+
+    tasks: tuple[str, ...]
+    split: Literal["search", "report"]
+    items_per_task: int | None  # None: every item of the split
+    item_seed: int  # which items a limit picks
+    batch_size: int
+    tokenisation: Literal["joint"] = "joint"  # context and continuation tokenised as one string
+    bos: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = [task for task in self.tasks if task not in TASKS]
+        if unknown:
+            raise BadInput(f"unknown task {unknown[0]!r}: use some of {', '.join(TASKS)}")
+        if self.items_per_task is not None and self.items_per_task < 1:
+            raise BadInput(f"items_per_task is {self.items_per_task}: give at least 1, or null for every item")

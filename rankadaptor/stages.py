@@ -1,0 +1,201 @@
+"""The three stages, each a pure function of its spec and its parent, each computed once.
+
+A `Step` says what is wanted and from what; a `Workshop` knows its key, finds it in the ledger or computes it, parents
+first.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import PreTrainedModel
+
+from rankadaptor import evaluation, provenance
+from rankadaptor.architecture import Architecture
+from rankadaptor.corpora.benchmarks import benchmark_identity, evaluation_rows
+from rankadaptor.corpora.recovery_rows import recovery_identity, recovery_rows
+from rankadaptor.corpora.text import calibration_texts, calibration_windows
+from rankadaptor.evaluation.items import task_metrics
+from rankadaptor.ledger import Entry, Ledger
+from rankadaptor.models import (
+    Tokenizer,
+    architecture_of,
+    base_model_folder,
+    base_model_identity,
+    load_model,
+    load_tokenizer,
+)
+from rankadaptor.profiles import Profile
+from rankadaptor.pruning import prune
+from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, save_adapter
+from rankadaptor.recovery.training import train
+from rankadaptor.specs import EvaluationSpec, PruneSpec, RecoverySpec, sha256_text, stage_key
+
+Stage = Literal["prune", "recover", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage to be done. The parent is None where the unpruned base model is meant."""
+
+    stage: Stage
+    spec: PruneSpec | RecoverySpec | EvaluationSpec
+    parent: "Step | None" = None
+
+    def chain(self) -> Iterator["Step"]:
+        """This step and what it is computed from, parents first."""
+        if self.parent is not None:
+            yield from self.parent.chain()
+        yield self
+
+
+class Workshop:
+    """Runs steps of one profile on one ledger, in this process."""
+
+    def __init__(self, profile: Profile, ledger: Ledger, on_progress: Callable[[Step, float], None] | None = None):
+        """
+        Args:
+            on_progress: Called with a step and the share of it that is done, 0 to 1.
+        """
+        self.profile = profile
+        self.ledger = ledger
+        self.computed: list[tuple[str, str]] = []  # (stage, key) of what this workshop computed, in order
+        self._report = on_progress or (lambda step, share: None)
+        benchmarks = f"{benchmark_identity(profile.benchmarks)}:pool {profile.evaluation.search_pool}"
+        items = {"benchmarks": benchmarks, "item_seed": str(profile.evaluation.item_seed)}
+        self._revisions: dict[Stage, dict[str, str]] = {
+            "prune": items,  # calibration text keeps clear of the items
+            "recover": items | {"rows": recovery_identity(profile.recovery_data)},
+            "evaluate": {"benchmarks": benchmarks},
+        }
+
+    def key(self, step: Step) -> str:
+        """Content address of a step's result; nothing is downloaded or computed."""
+        parent = self.key(step.parent) if step.parent else sha256_text(base_model_identity(self.profile.base_model))
+        return stage_key(step.stage, step.spec, parent, self._revisions[step.stage])
+
+    def find(self, step: Step) -> Entry | None:
+        return self.ledger.find(self.key(step))
+
+    def missing(self, steps: list[Step]) -> list[Step]:
+        """What would have to be computed for these steps, parents included, each once, in order.
+
+        A parent counts only where something that needs it is missing: a finished table needs no pruned model.
+        """
+        wanted: dict[str, Step] = {}
+        for step in steps:
+            if self.find(step) is None:
+                for link in step.chain():
+                    if self.find(link) is None:
+                        wanted.setdefault(self.key(link), link)
+        return list(wanted.values())
+
+    def run(self, step: Step) -> Entry:
+        """The result of a step, from the ledger or computed now."""
+        key = self.key(step)
+        if (found := self.ledger.find(key)) is not None:
+            return found
+        parent = self.run(step.parent) if step.parent else None
+
+        def work(folder: Path) -> dict[str, Any]:
+            started = time.time()
+            self._report(step, 0.0)
+            result = {"prune": self._prune, "recover": self._recover, "evaluate": self._evaluate}[step.stage](
+                step, parent, folder
+            )
+            self._report(step, 1.0)
+            return {"stage": step.stage, "result": result, "provenance": {
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+                "seconds": round(time.time() - started, 3),
+                "peak_memory_bytes": provenance.peak_memory_bytes(),
+                "machine": provenance.machine(),
+            }}
+
+        spec = {"stage": step.stage, "spec": asdict(step.spec), "parent": parent.key if parent else "base model",
+                "base_model": self.profile.base_model.label, "revisions": self._revisions[step.stage]}
+        entry, new = self.ledger.compute(key, spec, work)
+        if new:
+            self.computed.append((step.stage, key))
+        return entry
+
+    def architecture(self, step: Step | None) -> Architecture:
+        """Shapes of the base model (None) or of a finished pruning step."""
+        folder = base_model_folder(self.profile.base_model) if step is None else self.run(step).path("model")
+        return Architecture.from_config(json.loads((folder / "config.json").read_text()))
+
+    # -- the stages ---------------------------------------------------------------------------------------------------
+
+    def _prune(self, step: Step, parent: Entry | None, folder: Path) -> dict[str, Any]:
+        spec = step.spec
+        assert isinstance(spec, PruneSpec)
+        tokenizer = self._tokenizer()
+        texts = calibration_texts(self.profile.benchmarks, *self._protection())
+        windows = calibration_windows(
+            texts,
+            lambda text: tokenizer(text, add_special_tokens=False).input_ids,
+            spec.calibration_samples,
+            spec.calibration_tokens,
+            spec.seed,
+        )
+        dense = load_model(base_model_folder(self.profile.base_model))
+        pruned = prune(dense, spec, torch.tensor(windows))
+        pruned.model.save_pretrained(folder / "model")
+        tokenizer.save_pretrained(folder / "model")
+        (folder / "kept.json").write_text(json.dumps(pruned.kept) + "\n")
+        (folder / "importance.json").write_text(json.dumps(pruned.importance) + "\n")
+        before, after = architecture_of(dense), architecture_of(pruned.model)
+        return {
+            "parameters": {"base": before.parameters(), "pruned": after.parameters()},
+            "decoder_parameters": {"base": before.decoder_parameters(), "pruned": after.decoder_parameters()},
+            "layer_shapes": [[s.heads, s.kv_heads, s.mlp_width] for s in after.layers],
+            "original_layers": list(after.original_layers),
+        }
+
+    def _recover(self, step: Step, parent: Entry | None, folder: Path) -> dict[str, Any]:
+        spec = step.spec
+        assert isinstance(spec, RecoverySpec)
+        rows = recovery_rows(self.profile.recovery_data, self.profile.benchmarks, *self._protection())
+        adapted = attach_adapter(self._model(parent), spec)
+        training = train(
+            adapted, self._tokenizer(), rows, spec, lambda done, loss: self._report(step, done / spec.recipe.steps)
+        )
+        save_adapter(adapted, folder / "adapter")
+        return {
+            "losses": training.losses,
+            "realised_ranks": training.ranks,
+            "trainable_parameters": training.trainable_parameters,
+            "tokens": training.tokens,
+        }
+
+    def _evaluate(self, step: Step, parent: Entry | None, folder: Path) -> dict[str, Any]:
+        spec = step.spec
+        assert isinstance(spec, EvaluationSpec)
+        pool = self.profile.evaluation.search_pool
+        rows = {
+            task: evaluation_rows(self.profile.benchmarks, task, spec.split, spec.items_per_task, spec.item_seed, pool)
+            for task in spec.tasks
+        }
+        if step.parent is not None and step.parent.stage == "recover":
+            assert parent is not None
+            assert step.parent.parent is not None
+            pruned = self._model(self.run(step.parent.parent))
+            model = merged(load_adapter(pruned, parent.path("adapter")))
+        else:
+            model = self._model(parent)
+        items = evaluation.evaluate(model, self._tokenizer(), spec, rows)
+        items.to_parquet(folder / "items.parquet", index=False)
+        return {"metrics": task_metrics(items)}
+
+    def _model(self, pruned: Entry | None) -> PreTrainedModel:
+        return load_model(base_model_folder(self.profile.base_model) if pruned is None else pruned.path("model"))
+
+    def _tokenizer(self) -> Tokenizer:
+        return load_tokenizer(base_model_folder(self.profile.base_model))
+
+    def _protection(self) -> tuple[int, int]:
+        """(search pool, item seed): what recovery and calibration must keep clear of."""
+        return self.profile.evaluation.search_pool, self.profile.evaluation.item_seed

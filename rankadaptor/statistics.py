@@ -1,0 +1,77 @@
+"""Intervals and verdicts. Pure functions of arrays; every random draw takes a Generator.
+
+Source: Miller 2024, "Adding Error Bars to Evals" (paired differences); Agarwal et al. 2021 (stratified bootstrap).
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal
+
+
+class Interval(NamedTuple):
+    """A point estimate and its 95 % interval, in the unit of the data (a proportion for accuracies)."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson_interval(successes: int, count: int) -> Interval:
+    """Wilson's score interval of a proportion (Wilson 1927)."""
+    share = successes / count
+    centre = (share + Z95**2 / (2 * count)) / (1 + Z95**2 / count)
+    half = Z95 * np.sqrt(share * (1 - share) / count + Z95**2 / (4 * count**2)) / (1 + Z95**2 / count)
+    return Interval(share, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+
+
+def macro_mean(outcomes: Mapping[str, np.ndarray]) -> float:
+    """Plain mean over tasks of the mean outcome.
+
+    Args:
+        outcomes: task -> (seeds, items).
+    """
+    return float(np.mean([values.mean() for values in outcomes.values()]))
+
+
+def bootstrap_macro_mean(
+    outcomes: Mapping[str, np.ndarray], generator: np.random.Generator, draws: int = 2000
+) -> Interval:
+    """Interval of the plain mean over tasks: seeds resampled at the outer level, items within each task.
+
+    Args:
+        outcomes: task -> (seeds, items). Pass paired differences for a paired interval. With one seed the interval
+            holds item noise only, and says nothing of training noise.
+        draws: Bootstrap resamples.
+    """
+    arrays = list(outcomes.values())
+    seeds = arrays[0].shape[0]
+    means = np.empty(draws)
+    for draw in range(draws):
+        chosen = generator.integers(seeds, size=seeds)
+        means[draw] = np.mean(
+            [a[chosen][:, generator.integers(a.shape[1], size=a.shape[1])].mean() for a in arrays]
+        )
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(macro_mean(outcomes), float(low), float(high))
+
+
+def verdict(difference: Interval, claimed: float = 0.007, decided: bool = True) -> str:
+    """The rule written down before any run, for a gain claimed to be at least `claimed`.
+
+    Args:
+        difference: Paired difference method - LoRA and its 95 % interval, as proportions.
+        claimed: The smallest gain the paper claims (0.7 points).
+        decided: False where the budget has one training seed or a small search; then nothing is concluded.
+    """
+    if not decided:
+        return "undecided"
+    if difference.low > 0:
+        return "supported" if difference.value >= claimed else "smaller than claimed"
+    if difference.high < claimed:
+        return "not supported"
+    return "undecided"
+
+
