@@ -73,7 +73,9 @@ class Ledger:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BadInput(f"cannot use {self.folder} as a ledger ({error.strerror}): name a folder that you may write")
+            raise BadInput(
+                f"cannot use {self.folder} as a ledger ({error.strerror}): name a folder that you may write"
+            ) from None
 
     def find(self, key: str) -> Entry | None:
         """The entry of a key, its checksums verified once a process; None if it is not there.

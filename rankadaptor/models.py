@@ -9,7 +9,7 @@ import copy
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from transformers import (
@@ -30,7 +30,7 @@ from rankadaptor.errors import BadInput
 from rankadaptor.profiles import BaseModel
 from rankadaptor.specs import NUMERICS_VERSION, sha256_text
 
-Tokenizer = PreTrainedTokenizerBase
+Tokenizer: TypeAlias = PreTrainedTokenizerBase
 
 
 class PrunedLlamaConfig(LlamaConfig):

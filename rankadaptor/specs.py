@@ -127,7 +127,8 @@ class Recipe:
         if not (0 < self.learning_rate < 1 and math.isfinite(self.learning_rate)):
             raise BadInput(f"learning_rate is {self.learning_rate}: give a rate between 0 and 1, such as 1e-4")
         if not 0 <= self.warmup_steps < self.steps:
-            raise BadInput(f"warmup_steps is {self.warmup_steps} of {self.steps} steps: warm-up must end before training")
+            raise BadInput(f"warmup_steps is {self.warmup_steps} of {self.steps} steps:"
+                           " warm-up must end before training does")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Scoring a model on lm-eval's own seven tasks, their data replaced by this project's rows."""
 
+import contextlib
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,7 +46,8 @@ def evaluate(
     # Only as members of a group do lm-eval's tasks inherit their registered definition under overrides.
     group = {"group": "benchmarks", "task": [_overrides(name, rows[name]) for name in spec.tasks]}
     tasks = TaskManager().load(group)["tasks"]
-    results = evaluator.evaluate(backend, {"tasks": tasks}, bootstrap_iters=0, log_samples=True)
+    with contextlib.redirect_stderr(io.StringIO()):  # lm-eval draws a bar a task that no argument turns off
+        results = evaluator.evaluate(backend, {"tasks": tasks}, bootstrap_iters=0, log_samples=True)
     golds = {task: [gold_label(task, row) for row in rows[task]] for task in spec.tasks}
     return item_table({task: results["samples"][task] for task in spec.tasks}, golds)
 

@@ -143,6 +143,19 @@ class Pruning:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Measured once on the machine named, to tell users what a table will cost before it starts."""
+
+    machine: str
+    prune_seconds: float
+    recovery_seconds_per_row: float
+    evaluation_seconds_per_item: float
+    download_megabytes: float
+    pruned_model_megabytes: float  # on disk, each
+    adapter_megabytes: float  # on disk, each
+
+
+@dataclass(frozen=True)
 class Profile:
     name: str
     description: str
@@ -154,6 +167,7 @@ class Profile:
     adapters: Adapters
     search: SearchSpace
     evaluation: Evaluation
+    cost: Cost
     budgets: dict[str, Budget]
 
     def budget(self, name: str) -> Budget:

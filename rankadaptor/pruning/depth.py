@@ -23,7 +23,8 @@ def remove_blocks(
     order = torch.argsort(scores, stable=True).tolist()
     eligible = [block for block in order if first_layer <= block < end_layer]
     if count > len(eligible):
-        raise BadInput(f"{count} blocks are to go, but only {len(eligible)} of {layers} are not protected: remove fewer")
+        raise BadInput(f"{count} blocks are to go, but only {len(eligible)} of {layers} are not protected:"
+                       " remove fewer")
     removed = set(eligible[:count])
     kept = [block for block in range(layers) if block not in removed]
     config = type(model.config)(**model.config.to_dict())

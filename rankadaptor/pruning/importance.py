@@ -7,6 +7,7 @@ Source: LLM-Pruner `param_first` with group reduction `sum` (Element^1); Shorten
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import PreTrainedModel
@@ -73,8 +74,8 @@ def unit_importance(model: PreTrainedModel, windows: torch.Tensor) -> list[UnitI
     """
     architecture = architecture_of(model)
     rows = {"o_proj": 0, "down_proj": 0}  # these are pruned by column: sum over rows
-    reductions = {
-        _name(layer, projection): (lambda salience, axis=rows.get(projection, 1): salience.sum(axis))
+    reductions: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        _name(layer, projection): partial(torch.sum, dim=rows.get(projection, 1))
         for layer in range(len(architecture.layers))
         for projection in PROJECTIONS
     }

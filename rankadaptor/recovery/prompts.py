@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from rankadaptor.corpora.benchmarks import Row
+from rankadaptor.errors import BadInput
 from rankadaptor.models import Tokenizer
 from rankadaptor.specs import Recipe
 
@@ -53,6 +54,9 @@ def batches(rows: Sequence[Row], tokenizer: Tokenizer, recipe: Recipe, seed: int
     Rows are shuffled epoch by epoch; batches are cut from runs of 8 batches' worth sorted by length, and shuffled
     within the run, so that padding is small and the same seed always gives the same batches. Rows whose prompt fills
     the maximum length have nothing to learn from and are passed over.
+
+    Raises:
+        BadInput: if that leaves nothing.
     """
     generator = random.Random(seed)
     needed = recipe.steps * recipe.batch_rows
@@ -60,7 +64,11 @@ def batches(rows: Sequence[Row], tokenizer: Tokenizer, recipe: Recipe, seed: int
     while len(examples) < needed:
         epoch = [tokenise(rows[i], tokenizer, recipe.max_length_tokens)
                  for i in generator.sample(range(len(rows)), min(len(rows), 2 * (needed - len(examples))))]
-        examples += [example for example in epoch if any(label != IGNORED for label in example.labels)]
+        useful = [example for example in epoch if any(label != IGNORED for label in example.labels)]
+        if not useful:
+            raise BadInput(f"none of {len(epoch)} recovery rows has an answer within {recipe.max_length_tokens} tokens:"
+                           " raise max_length_tokens or give shorter rows")
+        examples += useful
     run = _GROUP_BATCHES * recipe.batch_rows
     result = []
     for start in range(0, needed, run):

@@ -1,0 +1,94 @@
+"""`python -m rankadaptor plan|reproduce table2 ...`: the shell's door, which `make` uses."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rankadaptor import profiles
+from rankadaptor.errors import BadInput, RecoveryDiverged
+
+NOTEBOOKS = {"table2": "03_main_tables"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line an error, as everywhere."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="rankadaptor", description="RankAdaptor, reproduced. See `make help` for the targets.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (("plan", "print what a table needs, what is missing and its cost; computes nothing"),
+                       ("reproduce", "compute what a table lacks and render it into reports/")):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("table", choices=sorted(NOTEBOOKS), metavar="TABLE", help="table2")
+        command.add_argument("--profile", default="smollm2", help=f"{', '.join(profiles.names())}, or a YAML file")
+        command.add_argument("--blocks", default="", help="such as 'llm-pruner:20 shortened:50'; default: all")
+        command.add_argument("--budget", default="quick", help="quick, standard or full")
+        command.add_argument("--seeds", default="", help="training seeds, such as '0 1 2'; default: the budget's")
+        command.add_argument("--ledger", default="ledger", help="folder of finished results")
+        command.add_argument("--reports", default="reports", help="folder of reports")
+        command.add_argument("--benchmarks", default="", help="folder of <task>/<split>.jsonl to use instead")
+        command.add_argument("--recovery-data", default="", help=".jsonl of instruction rows to use instead")
+    return parser
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        raise BadInput(f"seeds {text!r} are not whole numbers: write them as '0 1 2'") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, 1 when a recovery diverged or a notebook failed, 2 on bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except BadInput as error:
+        print(f"rankadaptor: {error}", file=sys.stderr)
+        return 2
+    except RecoveryDiverged as error:
+        print(f"rankadaptor: recovery diverged: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Heavy imports wait until the arguments are known to be well-formed.
+    from rankadaptor.experiments import main_table
+
+    parameters = {
+        "profile": options.profile,
+        "blocks": options.blocks,
+        "budget": options.budget,
+        "seeds": _seeds(options.seeds),
+        "ledger": options.ledger,
+        "benchmarks": options.benchmarks,
+        "recovery_data": options.recovery_data,
+    }
+    table = main_table(**parameters)  # refuses bad input before anything starts
+    plan = table.plan()
+    print(plan, flush=True)
+    if options.command == "plan":
+        return 0
+    from papermill import PapermillExecutionError
+
+    from rankadaptor.reporting.notebooks import run_notebook
+
+    folder = Path(options.reports) / table.profile.name
+    notebook = NOTEBOOKS[options.table]
+    try:
+        run_notebook(notebook, folder / f"{notebook}.ipynb", parameters | {"reports": str(folder)})
+    except PapermillExecutionError as error:
+        print(f"rankadaptor: {notebook} stopped with {error.ename}: {error.evalue}", file=sys.stderr)
+        return 1
+    print(f"report: {folder / 'table2.md'} and {folder / (notebook + '.ipynb')}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

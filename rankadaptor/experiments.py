@@ -1,0 +1,398 @@
+"""Which results a table needs, in which order, and what is still missing. The door for notebooks.
+
+    table = main_table(profile="smollm2", blocks="llm-pruner:20", budget="quick")
+    print(table.plan())      # what is there, what will run, at what cost
+    rows = table.run()       # runs what is missing, reads the rest
+
+Killed anywhere, the next run goes on where the ledger ends.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rankadaptor.allocation import (
+    RankAllocation,
+    SolutionSpace,
+    quarters_allocation,
+    trainable_parameters,
+    uniform_allocation,
+)
+from rankadaptor.architecture import PROJECTIONS, Architecture
+from rankadaptor.corpora.downloads import is_cached
+from rankadaptor.costs import Plan, ProgressBar, StageKind, stage_kind
+from rankadaptor.errors import BadInput
+from rankadaptor.evaluation.items import METRIC
+from rankadaptor.ledger import Ledger
+from rankadaptor.models import base_model_is_cached
+from rankadaptor.profiles import Budget, Profile, Source, load_profile
+from rankadaptor.search import Round, Scores, SearchResult, SearchSettings, ask, mean_score
+from rankadaptor.specs import TASKS, Block, EvaluationSpec, RecoverySpec, stage_key
+from rankadaptor.stages import Step, Workshop
+
+DENSE = "Dense"
+NO_RECOVERY = "No recovery"
+LORA = "LoRA"
+LORA_STAR = "LoRA*"
+ADALORA = "AdaLoRA"
+RANKADAPTOR = "RankAdaptor (one model)"
+RANKADAPTOR_PER_TASK = "RankAdaptor (per task)"
+
+DEFAULT_LEDGER = "ledger"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a method on a block, over training seeds.
+
+    Outcomes are arrays of (seeds, items) by task: 0 or 1 under the task's metric, and the gold probability.
+    """
+
+    block: str
+    method: str
+    outcomes: dict[str, np.ndarray]
+    gold_probability: dict[str, np.ndarray]
+    parameters: int  # of the model, adapters left out
+    trainable_parameters: int  # of the adapter; 0 without one
+    learning_rate: float | None
+    allocations: tuple[RankAllocation, ...]  # one, or one per task
+    realised_ranks: tuple[float, ...]  # mean over the projections of each original layer, first seed; 0 without one
+    keys: tuple[str, ...]  # of the evaluations in the ledger
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    """Identity of a search: everything that its trace is a function of, beside the pruned model."""
+
+    space: dict[str, object]
+    settings: SearchSettings
+    recovery: RecoverySpec  # of every trial; its allocation is a placeholder
+    evaluation: EvaluationSpec
+    signal: str
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    architecture: Architecture
+    rows: tuple[Row, ...]
+    search: SearchResult
+    search_key: str
+
+
+@dataclass(frozen=True)
+class TableResult:
+    profile: Profile
+    budget_name: str
+    budget: Budget
+    seeds: tuple[int, ...]
+    base: Architecture
+    dense: Row
+    blocks: dict[str, BlockResult]
+    computed: tuple[tuple[str, str], ...]  # (stage, key) of what this run computed
+
+    def rows(self) -> Iterator[Row]:
+        yield self.dense
+        for block in self.blocks.values():
+            yield from block.rows
+
+
+def main_table(
+    profile: str,
+    blocks: str = "",
+    budget: str = "quick",
+    seeds: Sequence[int] = (),
+    ledger: str = DEFAULT_LEDGER,
+    benchmarks: str = "",
+    recovery_data: str = "",
+) -> "MainTable":
+    """Table 2: no recovery, LoRA, LoRA*, AdaLoRA and RankAdaptor on some blocks of a profile.
+
+    Args:
+        profile: Name of a profile, or path of a YAML file.
+        blocks: Such as "llm-pruner:20 shortened:50"; empty for all of the profile.
+        budget: One of the profile's.
+        seeds: Training seeds of reported recoveries; empty for the budget's.
+        ledger: Folder of finished results.
+        benchmarks: Folder of <task>/<split>.jsonl to use in place of the profile's source.
+        recovery_data: File of instruction rows (.jsonl) to use in place of the profile's source.
+
+    Raises:
+        BadInput: on anything unknown or missing, before anything runs.
+    """
+    chosen = load_profile(profile)
+    if benchmarks:
+        chosen = dataclasses.replace(chosen, benchmarks=Source("dir", benchmarks, None))
+    if recovery_data:
+        data = dataclasses.replace(
+            chosen.recovery_data, label=Path(recovery_data).name, source=Source("dir", recovery_data, None)
+        )
+        chosen = dataclasses.replace(chosen, recovery_data=data)
+    parsed = [Block.parse(text) for text in blocks.replace(",", " ").split()] or chosen.blocks()
+    for block in parsed:
+        chosen.prune_spec(block)  # refuses blocks that the profile lacks
+    reported = tuple(seeds) or tuple(chosen.budget(budget).training_seeds)
+    if chosen.search.training_seed in reported:
+        raise BadInput(f"seed {chosen.search.training_seed} belongs to searches: report with other seeds")
+    return MainTable(chosen, tuple(parsed), budget, reported, Ledger(ledger))
+
+
+class MainTable:
+    """See `main_table`.
+
+    The work of a table is a generator of batches of steps, each batch computable once the ones before it are. `run`
+    computes every batch; `plan` follows it as far as the ledger goes.
+    """
+
+    def __init__(
+        self, profile: Profile, blocks: tuple[Block, ...], budget_name: str, seeds: tuple[int, ...], ledger: Ledger
+    ):
+        self.profile, self.blocks, self.budget_name, self.seeds = profile, blocks, budget_name, seeds
+        self.budget = profile.budget(budget_name)
+        self.ledger = ledger
+        self._bar = ProgressBar(profile.cost)
+        self._workshop = Workshop(profile, ledger, self._bar.on_progress)
+
+    def plan(self) -> Plan:
+        """What this table needs, what of it the ledger lacks, and what that will cost. Computes nothing."""
+        needed, missing = Counter([StageKind("evaluate", self.budget.report_items)]), Counter[StageKind]()
+        if self._workshop.find(self._report_step(None)) is None:
+            missing += needed
+        for block in self.blocks:
+            most = self._most_stages()
+            needed += most
+            missing += self._missing_of(block, most)
+        cached = base_model_is_cached(self.profile.base_model) and is_cached(self.profile.benchmarks)
+        return Plan(self.profile, self.budget_name, self.blocks, self.seeds, needed, missing, downloads=not cached)
+
+    def _missing_of(self, block: Block, most: "Counter[StageKind]") -> "Counter[StageKind]":
+        """`most`, less what the ledger holds; nothing if it holds all."""
+        counted: set[str] = set()
+        missing = Counter(most)
+        for batch in self._block(block):
+            links = {self._workshop.key(link): link for step in batch for link in step.chain()}
+            present = {key for key, link in links.items() if self._workshop.find(link) is not None} - counted
+            missing -= Counter(stage_kind(links[key]) for key in present)
+            counted |= present
+            if self._workshop.missing(batch):
+                return missing
+        return Counter()
+
+    def run(self) -> TableResult:
+        """Every row, computed where the ledger lacks it. Prints progress with the time that remains."""
+        self._workshop.computed.clear()
+        with self._bar.over(self.plan().missing_seconds()):
+            dense = self._report_step(None)
+            self._workshop.run(dense)
+            blocks = {str(block): self._compute(self._block(block)) for block in self.blocks}
+        return TableResult(
+            self.profile,
+            self.budget_name,
+            self.budget,
+            self.seeds,
+            self._workshop.architecture(None),
+            self._row(DENSE, DENSE, [dense], None, ()),
+            blocks,
+            tuple(self._workshop.computed),
+        )
+
+    def _compute(self, work: Generator[list[Step], None, BlockResult]) -> BlockResult:
+        try:
+            while True:
+                for step in next(work):
+                    self._workshop.run(step)
+        except StopIteration as stop:
+            return stop.value
+
+    # -- the work of one block ----------------------------------------------------------------------------------------
+
+    def _block(self, block: Block) -> Generator[list[Step], None, BlockResult]:
+        pruned = Step("prune", self.profile.prune_spec(block))
+        yield [pruned]
+        architecture = self._workshop.architecture(pruned)
+        yield [self._report_step(pruned)]
+        rates = {
+            LORA: (yield from self._learning_rate(LORA, pruned, architecture)),
+            ADALORA: (yield from self._learning_rate(ADALORA, pruned, architecture)),
+        }
+        methods = {
+            LORA: [self._baseline(LORA, architecture, rates[LORA], seed) for seed in self.seeds],
+            LORA_STAR: [self._baseline(LORA_STAR, architecture, rates[LORA], seed) for seed in self.seeds],
+            ADALORA: [self._baseline(ADALORA, architecture, rates[ADALORA], seed) for seed in self.seeds],
+        }
+        for specs in methods.values():
+            yield self._report_steps(pruned, specs)
+        found, key = yield from self._search(block, pruned, architecture, rates[LORA])
+        methods[RANKADAPTOR] = [self._lora(found.best, rates[LORA], seed) for seed in self.seeds]
+        yield self._report_steps(pruned, methods[RANKADAPTOR])
+        by_task = {
+            task: [self._lora(allocation, rates[LORA], seed) for seed in self.seeds]
+            for task, allocation in found.best_by_task.items()
+        }
+        if self.budget.per_task:
+            yield [step for specs in by_task.values() for step in self._report_steps(pruned, specs)]
+        rows = [self._row(str(block), NO_RECOVERY, [self._report_step(pruned)], None, ())]
+        rows += [self._recovered_row(block, method, pruned, specs) for method, specs in methods.items()]
+        if self.budget.per_task:
+            rows.append(self._per_task_row(block, pruned, by_task))
+        return BlockResult(architecture, tuple(rows), found, key)
+
+    def _most_stages(self) -> "Counter[StageKind]":
+        """Stages of one block at most: every search round done, no allocation chosen twice."""
+        grid, seeds, search = self.budget.learning_rates, len(self.seeds), self.budget.search
+        trials = search.initial + search.rounds * search.batch
+        finals = seeds * (4 + (min(len(TASKS), trials) if self.budget.per_task else 0))
+        trials += 2 * len(grid) if len(grid) > 1 else 0
+        rows = self.budget.training.steps * self.budget.training.batch_rows
+        return Counter({
+            StageKind("prune", None): 1,
+            StageKind("recover", rows): trials + finals,
+            StageKind("evaluate", self.budget.search_items): trials,
+            StageKind("evaluate", self.budget.report_items): 1 + finals,
+        })
+
+    def _learning_rate(
+        self, method: str, pruned: Step, architecture: Architecture
+    ) -> Generator[list[Step], None, float]:
+        """The best rate of the grid for LoRA (used by every LoRA) or AdaLoRA, by the signal on the search split."""
+        grid = self.budget.learning_rates
+        if len(grid) == 1:
+            return grid[0]
+        seed = self.profile.search.training_seed
+        trials = [self._trial(pruned, self._baseline(method, architecture, rate, seed)) for rate in grid]
+        yield trials
+        return grid[int(np.argmax([mean_score(self._scores(trial)) for trial in trials]))]
+
+    def _search(
+        self, block: Block, pruned: Step, architecture: Architecture, rate: float
+    ) -> Generator[list[Step], None, tuple[SearchResult, str]]:
+        """The search on one block; finished rounds are read from its trace, new ones appended to it."""
+        seed = self.profile.search.training_seed
+        space = solution_space(self.profile, block, architecture)
+        settings = SearchSettings(**dataclasses.asdict(self.budget.search), seed=seed)
+        described = {name: value for name, value in vars(space).items() if name != "architecture"}
+        spec = SearchSpec(
+            described, settings, self._lora((), rate, seed), self._search_evaluation(), self.profile.search.signal
+        )
+        key = stage_key("search", spec, self._workshop.key(pruned), {})
+        trace = [Round.from_json(content) for content in self.ledger.read_trace(key)]
+        asking = ask(space, settings, trace, lambda one: self.ledger.append_round(key, one.number, one.to_json()))
+        try:
+            proposals = next(asking)
+            while True:
+                trials = [self._trial(pruned, self._lora(allocation, rate, seed)) for allocation in proposals]
+                yield trials
+                proposals = asking.send([self._scores(trial) for trial in trials])
+        except StopIteration as stop:
+            return stop.value, key
+
+    def _trial(self, pruned: Step, recovery: RecoverySpec) -> Step:
+        """A real recovery, scored on the search split."""
+        return Step("evaluate", self._search_evaluation(), Step("recover", recovery, pruned))
+
+    def _scores(self, trial: Step) -> Scores:
+        metrics = self._workshop.run(trial).result["result"]["metrics"]
+        signal = self.profile.search.signal
+        return {task: metrics[task][METRIC[task] if signal == "accuracy" else signal] for task in TASKS}
+
+    # -- specs --------------------------------------------------------------------------------------------------------
+
+    def _lora(self, allocation: RankAllocation, rate: float, seed: int) -> RecoverySpec:
+        adapters = self.profile.adapters
+        recipe = self.budget.training.recipe(rate)
+        return RecoverySpec("lora", allocation, adapters.scaling, adapters.alpha, recipe, seed)
+
+    def _baseline(self, method: str, architecture: Architecture, rate: float, seed: int) -> RecoverySpec:
+        adapters = self.profile.adapters
+        if method == LORA_STAR:
+            return self._lora(quarters_allocation(architecture, adapters.lora_star_ranks), rate, seed)
+        uniform = self._lora(uniform_allocation(adapters.lora_rank, architecture), rate, seed)
+        if method == ADALORA:
+            return dataclasses.replace(uniform, method="adalora", adalora_init_rank=adapters.adalora_init_rank)
+        return uniform
+
+    def _search_evaluation(self) -> EvaluationSpec:
+        settings = self.profile.evaluation
+        return EvaluationSpec(TASKS, "search", self.budget.search_items, settings.item_seed, settings.batch_size)
+
+    def _report_step(self, parent: Step | None) -> Step:
+        settings = self.profile.evaluation
+        spec = EvaluationSpec(TASKS, "report", self.budget.report_items, settings.item_seed, settings.batch_size)
+        return Step("evaluate", spec, parent)
+
+    # -- rows ---------------------------------------------------------------------------------------------------------
+
+    def _report_steps(self, pruned: Step, specs: list[RecoverySpec]) -> list[Step]:
+        return [self._report_step(Step("recover", spec, pruned)) for spec in specs]
+
+    def _recovered_row(self, block: Block, method: str, pruned: Step, specs: list[RecoverySpec]) -> Row:
+        steps = self._report_steps(pruned, specs)
+        return self._row(str(block), method, steps, specs[0].recipe.learning_rate, (specs[0].allocation,))
+
+    def _row(
+        self, block: str, method: str, steps: list[Step], rate: float | None, allocations: tuple[RankAllocation, ...]
+    ) -> Row:
+        tables = [self._items(step) for step in steps]
+        parent = steps[0].parent
+        recovered = parent if parent is not None and parent.stage == "recover" else None
+        recovery = self._workshop.run(recovered).result["result"] if recovered else None
+        architecture = self._workshop.architecture(recovered.parent if recovered else parent)
+        return Row(
+            block,
+            method,
+            {task: _stack(tables, task, METRIC[task]) for task in TASKS},
+            {task: _stack(tables, task, "gold_probability") for task in TASKS},
+            architecture.parameters(),
+            recovery["trainable_parameters"] if recovery else 0,
+            rate,
+            allocations,
+            _ranks_by_layer(recovery["realised_ranks"], architecture) if recovery else (),
+            tuple(self._workshop.key(step) for step in steps),
+        )
+
+    def _per_task_row(self, block: Block, pruned: Step, specs: dict[str, list[RecoverySpec]]) -> Row:
+        """The paper's Table 7 reading: each task is scored on the model recovered with its own allocation."""
+        by_task = {task: self._recovered_row(block, RANKADAPTOR_PER_TASK, pruned, specs[task]) for task in TASKS}
+        return dataclasses.replace(
+            by_task[TASKS[0]],
+            outcomes={task: by_task[task].outcomes[task] for task in TASKS},
+            gold_probability={task: by_task[task].gold_probability[task] for task in TASKS},
+            trainable_parameters=max(row.trainable_parameters for row in by_task.values()),
+            allocations=tuple(by_task[task].allocations[0] for task in TASKS),
+            keys=tuple(sorted({key for row in by_task.values() for key in row.keys})),
+        )
+
+    def _items(self, step: Step) -> pd.DataFrame:
+        return pd.read_parquet(self._workshop.run(step).path("items.parquet"))
+
+
+def solution_space(profile: Profile, block: Block, architecture: Architecture) -> SolutionSpace:
+    """The space of a profile on one pruned model: layers in the pruner's range that are still there are free."""
+    spec = profile.prune_spec(block)
+    rank = profile.adapters.lora_rank
+    present = set(architecture.original_layers)
+    return SolutionSpace(
+        architecture,
+        tuple(profile.search.candidates),
+        tuple(layer for layer in range(spec.first_layer, spec.end_layer) if layer in present),
+        rank,
+        trainable_parameters(uniform_allocation(rank, architecture), architecture),
+        profile.search.budget_tolerance,
+    )
+
+
+def _ranks_by_layer(by_module: dict[str, int], architecture: Architecture) -> tuple[float, ...]:
+    """Mean realised rank of each layer of the unpruned model, from ranks by module name `model.layers.N...`."""
+    ranks = np.zeros(architecture.original_layer_count)
+    for name, rank in by_module.items():
+        ranks[architecture.original_layers[int(name.split(".")[2])]] += rank / len(PROJECTIONS)
+    return tuple(ranks.tolist())
+
+
+def _stack(tables: Sequence[pd.DataFrame], task: str, column: str) -> np.ndarray:
+    """(seeds, items) of one column of one task."""
+    return np.stack([table.loc[table["task"] == task, column].to_numpy(dtype=float) for table in tables])

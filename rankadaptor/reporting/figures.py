@@ -1,0 +1,93 @@
+"""Figures, one style for all: colour-blind safe, SVG and PNG without dates, so that equal data give equal files."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from rankadaptor.experiments import DENSE, LORA, TableResult
+from rankadaptor.reporting.tables import MEAN, allocations, cells, differences_to_lora
+from rankadaptor.search import mean_score
+
+_STYLE: Any = {"svg.hashsalt": "rankadaptor", "svg.fonttype": "none", "figure.dpi": 120, "savefig.bbox": "tight"}
+
+
+def means_figure(result: TableResult) -> Figure:
+    """Mean accuracy by method with its 95 % interval, and its paired difference to LoRA, one row of panels a block."""
+    long = cells(result)
+    means = long[long["column"] == MEAN]
+    dense = 100 * means.loc[means["method"] == DENSE, "value"].iloc[0]
+    differences = differences_to_lora(result)
+    with matplotlib.rc_context(_STYLE), sns.axes_style("whitegrid"):
+        figure, axes = plt.subplots(
+            len(result.blocks), 2, figsize=(10, 2.6 * len(result.blocks) + 0.6), squeeze=False, layout="constrained"
+        )
+        for (left, right), block in zip(axes, result.blocks, strict=True):
+            rows = means[means["block"] == block].iloc[::-1]
+            _intervals(left, rows["method"], *(100 * rows[["value", "low", "high"]].to_numpy().T))
+            left.axvline(dense, color="0.4", linestyle="--", linewidth=1, label=f"{DENSE} {dense:.1f}")
+            left.set(title=f"{block}: mean of seven tasks", xlabel="accuracy (%), 95 % interval")
+            left.legend(loc="best", frameon=True, fontsize=8)
+            pairs = differences[differences["block"] == block].iloc[::-1]
+            _intervals(right, pairs["method"], *pairs[["difference", "low", "high"]].to_numpy().T)
+            right.plot(pairs["published"], range(len(pairs)), "D", mfc="none", mec="C1", label="published (LLaMA-7B)")
+            right.axvline(0, color="0.4", linewidth=1)
+            right.set(title=f"difference to {LORA}, paired", xlabel="points, 95 % interval")
+            right.legend(loc="best", frameon=True, fontsize=8)
+    return figure
+
+
+def _intervals(axis: plt.Axes, labels: pd.Series, value: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    places = np.arange(len(value))
+    axis.errorbar(value, places, xerr=[value - low, high - value], fmt="o", color="C0", capsize=3)
+    axis.set_yticks(places, list(labels))
+    axis.set_ylim(-0.6, len(value) - 0.4)
+
+
+def allocation_figure(result: TableResult) -> Figure:
+    """Realised ranks by layer (1-based, as in the paper), one line of squares a row; 0 where a layer is gone."""
+    by_row = allocations(result)
+    values = np.array(list(by_row.values()))
+    with matplotlib.rc_context(_STYLE), sns.axes_style("white"):
+        figure, axis = plt.subplots(figsize=(0.3 * values.shape[1] + 2.5, 0.45 * len(values) + 1.2),
+                                    layout="constrained")
+        sns.heatmap(values, annot=True, fmt=".0f", cmap="cividis", cbar=False, square=True, ax=axis,
+                    annot_kws={"size": 7}, xticklabels=list(range(1, values.shape[1] + 1)), yticklabels=list(by_row))
+        axis.set(xlabel="decoder layer", title="realised rank by layer (AdaLoRA: mean over the seven projections)")
+        axis.tick_params(axis="x", rotation=0, labelsize=7)
+        axis.tick_params(axis="y", rotation=0)
+    return figure
+
+
+def search_figure(result: TableResult) -> Figure:
+    """What each search predicted (Q) and measured (P), round by round."""
+    with matplotlib.rc_context(_STYLE), sns.axes_style("whitegrid"):
+        figure, axes = plt.subplots(1, len(result.blocks), figsize=(5 * len(result.blocks), 3), squeeze=False,
+                                    layout="constrained")
+        for axis, (name, block) in zip(axes[0], result.blocks.items(), strict=True):
+            for one in block.search.rounds:
+                measured = [100 * mean_score(scores) for scores in one.scores]
+                places = [one.number] * len(measured)
+                axis.plot(places, measured, "o", color="C0", label="measured (P)" if one.number == 0 else None)
+                if one.predictions is not None:
+                    axis.plot(places, [100 * q for q in one.predictions], "x", color="C1",
+                              label="predicted (Q)" if one.number == 1 else None)
+            axis.set(title=name, xlabel="round (0: initialization)", ylabel="mean score on the search split (%)")
+            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.legend(frameon=True, fontsize=8)
+    return figure
+
+
+def save_figure(figure: Figure, folder: Path | str, name: str) -> None:
+    """Write NAME.svg and NAME.png, and close the figure."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    plt.close(figure)

@@ -1,0 +1,242 @@
+"""Table 2 beside the published one. No byte of a table depends on machine, versions or times."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rankadaptor.experiments import DENSE, LORA, RANKADAPTOR, RANKADAPTOR_PER_TASK, Row, TableResult
+from rankadaptor.ledger import Ledger
+from rankadaptor.published import published_rows
+from rankadaptor.specs import TASKS, Block, canonical_json
+from rankadaptor.statistics import Interval, bootstrap_macro_mean, verdict, wilson_interval
+
+TASK_NAMES = {
+    "boolq": "BoolQ",
+    "piqa": "PIQA",
+    "hellaswag": "HellaSwag",
+    "winogrande": "WinoGrande",
+    "arc_easy": "ARC-e",
+    "arc_challenge": "ARC-c",
+    "openbookqa": "OBQA",
+}
+MEAN, MEAN_OF_SIX = "mean", "mean without BoolQ"
+_SIX = [task for task in TASKS if task != "boolq"]
+_BOOTSTRAP_SEED = 0
+
+
+def cells(result: TableResult) -> pd.DataFrame:
+    """Every number of the table, one a line, as proportions.
+
+    Returns:
+        Columns block, method, column (a task, `mean` or `mean without BoolQ`), value, low, high (95 %),
+        gold_probability.
+    """
+    lines = []
+    for row in result.rows():
+        groups = {task: [task] for task in TASKS} | {MEAN: list(TASKS), MEAN_OF_SIX: _SIX}
+        for name, tasks in groups.items():
+            interval = accuracy_interval(row, tasks)
+            probability = float(np.mean([row.gold_probability[task].mean() for task in tasks]))
+            lines.append((row.block, row.method, name, *interval, probability))
+    return pd.DataFrame(lines, columns=["block", "method", "column", "value", "low", "high", "gold_probability"])
+
+
+def accuracy_interval(row: Row, tasks: list[str]) -> Interval:
+    """Wilson for one task and one seed; otherwise the bootstrap over seeds and items."""
+    outcomes = {task: row.outcomes[task] for task in tasks}
+    first = outcomes[tasks[0]]
+    if len(tasks) == 1 and first.shape[0] == 1:
+        return wilson_interval(int(first.sum()), first.size)
+    return bootstrap_macro_mean(outcomes, np.random.default_rng(_BOOTSTRAP_SEED))
+
+
+def differences_to_lora(result: TableResult) -> pd.DataFrame:
+    """Paired differences of every recovered row to LoRA of the same block, in points, with the claim's verdict.
+
+    Returns:
+        Columns block, method, difference, low, high (accuracy, mean over seven tasks), gold_probability (its
+        difference), published (the paper's difference), verdict (rows of RankAdaptor; else empty).
+    """
+    paper = published_rows(result.profile.published_model).set_index(["block", "method"])["average"]
+    lines = []
+    for name, block in result.blocks.items():
+        rows = {row.method: row for row in block.rows}
+        lora = rows[LORA]
+        for row in block.rows:
+            if row.method == LORA:
+                continue
+            pairs = {task: row.outcomes[task] - lora.outcomes[task] for task in TASKS}
+            interval = bootstrap_macro_mean(pairs, np.random.default_rng(_BOOTSTRAP_SEED))
+            probability = float(
+                np.mean([(row.gold_probability[task] - lora.gold_probability[task]).mean() for task in TASKS])
+            )
+            key = (name, paper_method(row.method))
+            published = paper[key] - paper[name, LORA] if key in paper.index else np.nan
+            is_claim = row.method in (RANKADAPTOR, RANKADAPTOR_PER_TASK)
+            says = verdict(interval, decided=result.budget.decided) if is_claim else ""
+            lines.append((name, row.method, *(100 * np.array(interval)), 100 * probability, published, says))
+    columns = ["block", "method", "difference", "low", "high", "gold_probability", "published", "verdict"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def paper_method(method: str) -> str:
+    """The paper's name of a method of ours."""
+    return "RankAdaptor" if method in (RANKADAPTOR, RANKADAPTOR_PER_TASK) else method
+
+
+def measured_table(result: TableResult) -> pd.DataFrame:
+    """The table as people read it: percent with 95 % intervals, parameters, and the published mean beside ours."""
+    long = cells(result)
+    paper = published_rows(result.profile.published_model).set_index(["block", "method"])["average"]
+    lines = []
+    for row in result.rows():
+        mine = long[(long["block"] == row.block) & (long["method"] == row.method)].set_index("column")
+        shown = {TASK_NAMES.get(str(name), str(name)): _percent(cell) for name, cell in mine.iterrows()}
+        key = (row.block, paper_method(row.method))
+        lines.append({
+            "block": "" if row.method == DENSE else row.block,
+            "method": row.method,
+            "parameters": f"{row.parameters / 1e6:,.1f} M",
+            "trained": f"{row.trainable_parameters:,}" if row.trainable_parameters else "",
+            **shown,
+            "gold probability": f"{100 * float(mine['gold_probability'][MEAN]):.1f}",
+            "published mean": f"{paper[key]:.2f}" if key in paper.index else "",
+        })
+    return pd.DataFrame(lines)
+
+
+def difference_table(result: TableResult) -> pd.DataFrame:
+    """`differences_to_lora` as people read it."""
+    frame = differences_to_lora(result)
+    return pd.DataFrame({
+        "block": frame["block"],
+        "method": frame["method"],
+        "accuracy - LoRA (points)": [f"{d:+.1f} [{low:+.1f}, {high:+.1f}]" for d, low, high in
+                                     zip(frame["difference"], frame["low"], frame["high"], strict=True)],
+        "gold probability - LoRA": [f"{g:+.2f}" for g in frame["gold_probability"]],
+        "published": ["" if np.isnan(p) else f"{p:+.2f}" for p in frame["published"]],
+        "verdict": frame["verdict"],
+    })
+
+
+def published_table(result: TableResult) -> pd.DataFrame:
+    """The paper's rows of the same blocks, as printed."""
+    rows = published_rows(result.profile.published_model)
+    chosen = rows[rows["block"].isin(result.blocks)].rename(columns=TASK_NAMES | {"average": "mean"})
+    return chosen.sort_values("block", key=lambda c: c.map(list(result.blocks).index), kind="stable")
+
+
+def caption(result: TableResult) -> str:
+    """What a reader must know before believing a number."""
+    profile, budget = result.profile, result.budget
+    items = budget.report_items or "all"
+    training = budget.training
+    rates = ", ".join(sorted({f"{row.method} {row.learning_rate:g}" for row in result.rows() if row.learning_rate}))
+    scope = ("no verdict is drawn from this budget" if not budget.decided
+             else "verdicts by the rule in rankadaptor/statistics.py")
+    noise = ("One training seed: intervals hold item noise only." if len(result.seeds) == 1
+             else f"{len(result.seeds)} training seeds: intervals hold item and seed noise.")
+    return (
+        f"Base model: {profile.base_model.label}. Zero-shot on the report split, {items} items a task; acc for BoolQ, "
+        f"PIQA, WinoGrande, ARC-e; acc_norm for HellaSwag, ARC-c, OBQA; percent with 95 % intervals. "
+        f"Recovered on {profile.recovery_data.label}: {training.steps} steps of {training.batch_rows} rows, scaling "
+        f"{profile.adapters.scaling}, learning rates {rates}. {noise} Budget {result.budget_name}: {scope}. "
+        f"BoolQ moves with a model's bias towards one label more than with what it knows; the mean of the other six "
+        f"stands beside the mean of seven. Published numbers are the paper's, on {profile.published_model}: another "
+        f"model, another recovery set, another scale."
+    )
+
+
+def block_table(result: TableResult) -> pd.DataFrame:
+    """What each block lost: the target rate, the pruner's own number, and the shares of parameters that really went."""
+    lines = []
+    for name, block in result.blocks.items():
+        spec = result.profile.prune_spec(Block.parse(name))
+        before, after = result.base, block.architecture
+        middle = {shape for i, shape in zip(after.original_layers, after.layers, strict=True)
+                  if spec.first_layer <= i < spec.end_layer}
+        shape = middle.pop()  # local ranking: all pruned layers are alike
+        mlp_only = spec.method == "llm-pruner" and shape.kv_heads == before.layers[0].kv_heads
+        lines.append({
+            "block": name,
+            "target rate (%)": spec.rate_percent,
+            "pruner's number": f"ratio {spec.ratio:g}" if spec.ratio else f"{spec.blocks_removed} blocks",
+            "decoder parameters gone (%)": 100 * (1 - after.decoder_parameters() / before.decoder_parameters()),
+            "all parameters gone (%)": 100 * (1 - after.parameters() / before.parameters()),
+            "layers": f"{len(after.layers)} of {len(before.layers)}",
+            "heads / KV heads / MLP width of layers "
+            f"{spec.first_layer + 1}-{spec.end_layer}": f"{shape.heads} / {shape.kv_heads} / {shape.mlp_width}",
+            "note": "MLP-only: no KV head goes at this ratio" if mlp_only else "",
+        })
+    return pd.DataFrame(lines)
+
+
+def allocations(result: TableResult) -> dict[str, tuple[float, ...]]:
+    """Realised ranks by layer of every recovered row of one allocation, labelled by block and method."""
+    return {
+        f"{name} {row.method}": row.realised_ranks
+        for name, block in result.blocks.items()
+        for row in block.rows
+        if len(row.allocations) == 1
+    }
+
+
+def provenance(result: TableResult, ledger: Ledger) -> dict[str, Any]:
+    """Profile, seeds, keys, machines and versions behind a table, and what it cost."""
+    rows = list(result.rows())
+    entries = [entry for row in rows for key in row.keys if (entry := ledger.find(key)) is not None]
+    machines = {canonical_json(entry.result["provenance"]["machine"]) for entry in entries}
+    return {
+        "profile": result.profile.name,
+        "budget": result.budget_name,
+        "training_seeds": list(result.seeds),
+        "search_seed": result.profile.search.training_seed,
+        "ledger_keys": {f"{row.block} {row.method}": list(row.keys) for row in rows},
+        "search_keys": {name: block.search_key for name, block in result.blocks.items()},
+        "machines": [json.loads(machine) for machine in sorted(machines)],
+    }
+
+
+def write_provenance(result: TableResult, ledger: Ledger, folder: Path | str, name: str = "table2") -> dict[str, Any]:
+    """Write NAME-provenance.json and return its content."""
+    content = provenance(result, ledger)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / f"{name}-provenance.json").write_text(json.dumps(content, indent=1) + "\n")
+    return content
+
+
+def write_table(result: TableResult, folder: Path | str, name: str = "table2") -> list[Path]:
+    """Write NAME.md, NAME.csv (long, proportions), NAME.tex (booktabs) and NAME-differences.csv."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    measured, differences = measured_table(result), difference_table(result)
+    text = "\n\n".join([
+        "# Table 2, measured here",
+        caption(result),
+        measured.to_markdown(index=False),
+        "## Blocks",
+        block_table(result).to_markdown(index=False, floatfmt=".2f"),
+        "## Difference to LoRA r=8 (paired by item and seed)",
+        differences.to_markdown(index=False),
+        f"## Published ({result.profile.published_model}; Tables 2 and 6)",
+        published_table(result).to_markdown(index=False, floatfmt=".2f"),
+    ])
+    paths = [folder / f"{name}{suffix}" for suffix in (".md", ".csv", ".tex", "-differences.csv")]
+    paths[0].write_text(text + "\n")
+    cells(result).to_csv(paths[1], index=False, float_format="%.6f")
+    paths[2].write_text(_latex(measured, caption(result)))
+    differences_to_lora(result).to_csv(paths[3], index=False, float_format="%.4f")
+    return paths
+
+
+def _percent(cell: pd.Series) -> str:
+    return f"{100 * cell['value']:.1f} [{100 * cell['low']:.0f}, {100 * cell['high']:.0f}]"
+
+
+def _latex(table: pd.DataFrame, text: str) -> str:
+    """A booktabs table. Needs \\usepackage{booktabs}."""
+    escaped = table.rename(columns=str).map(lambda value: str(value).replace("%", r"\%"))
+    return escaped.style.hide(axis="index").to_latex(hrules=True, caption=text.replace("%", r"\%"), label="tab:table2")

@@ -1,0 +1,126 @@
+"""A world small enough for tests: a tiny random LLaMA, a tokenizer trained on the spot, seven tiny benchmarks."""
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "agg"
+torch.set_num_threads(2)
+
+WORDS = "the a cat dog tree house river stone bird fish red blue old new runs eats sees finds under over near".split()
+
+
+def sentence(seed: int, length: int = 8) -> str:
+    """Random words: different seeds, different sentences."""
+    return " ".join(random.Random(seed).choices(WORDS, k=length))
+
+
+def tiny_llama(
+    layers: int = 4, heads: int = 4, kv_heads: int = 2, seed: int = 0, vocabulary: int = 96
+) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        hidden_size=32, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=8,
+        intermediate_size=48, vocab_size=vocabulary, max_position_embeddings=512, pad_token_id=0, bos_token_id=0,
+        eos_token_id=0, tie_word_embeddings=True, initializer_range=0.2,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture
+def llama() -> LlamaForCausalLM:
+    return tiny_llama()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    core = Tokenizer(models.BPE(unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(vocab_size=96, special_tokens=["<end>", "<unk>"], show_progress=False)
+    core.train_from_iterator([sentence(i) for i in range(50)] + ["Question: Answer: yes no"], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<end>", eos_token="<end>", unk_token="<unk>")
+
+
+def benchmark_row(task: str, seed: int) -> dict:
+    """One row in the hub's schema, its gold choice spread over the choices."""
+    choices = [sentence(seed * 11 + i, 3) + f" {i}" for i in range(4)]
+    text = sentence(seed, 16)
+    if task == "boolq":
+        return {"question": sentence(seed + 3, 5), "passage": f"{text} {seed}", "idx": seed, "label": seed % 2}
+    if task == "piqa":
+        return {"goal": text, "sol1": choices[0], "sol2": choices[1], "label": seed % 2}
+    if task == "hellaswag":
+        return {"ind": seed, "activity_label": "Act", "ctx_a": text, "ctx_b": "", "ctx": text, "endings": choices,
+                "source_id": "", "split": "x", "split_type": "", "label": str(seed % 4)}
+    if task == "winogrande":
+        return {"sentence": f"{sentence(seed, 5)} _ runs over the house {seed}", "option1": "cat", "option2": "dog",
+                "answer": str(seed % 2 + 1)}
+    labelled = {"text": choices, "label": list("ABCD")}
+    stem = {"question_stem": text} if task == "openbookqa" else {"question": text}
+    return {"id": f"id-{seed}", **stem, "choices": labelled, "answerKey": "ABCD"[seed % 4]}
+
+
+@pytest.fixture(scope="session")
+def benchmark_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from rankadaptor.specs import TASKS
+
+    folder = tmp_path_factory.mktemp("benchmarks")
+    for task in TASKS:
+        (folder / task).mkdir()
+        for split, start in (("train", 0), ("validation", 1000), ("test", 2000)):
+            rows = [benchmark_row(task, start + i) for i in range(40)]
+            (folder / task / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recovery_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recovery") / "rows.jsonl"
+    rows = [{"instruction": sentence(5000 + i, 6), "input": sentence(i, 4) if i % 2 else "", "output": sentence(i, 4)}
+            for i in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_profile(
+    tmp_path_factory: pytest.TempPathFactory,
+    benchmark_folder: Path,
+    recovery_file: Path,
+    tokenizer: PreTrainedTokenizerFast,
+) -> Path:
+    """A profile as YAML, over a tiny random LLaMA of 6 layers: the code path of the real ones, in seconds."""
+    folder = tmp_path_factory.mktemp("profile")
+    tiny_llama(layers=6).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    shipped = Path(__file__).parents[1] / "rankadaptor" / "profiles" / "smollm2.yaml"
+    profile = yaml.safe_load(shipped.read_text())
+    profile["name"] = "test"
+    profile["base_model"] = {"label": "tiny random LLaMA", "gguf": None,
+                             "source": {"kind": "dir", "location": str(folder / "base"), "sha256": None}}
+    profile["benchmarks"] = {"kind": "dir", "location": str(benchmark_folder), "sha256": None}
+    profile["recovery_data"] = {"label": "test rows", "rows_per_set": None,
+                                "source": {"kind": "dir", "location": str(recovery_file), "sha256": None}}
+    profile["evaluation"]["search_pool"] = 12
+    for pruner, tokens in (("llm-pruner", 8), ("shortened", 8)):
+        profile["pruning"][pruner] |= {"first_layer": 1, "end_layer": 5}
+        profile["pruning"][pruner]["calibration"] = {"samples": 3, "tokens": tokens, "seed": 1}
+    profile["pruning"]["shortened"]["blocks"] = {20: 1, 50: 3}
+    quick = profile["budgets"]["quick"]
+    quick["training"] |= {"steps": 8, "batch_rows": 4, "micro_batch_rows": 3, "max_length_tokens": 300}
+    quick |= {"search_items": 4, "report_items": 6}
+    quick["search"] |= {"initial": 2, "rounds": 2, "candidates_per_round": 50, "threshold": 0.0}
+    full = dict(quick, per_task=True, training_seeds=[0, 1], learning_rates=[1e-3, 1e-2], decided=True)
+    profile["budgets"] = {"quick": quick, "two-seeds": full}
+    path = folder / "test.yaml"
+    path.write_text(yaml.safe_dump(profile))
+    return path
