@@ -71,9 +71,8 @@ def _run(options: argparse.Namespace) -> int:
         "recovery_data": options.recovery_data,
     }
     table = main_table(**parameters)  # refuses bad input before anything starts
-    plan = table.plan()
-    print(plan, flush=True)
     if options.command == "plan":
+        print(table.plan())
         return 0
     from papermill import PapermillExecutionError
 
@@ -84,6 +83,8 @@ def _run(options: argparse.Namespace) -> int:
     try:
         run_notebook(notebook, folder / f"{notebook}.ipynb", parameters | {"reports": str(folder)})
     except PapermillExecutionError as error:
+        if error.ename == BadInput.__name__:  # found out only on the way, such as a wrong hash
+            raise BadInput(error.evalue) from None
         print(f"rankadaptor: {notebook} stopped with {error.ename}: {error.evalue}", file=sys.stderr)
         return 1
     print(f"report: {folder / 'table2.md'} and {folder / (notebook + '.ipynb')}")

@@ -46,14 +46,13 @@ def bootstrap_macro_mean(
             holds item noise only, and says nothing of training noise.
         draws: Bootstrap resamples.
     """
-    arrays = list(outcomes.values())
-    seeds = arrays[0].shape[0]
-    means = np.empty(draws)
-    for draw in range(draws):
-        chosen = generator.integers(seeds, size=seeds)
-        means[draw] = np.mean(
-            [a[chosen][:, generator.integers(a.shape[1], size=a.shape[1])].mean() for a in arrays]
-        )
+    seeds = next(iter(outcomes.values())).shape[0]
+    seed_weights = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds  # (draws, seeds)
+    means = np.zeros(draws)
+    for values in outcomes.values():
+        items = values.shape[1]
+        item_weights = generator.multinomial(items, np.full(items, 1 / items), size=draws) / items  # (draws, items)
+        means += ((seed_weights @ values) * item_weights).sum(axis=1) / len(outcomes)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(macro_mean(outcomes), float(low), float(high))
 

@@ -108,7 +108,8 @@ def attach_adapter(model: PreTrainedModel, spec: RecoverySpec) -> PeftModel:
         config = to_lora_config(allocation, architecture, spec.scaling, spec.alpha, dropout)
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(spec.seed)  # PEFT initialises from the global generator
-        adapted = get_peft_model(model, config)
+        with _quiet_peft():
+            adapted = get_peft_model(model, config)
     if spec.method == "lora":
         _assert_ranks(adapted, allocation)
     return adapted
@@ -140,18 +141,20 @@ def _assert_ranks(adapted: PeftModel, allocation: Sequence[int]) -> None:
 def save_adapter(adapted: PeftModel, folder: Path) -> None:
     """Write an adapter as safetensors and its configuration, free of paths of this machine."""
     adapted.peft_config["default"].base_model_name_or_path = None
-    with _quiet_adalora():
+    with _quiet_peft():
         adapted.save_pretrained(str(folder), safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
 @contextlib.contextmanager
-def _quiet_adalora() -> Iterator[None]:
-    """Silence two warnings of PEFT that AdaLoRA sets off for no cause, whatever it is doing.
+def _quiet_peft() -> Iterator[None]:
+    """Silence three warnings that PEFT sets off whatever its caller does.
 
-    Ranks of 0 are AdaLoRA's own doing, not unsaved shards; its `rank_pattern` names parameters, not modules.
+    Ranks of 0 are AdaLoRA's own doing, not unsaved shards; its `rank_pattern` names parameters, not modules; and PEFT
+    asks transformers for an attribute by its old name.
     """
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing.*")
         warnings.filterwarnings("ignore", message=r"(?s).*LoRA tensor\(s\) have invalid shape.*")
         warnings.filterwarnings("ignore", message=r"(?s).*rank_pattern keys did not match.*lora_E.*")
         yield
@@ -167,7 +170,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     path = folder / "adapter_model.safetensors"
     if not path.is_file():
         raise BadInput(f"no adapter_model.safetensors in {folder}: name a folder written by a recovery")
-    with _quiet_adalora():
+    with _quiet_peft():
         adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
     stored = load_file(path)
     present = get_peft_model_state_dict(adapted)

@@ -32,14 +32,15 @@ def means_figure(result: TableResult) -> Figure:
             _intervals(left, rows["method"], *(100 * rows[["value", "low", "high"]].to_numpy().T))
             left.axvline(dense, color="0.4", linestyle="--", linewidth=1, label=f"{DENSE} {dense:.1f}")
             left.set(title=f"{block}: mean of seven tasks", xlabel="accuracy (%), 95 % interval")
-            left.legend(loc="best", frameon=True, fontsize=8)
             pairs = differences[differences["block"] == block].iloc[::-1]
             _intervals(right, pairs["method"], *pairs[["difference", "low", "high"]].to_numpy().T)
             right.plot(pairs["published"], range(len(pairs)), "D", mfc="none", mec="C1", label="published (LLaMA-7B)")
             right.axvline(0, color="0.4", linewidth=1)
             right.set(title=f"difference to {LORA}, paired", xlabel="points, 95 % interval")
-            right.legend(loc="best", frameon=True, fontsize=8)
-    return figure
+        entries = [panel.get_legend_handles_labels() for panel in axes[0]]
+        handles, labels = ([*left, *right] for left, right in zip(*entries, strict=True))
+        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return _closed(figure)
 
 
 def _intervals(axis: plt.Axes, labels: pd.Series, value: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
@@ -61,7 +62,7 @@ def allocation_figure(result: TableResult) -> Figure:
         axis.set(xlabel="decoder layer", title="realised rank by layer (AdaLoRA: mean over the seven projections)")
         axis.tick_params(axis="x", rotation=0, labelsize=7)
         axis.tick_params(axis="y", rotation=0)
-    return figure
+    return _closed(figure)
 
 
 def search_figure(result: TableResult) -> Figure:
@@ -79,15 +80,20 @@ def search_figure(result: TableResult) -> Figure:
                               label="predicted (Q)" if one.number == 1 else None)
             axis.set(title=name, xlabel="round (0: initialization)", ylabel="mean score on the search split (%)")
             axis.xaxis.get_major_locator().set_params(integer=True)
-            axis.legend(frameon=True, fontsize=8)
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return _closed(figure)
+
+
+def _closed(figure: Figure) -> Figure:
+    """Out of pyplot's hands, or a notebook would draw it a second time."""
+    plt.close(figure)
     return figure
 
 
 def save_figure(figure: Figure, folder: Path | str, name: str) -> None:
-    """Write NAME.svg and NAME.png, and close the figure."""
+    """Write NAME.svg and NAME.png."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(_STYLE):
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         figure.savefig(folder / f"{name}.png", metadata={"Software": None})
-    plt.close(figure)

@@ -45,12 +45,28 @@ def _tidy(path: Path, source_sha256: str) -> None:
     for name in ("input_path", "output_path"):
         notebook["metadata"].get("papermill", {}).pop(name, None)
     for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            if output["output_type"] == "stream":
-                output["text"] = _last_states("".join(output["text"]))
+        if "outputs" in cell:
+            cell["outputs"] = _merged_streams(cell["outputs"])
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def _merged_streams(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Runs of pieces of one stream become one piece, as a terminal would show it."""
+    merged: list[dict[str, Any]] = []
+    for output in outputs:
+        if output["output_type"] == "stream":
+            text = "".join(output["text"])
+            if merged and merged[-1].get("name") == output["name"]:
+                merged[-1]["text"] += text
+                continue
+            output["text"] = text
+        merged.append(output)
+    for output in merged:
+        if output["output_type"] == "stream":
+            output["text"] = _last_states(output["text"])
+    return [output for output in merged if output.get("text") != ""]
 
 
 def _last_states(text: str) -> str:
     """What a terminal would show: of every line, what follows the last carriage return."""
-    return "".join(line.rstrip("\r\n").rsplit("\r", 1)[-1] + "\n" for line in text.split("\n") if line.strip())
+    return "".join(line.rstrip().rsplit("\r", 1)[-1] + "\n" for line in text.split("\n") if line.strip())

@@ -200,6 +200,12 @@ def provenance(result: TableResult, ledger: Ledger) -> dict[str, Any]:
     }
 
 
+def markdown(table: pd.DataFrame) -> str:
+    """A table as Markdown: text stays as it is, numbers get two places, counts none."""
+    shown = table.map(lambda value: f"{value:.2f}" if isinstance(value, float) else value)
+    return shown.to_markdown(index=False, disable_numparse=True)
+
+
 def write_provenance(result: TableResult, ledger: Ledger, folder: Path | str, name: str = "table2") -> dict[str, Any]:
     """Write NAME-provenance.json and return its content."""
     content = provenance(result, ledger)
@@ -216,13 +222,13 @@ def write_table(result: TableResult, folder: Path | str, name: str = "table2") -
     text = "\n\n".join([
         "# Table 2, measured here",
         caption(result),
-        measured.to_markdown(index=False),
+        markdown(measured),
         "## Blocks",
-        block_table(result).to_markdown(index=False, floatfmt=".2f"),
+        markdown(block_table(result)),
         "## Difference to LoRA r=8 (paired by item and seed)",
-        differences.to_markdown(index=False),
+        markdown(differences),
         f"## Published ({result.profile.published_model}; Tables 2 and 6)",
-        published_table(result).to_markdown(index=False, floatfmt=".2f"),
+        markdown(published_table(result)),
     ])
     paths = [folder / f"{name}{suffix}" for suffix in (".md", ".csv", ".tex", "-differences.csv")]
     paths[0].write_text(text + "\n")

@@ -1,0 +1,61 @@
+# Every target that needs the environment makes it first. `make help` lists the targets and what they cost.
+
+PROFILE ?= smollm2
+BUDGET  ?= quick
+# Blocks such as "llm-pruner:20 shortened:50"; BLOCKS= (empty) means all of the profile.
+BLOCKS  ?= llm-pruner:20
+# Training seeds such as "0 1 2"; empty means the budget's.
+SEEDS   ?=
+LEDGER  ?= ledger
+REPORTS ?= reports
+# A folder of <task>/<split>.jsonl, and a .jsonl of instruction rows, in place of the profile's sources.
+BENCHMARKS    ?=
+RECOVERY_DATA ?=
+
+PYTHON ?= python3
+VENV   := .venv
+READY  := $(VENV)/.ready
+RUN    := $(VENV)/bin/python -m rankadaptor
+OPTIONS = --profile "$(PROFILE)" --blocks "$(BLOCKS)" --budget "$(BUDGET)" --seeds "$(SEEDS)" --ledger "$(LEDGER)" \
+          --reports "$(REPORTS)" --benchmarks "$(BENCHMARKS)" --recovery-data "$(RECOVERY_DATA)"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint lab plan-table2 reproduce-table2 clean
+
+help:  ## list the targets and what they cost
+	@echo "RankAdaptor, reproduced. Two commands on a fresh machine: make reproduce-table2, make test."
+	@echo
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@echo
+	@echo "Variables: PROFILE=$(PROFILE) BLOCKS='$(BLOCKS)' BUDGET=$(BUDGET) SEEDS='$(SEEDS)' LEDGER=$(LEDGER) REPORTS=$(REPORTS)"
+	@echo "           BENCHMARKS='$(BENCHMARKS)' RECOVERY_DATA='$(RECOVERY_DATA)' PYTHON=$(PYTHON)"
+
+setup: $(READY)  ## make .venv and install the lock (2-5 minutes, 2 GB; more where torch brings CUDA)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+test: $(READY)  ## run the tests (under 5 minutes, offline)
+	$(VENV)/bin/python -m pytest
+
+lint: $(READY)  ## ruff and mypy (seconds)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	$(VENV)/bin/jupyter lab notebooks
+
+plan-table2: $(READY)  ## print what Table 2 would run and cost; computes nothing (seconds)
+	@$(RUN) plan table2 $(OPTIONS)
+
+reproduce-table2: $(READY)  ## Table 2 into reports/ (about 25 minutes on 2 cores as set by default; resumes)
+	@$(RUN) reproduce table2 $(OPTIONS)
+
+clean:  ## remove the environment and tool caches; the ledger and reports stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
