@@ -60,6 +60,7 @@ class Row:
     parameters: int  # of the model, adapters left out
     trainable_parameters: int  # of the adapter; 0 without one
     learning_rate: float | None
+    training_loss: float | None  # mean over seeds and the last quarter of steps; rows of one seed see equal batches
     allocations: tuple[RankAllocation, ...]  # one, or one per task
     realised_ranks: tuple[float, ...]  # mean over the projections of each original layer, first seed; 0 without one
     keys: tuple[str, ...]  # of the evaluations in the ledger
@@ -243,10 +244,11 @@ class MainTable:
 
     def _most_stages(self) -> "Counter[StageKind]":
         """Stages of one block at most: every search round done, no allocation chosen twice."""
-        grid, seeds, search = self.budget.learning_rates, len(self.seeds), self.budget.search
+        seeds, search = len(self.seeds), self.budget.search
+        grids = (self.budget.learning_rates, self.budget.adalora_learning_rates)
         trials = search.initial + search.rounds * search.batch
         finals = seeds * (4 + (min(len(TASKS), trials) if self.budget.per_task else 0))
-        trials += 2 * len(grid) if len(grid) > 1 else 0
+        trials += sum(len(grid) for grid in grids if len(grid) > 1)
         rows = self.budget.training.steps * self.budget.training.batch_rows
         return Counter({
             StageKind("prune", None): 1,
@@ -258,8 +260,8 @@ class MainTable:
     def _learning_rate(
         self, method: str, pruned: Step, architecture: Architecture
     ) -> Generator[list[Step], None, float]:
-        """The best rate of the grid for LoRA (used by every LoRA) or AdaLoRA, by the signal on the search split."""
-        grid = self.budget.learning_rates
+        """The best rate of the method's grid by the signal on the search split. LoRA's serves every LoRA."""
+        grid = self.budget.adalora_learning_rates if method == ADALORA else self.budget.learning_rates
         if len(grid) == 1:
             return grid[0]
         seed = self.profile.search.training_seed
@@ -339,7 +341,8 @@ class MainTable:
         tables = [self._items(step) for step in steps]
         parent = steps[0].parent
         recovered = parent if parent is not None and parent.stage == "recover" else None
-        recovery = self._workshop.run(recovered).result["result"] if recovered else None
+        recoveries = [self._workshop.run(s.parent).result["result"] for s in steps if s.parent] if recovered else []
+        recovery = recoveries[0] if recoveries else None
         architecture = self._workshop.architecture(recovered.parent if recovered else parent)
         return Row(
             block,
@@ -349,6 +352,7 @@ class MainTable:
             architecture.parameters(),
             recovery["trainable_parameters"] if recovery else 0,
             rate,
+            _final_loss([recovery["losses"] for recovery in recoveries]),
             allocations,
             _ranks_by_layer(recovery["realised_ranks"], architecture) if recovery else (),
             tuple(self._workshop.key(step) for step in steps),
@@ -383,6 +387,11 @@ def solution_space(profile: Profile, block: Block, architecture: Architecture) -
         trainable_parameters(uniform_allocation(rank, architecture), architecture),
         profile.search.budget_tolerance,
     )
+
+
+def _final_loss(losses: Sequence[Sequence[float]]) -> float | None:
+    """Mean loss over runs and the last quarter of their steps; None without a run."""
+    return float(np.mean([np.mean(run[-max(1, len(run) // 4) :]) for run in losses])) if losses else None
 
 
 def _ranks_by_layer(by_module: dict[str, int], architecture: Architecture) -> tuple[float, ...]:

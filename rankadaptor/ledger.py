@@ -68,14 +68,13 @@ class Ledger:
     """A folder of finished results, addressed by key."""
 
     def __init__(self, folder: Path | str):
+        """Looks, but makes nothing: the folder appears with its first entry."""
         self.folder = Path(folder)
         self._verified: set[str] = set()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadInput(
-                f"cannot use {self.folder} as a ledger ({error.strerror}): name a folder that you may write"
-            ) from None
+        existing = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        if not (existing.is_dir() and os.access(existing, os.W_OK)):
+            raise BadInput(f"cannot use {self.folder} as a ledger, {existing} is not a folder that you may write:"
+                           " name one")
 
     def find(self, key: str) -> Entry | None:
         """The entry of a key, its checksums verified once a process; None if it is not there.
@@ -110,7 +109,7 @@ class Ledger:
 
     def keys(self) -> list[str]:
         """Keys of all entries, sorted; not verified."""
-        return sorted(path.name for path in self.folder.iterdir() if len(path.name) == 64)
+        return sorted(path.name for path in self.folder.glob("*") if len(path.name) == 64)
 
     def compute(
         self, key: str, spec: dict[str, Any], work: Callable[[Path], dict[str, Any]]
@@ -147,6 +146,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def _scratch(self, key: str) -> Iterator[Path]:
+        self.folder.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix=f".{key[:12]}-"))
         scratch.chmod(0o755)
         try:

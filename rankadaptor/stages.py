@@ -160,8 +160,9 @@ class Workshop:
         assert isinstance(spec, RecoverySpec)
         rows = recovery_rows(self.profile.recovery_data, self.profile.benchmarks, *self._protection())
         adapted = attach_adapter(self._model(parent), spec)
+        steps = spec.recipe.steps
         training = train(
-            adapted, self._tokenizer(), rows, spec, lambda done, loss: self._report(step, done / spec.recipe.steps)
+            adapted, self._tokenizer(), rows, spec, lambda done, loss: self._report(step, done / (steps + 1))
         )
         save_adapter(adapted, folder / "adapter")
         return {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -45,6 +45,7 @@ def llama() -> LlamaForCausalLM:
 def tokenizer() -> PreTrainedTokenizerFast:
     core = Tokenizer(models.BPE(unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=96, special_tokens=["<end>", "<unk>"], show_progress=False)
     core.train_from_iterator([sentence(i) for i in range(50)] + ["Question: Answer: yes no"], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<end>", eos_token="<end>", unk_token="<unk>")
@@ -119,7 +120,8 @@ def tiny_profile(
     quick["training"] |= {"steps": 8, "batch_rows": 4, "micro_batch_rows": 3, "max_length_tokens": 300}
     quick |= {"search_items": 4, "report_items": 6}
     quick["search"] |= {"initial": 2, "rounds": 2, "candidates_per_round": 50, "threshold": 0.0}
-    full = dict(quick, per_task=True, training_seeds=[0, 1], learning_rates=[1e-3, 1e-2], decided=True)
+    full = dict(quick, per_task=True, training_seeds=[0, 1], learning_rates=[1e-3, 1e-2],
+                adalora_learning_rates=[1e-2, 3e-2], decided=True)
     profile["budgets"] = {"quick": quick, "two-seeds": full}
     path = folder / "test.yaml"
     path.write_text(yaml.safe_dump(profile))

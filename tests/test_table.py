@@ -90,7 +90,7 @@ def test_grid_seeds_and_per_task_rows(tiny_profile, tmp_path):
     assert per_task.outcomes["boolq"].shape == (2, 6)
     assert len(per_task.allocations) == 7
     assert rows["LoRA"].learning_rate == rows["LoRA*"].learning_rate == per_task.learning_rate
-    assert rows["AdaLoRA"].learning_rate in result.budget.learning_rates
+    assert rows["AdaLoRA"].learning_rate in result.budget.adalora_learning_rates
     assert table.plan().missing.total() == 0
 
 

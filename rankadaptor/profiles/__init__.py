@@ -118,15 +118,17 @@ class Budget:
     training_seeds: list[int]
     decided: bool  # false: every verdict prints "undecided"
     training: TrainingBudget
-    learning_rates: list[float]  # one small grid for every method; more than one is chosen on the search split
+    learning_rates: list[float]  # one small grid for every LoRA; more than one is chosen on the search split
+    adalora_learning_rates: list[float]  # AdaLoRA's own: its update is a product of three small factors
     search_items: int  # a task
     report_items: int | None  # a task; null for all
     search: SearchBudget
     per_task: bool  # also one allocation a task, each retrained
 
     def __post_init__(self) -> None:
-        if not self.training_seeds or not self.learning_rates:
-            raise BadInput("training_seeds and learning_rates must not be empty: give at least one of each")
+        for name in ("training_seeds", "learning_rates", "adalora_learning_rates"):
+            if not getattr(self, name):
+                raise BadInput(f"{name} must not be empty: give at least one")
 
 
 @dataclass(frozen=True)

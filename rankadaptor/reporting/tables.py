@@ -102,6 +102,7 @@ def measured_table(result: TableResult) -> pd.DataFrame:
             "parameters": f"{row.parameters / 1e6:,.1f} M",
             "trained": f"{row.trainable_parameters:,}" if row.trainable_parameters else "",
             **shown,
+            "training loss": "" if row.training_loss is None else f"{row.training_loss:.3f}",
             "gold probability": f"{100 * float(mine['gold_probability'][MEAN]):.1f}",
             "published mean": f"{paper[key]:.2f}" if key in paper.index else "",
         })
@@ -143,7 +144,9 @@ def caption(result: TableResult) -> str:
         f"Base model: {profile.base_model.label}. Zero-shot on the report split, {items} items a task; acc for BoolQ, "
         f"PIQA, WinoGrande, ARC-e; acc_norm for HellaSwag, ARC-c, OBQA; percent with 95 % intervals. "
         f"Recovered on {profile.recovery_data.label}: {training.steps} steps of {training.batch_rows} rows, scaling "
-        f"{profile.adapters.scaling}, learning rates {rates}. {noise} Budget {result.budget_name}: {scope}. "
+        f"{profile.adapters.scaling}, learning rates {rates}; AdaLoRA from rank {profile.adapters.adalora_init_rank}, "
+        f"so that its scaling is {profile.adapters.alpha}/{profile.adapters.adalora_init_rank}; training loss is the "
+        f"mean of the last quarter of steps. {noise} Budget {result.budget_name}: {scope}. "
         f"BoolQ moves with a model's bias towards one label more than with what it knows; the mean of the other six "
         f"stands beside the mean of seven. Published numbers are the paper's, on {profile.published_model}: another "
         f"model, another recovery set, another scale."

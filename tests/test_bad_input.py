@@ -1,0 +1,110 @@
+"""Bad input: one line with the value and the remedy, exit status 2, and nothing written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rankadaptor.__main__ import main
+from rankadaptor.errors import BadInput
+from rankadaptor.profiles import load_profile, names
+from rankadaptor.specs import Block, EvaluationSpec, PruneSpec, Recipe
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--profile", "smollm3"], "unknown profile 'smollm3': use one of smollm2"),
+        (["--profile", "nowhere.yaml"], "unknown profile 'nowhere.yaml'"),
+        (["--blocks", "llm-pruner"], "unknown block 'llm-pruner': write PRUNER:RATE"),
+        (["--blocks", "wanda:20"], "unknown block 'wanda:20'"),
+        (["--blocks", "llm-pruner:21"], "unknown block 'llm-pruner:21' in profile smollm2: use some of llm-pruner:20"),
+        (["--budget", "huge"], "unknown budget 'huge' in profile smollm2: use one of quick, standard, full"),
+        (["--seeds", "0 one"], "seeds '0 one' are not whole numbers"),
+        (["--seeds", "1000"], "seed 1000 belongs to searches"),
+        (["--benchmarks", "/no/such/folder"], "no file or folder '/no/such/folder'"),
+        (["--recovery-data", "/no/such/file"], "no file or folder '/no/such/file'"),
+        (["--ledger", "/dev/null/ledger"], "cannot use /dev/null/ledger as a ledger"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "reproduce"])
+def test_one_line_status_2_and_nothing_written(command, arguments, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([command, "table2", "--reports", str(tmp_path / "reports"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["table2"], ["plan"], ["plan", "table99"], ["plan", "table2", "--no-such"]])
+def test_malformed_command_lines_exit_with_2(arguments):
+    outcome = subprocess.run([sys.executable, "-m", "rankadaptor", *arguments], capture_output=True, text=True)
+    assert outcome.returncode == 2
+    assert outcome.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (["base_model"], None, "base_model is None: give a mapping"),
+        (["adapters", "alpha"], "16", "adapters.alpha is '16': give a value of type int"),
+        (["adapters", "alpha"], True, "adapters.alpha is True: give a value of type int"),
+        (["adapters", "scaling"], "double", "adapters.scaling is 'double': use one of fixed_alpha, constant, rslora"),
+        (["adapters", "lora_star_ranks"], 4, "lora_star_ranks is 4: give a list"),
+        (["benchmarks", "kind"], "ftp", "benchmarks.kind is 'ftp': use one of wheel, dir"),
+        (["budgets", "quick", "training", "steps"], 0, "steps is 0: give at least 1"),
+        (["budgets", "quick", "learning_rates"], [], "learning_rates must not be empty"),
+        (["surprise"], 1, "has an unknown field surprise"),
+    ],
+)
+def test_profiles_are_strict(path, value, says, tmp_path):
+    content = yaml.safe_load((Path(__file__).parents[1] / "rankadaptor" / "profiles" / "smollm2.yaml").read_text())
+    place = content
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(BadInput, match=says):
+        load_profile(str(file)).budget("quick").training.recipe(1e-3)
+
+
+def test_a_missing_field_is_named(tmp_path):
+    content = yaml.safe_load((Path(__file__).parents[1] / "rankadaptor" / "profiles" / "smollm2.yaml").read_text())
+    del content["search"]["signal"]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(BadInput, match=r"mine\.search lacks signal: profiles have no implicit defaults"):
+        load_profile(str(tmp_path / "mine.yaml"))
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    with pytest.raises(BadInput, match=r"broken\.yaml is not YAML"):
+        load_profile(str(tmp_path / "broken.yaml"))
+
+
+def test_every_shipped_profile_loads_and_every_block_has_a_spec():
+    assert names()
+    for name in names():
+        profile = load_profile(name)
+        assert [profile.prune_spec(block).rate_percent for block in profile.blocks()]
+        assert profile.search.training_seed not in profile.budget("standard").training_seeds
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Recipe(0, 1, 1, 1e-3, 0, 8, 0.0, 0.0, 1.0), "steps is 0"),
+        (lambda: Recipe(4, 1, 1, 2.0, 0, 8, 0.0, 0.0, 1.0), r"learning_rate is 2\.0"),
+        (lambda: Recipe(4, 1, 1, float("nan"), 0, 8, 0.0, 0.0, 1.0), "learning_rate is nan"),
+        (lambda: Recipe(4, 1, 1, 1e-3, 4, 8, 0.0, 0.0, 1.0), "warmup_steps is 4 of 4 steps"),
+        (lambda: EvaluationSpec(("mmlu",), "search", 1, 0, 1), "unknown task 'mmlu'"),
+        (lambda: EvaluationSpec(("boolq",), "search", 0, 0, 1), "items_per_task is 0"),
+        (lambda: PruneSpec("llm-pruner", 20, "element1", 4, 28, None, None, None, 1, 1, 0), "needs a ratio"),
+        (lambda: PruneSpec("shortened", 20, "taylor", 4, 28, 0.5, None, 6, 1, 1, 0), "and no ratio"),
+        (lambda: Block.parse("llm-pruner:-20"), "unknown block 'llm-pruner:-20'"),
+    ],
+)
+def test_specs_are_validated_where_they_are_made(make, says):
+    with pytest.raises(BadInput, match=says):
+        make()

@@ -1,0 +1,75 @@
+"""Scores through lm-eval: its own definitions, our rows, joint tokenisation, no BOS."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import benchmark_row, tiny_llama
+
+from rankadaptor.evaluation import METRIC, evaluate
+from rankadaptor.evaluation.items import gold_probability, task_metrics
+from rankadaptor.specs import TASKS, EvaluationSpec
+
+SPEC = EvaluationSpec(TASKS, "report", 6, 0, 4)
+ROWS = {task: [benchmark_row(task, i) for i in range(6)] for task in TASKS}
+
+
+@pytest.fixture(scope="module")
+def items(tokenizer):
+    return evaluate(tiny_llama(), tokenizer, SPEC, ROWS)
+
+
+def log_likelihood(model, tokenizer, context, continuation):
+    """By hand: one joint tokenisation without BOS, the continuation is what follows the context's tokens."""
+    whole = tokenizer(context + continuation, add_special_tokens=False).input_ids
+    start = len(tokenizer(context, add_special_tokens=False).input_ids)
+    with torch.no_grad():
+        scores = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+    return sum(scores[i - 1, whole[i]].item() for i in range(start, len(whole)))
+
+
+def choices_of(task, row):
+    """(context, continuation) of every choice, as the tasks' definitions word them."""
+    if task == "boolq":
+        return [(f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:", f" {word}") for word in ("no", "yes")]
+    if task == "piqa":
+        return [(f"Question: {row['goal']}\nAnswer:", f" {row[name]}") for name in ("sol1", "sol2")]
+    if task == "hellaswag":
+        return [(f"{row['activity_label']}: {row['ctx_a']} ".strip(), f" {ending}") for ending in row["endings"]]
+    if task == "winogrande":
+        start, end = row["sentence"].split("_")
+        return [(start + row[name], f" {end.strip()}") for name in ("option1", "option2")]
+    context = row["question_stem"] if task == "openbookqa" else f"Question: {row['question']}\nAnswer:"
+    return [(context, f" {text}") for text in row["choices"]["text"]]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_log_likelihoods_are_those_computed_by_hand(task, items, tokenizer):
+    model = tiny_llama()
+    for item, row in enumerate(ROWS[task]):
+        found = items[(items["task"] == task) & (items["item"] == item)].iloc[0]
+        expected = [log_likelihood(model, tokenizer, *choice) for choice in choices_of(task, row)]
+        assert found["log_likelihoods"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_metrics_follow_from_the_items(items):
+    metrics = task_metrics(items)
+    assert list(metrics) == list(TASKS)
+    for task, group in items.groupby("task"):
+        assert metrics[task]["items"] == len(group) == 6
+        for _, item in group.iterrows():
+            best = int(np.argmax(item["log_likelihoods"]))
+            assert item["acc"] == (best == item["gold"])
+        assert metrics[task]["acc"] == pytest.approx(group["acc"].mean())
+
+
+def test_gold_probability_divides_where_the_metric_does():
+    scores, characters = np.array([-2.0, -3.0]), np.array([1, 3])
+    assert gold_probability(scores, characters, 0, "acc") == pytest.approx(1 / (1 + np.exp(-1)))
+    assert gold_probability(scores, characters, 0, "acc_norm") == pytest.approx(1 / (1 + np.exp(1)))
+    assert [task for task in TASKS if METRIC[task] == "acc_norm"] == ["hellaswag", "arc_challenge", "openbookqa"]
+
+
+def test_the_batch_size_changes_no_outcome(items, tokenizer):
+    alone = evaluate(tiny_llama(), tokenizer, EvaluationSpec(TASKS, "report", 6, 0, 1), ROWS)
+    assert alone["acc"].tolist() == items["acc"].tolist()
+    assert np.allclose(alone["gold_probability"], items["gold_probability"], atol=1e-5)

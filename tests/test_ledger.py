@@ -1,0 +1,127 @@
+"""Entries are whole or absent, computed once, and damage is named."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from rankadaptor.errors import BadInput
+from rankadaptor.ledger import Ledger
+from rankadaptor.specs import Block, EvaluationSpec, canonical_json, stage_key
+
+KEY = "a" * 64
+
+
+def work(folder: Path) -> dict:
+    (folder / "array.bin").write_bytes(b"x" * 1000)
+    return {"value": 1}
+
+
+def test_an_entry_is_computed_once(tmp_path):
+    ledger = Ledger(tmp_path)
+    entry, new = ledger.compute(KEY, {"spec": 1}, work)
+    assert new
+    assert entry.result == {"value": 1}
+    assert entry.spec == {"spec": 1}
+
+    def refuse(folder):
+        raise AssertionError("computed twice")
+
+    again, new = Ledger(tmp_path).compute(KEY, {"spec": 1}, refuse)
+    assert not new
+    assert again.path("array.bin").read_bytes() == b"x" * 1000
+    assert Ledger(tmp_path).keys() == [KEY]
+
+
+def test_a_failed_computation_leaves_nothing(tmp_path):
+    ledger = Ledger(tmp_path)
+
+    def fail(folder):
+        work(folder)
+        raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError):
+        ledger.compute(KEY, {}, fail)
+    assert list(tmp_path.iterdir()) == []  # not even the scratch folder
+
+
+@pytest.mark.parametrize("harm", ["array.bin", "result.json", "checksums.json", "missing"])
+def test_damage_is_named_set_aside_and_mended(harm, tmp_path, capsys):
+    Ledger(tmp_path).compute(KEY, {}, work)
+    if harm == "missing":
+        (tmp_path / KEY / "array.bin").unlink()
+    else:
+        (tmp_path / KEY / harm).write_bytes(b"{")
+    ledger = Ledger(tmp_path)
+    assert ledger.find(KEY) is None
+    assert "set aside" in capsys.readouterr().err
+    assert len(list((tmp_path / "damaged").iterdir())) == 1
+    assert ledger.compute(KEY, {}, work)[1]
+    assert Ledger(tmp_path).find(KEY) is not None
+
+
+def _compute_slowly(folder, started):
+    def slow(scratch):
+        work(scratch)
+        started.set()
+        time.sleep(30)
+        return {}
+
+    Ledger(folder).compute(KEY, {}, slow)
+
+
+def test_a_killed_process_leaves_no_entry(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    started = context.Event()
+    process = context.Process(target=_compute_slowly, args=(tmp_path, started))
+    process.start()
+    assert started.wait(60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert Ledger(tmp_path).find(KEY) is None
+    assert Ledger(tmp_path).compute(KEY, {}, work)[1]
+
+
+def test_the_faster_of_two_writers_wins(tmp_path):
+    def overtaken(scratch):
+        Ledger(tmp_path).compute(KEY, {}, work)
+        return {"value": 2}
+
+    entry, _ = Ledger(tmp_path).compute(KEY, {}, overtaken)
+    assert entry.result == {"value": 1}
+    assert [path.name for path in tmp_path.iterdir()] == [KEY]
+
+
+def test_traces_are_read_in_order_up_to_a_gap(tmp_path):
+    ledger = Ledger(tmp_path)
+    for number in (0, 1, 3):
+        ledger.append_round("key", number, {"number": number})
+    assert [one["number"] for one in ledger.read_trace("key")] == [0, 1]
+
+
+def test_a_ledger_that_cannot_be_made_is_bad_input(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="as a ledger"):
+        Ledger(tmp_path / "file" / "ledger")
+
+
+def test_keys_depend_on_content_alone():
+    spec = EvaluationSpec(("boolq",), "search", 4, 0, 16)
+    key = stage_key("evaluate", spec, "parent", {"a": "1", "b": "2"})
+    assert key == stage_key("evaluate", EvaluationSpec(("boolq",), "search", 4, 0, 16), "parent", {"b": "2", "a": "1"})
+    others = [
+        stage_key("evaluate", EvaluationSpec(("boolq",), "report", 4, 0, 16), "parent", {"a": "1", "b": "2"}),
+        stage_key("evaluate", spec, "other", {"a": "1", "b": "2"}),
+        stage_key("evaluate", spec, "parent", {"a": "1", "b": "3"}),
+        stage_key("prune", spec, "parent", {"a": "1", "b": "2"}),
+    ]
+    assert len({key, *others}) == 5
+    assert canonical_json({"b": 1, "a": [1.5, None]}) == '{"a":[1.5,null],"b":1}'
+    with pytest.raises(ValueError, match="Out of range"):
+        canonical_json({"a": float("nan")})
+    assert json.loads(canonical_json(spec))["tasks"] == ["boolq"]
+    assert str(Block.parse(" llm-pruner:20 ")) == "llm-pruner:20"

@@ -1,0 +1,57 @@
+"""Committed notebooks are stripped prose and calls; executed copies run top to bottom and carry their source's hash."""
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from rankadaptor.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def code_cells(path):
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_committed_notebooks_are_stripped_and_define_nothing(path):
+    cells = code_cells(path)
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    assert sum("parameters" in cell["metadata"].get("tags", []) for cell in cells) == 1
+    for cell in cells:
+        tree = ast.parse("".join(cell["source"]))
+        assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda) for node in ast.walk(tree))
+
+
+def test_the_main_table_runs_through_papermill_and_says_so(tiny_profile, tmp_path, capfd):
+    arguments = ["reproduce", "table2", "--profile", str(tiny_profile), "--blocks", "shortened:20",
+                 "--ledger", str(tmp_path / "ledger"), "--reports", str(tmp_path / "reports")]
+    assert main(arguments) == 0
+    executed = tmp_path / "reports" / "test" / "03_main_tables.ipynb"
+    cells = code_cells(executed)
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    metadata = json.loads(executed.read_text())["metadata"]
+    assert metadata["papermill"]["exception"] is None
+    source = ROOT / "notebooks" / "03_main_tables.ipynb"
+    assert metadata["source_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    written = {path.name for path in executed.parent.iterdir()}
+    assert {"table2.md", "table2.csv", "table2.tex", "table2-means.svg", "table2-provenance.json"} <= written
+    # dense; pruning and no recovery; three baselines, 2 + 2 trials and the choice, each recovered and evaluated
+    assert f"{1 + 2 + 2 * (3 + 4 + 1)} stages computed" in capfd.readouterr().out
+    first = {path.name: path.read_bytes() for path in executed.parent.glob("table2*")}
+    assert main(arguments) == 0
+    assert "\n0 stages computed" in capfd.readouterr().out
+    assert {path.name: path.read_bytes() for path in executed.parent.glob("table2*")} == first
+
+
+def test_committed_reports_were_executed_top_to_bottom():
+    for path in (ROOT / "reports").glob("*/*.ipynb"):
+        counts = [cell["execution_count"] for cell in code_cells(path)]
+        assert counts == list(range(1, len(counts) + 1)), path
+        source = ROOT / "notebooks" / path.name
+        stamp = json.loads(path.read_text())["metadata"]["source_sha256"]
+        assert stamp == hashlib.sha256(source.read_bytes()).hexdigest(), f"{path} is older than its source"

@@ -1,0 +1,244 @@
+"""Adapters get the ranks they were asked for, train as the plain way would, and come back as they were saved."""
+
+import copy
+import json
+
+import pytest
+import torch
+from conftest import sentence, tiny_llama
+from peft import get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch.nn import functional
+
+from rankadaptor.errors import BadInput, RecoveryDiverged
+from rankadaptor.models import architecture_of
+from rankadaptor.pruning import prune
+from rankadaptor.recovery.adapters import (
+    attach_adapter,
+    load_adapter,
+    merged,
+    realised_ranks,
+    save_adapter,
+    to_lora_config,
+)
+from rankadaptor.recovery.prompts import IGNORED, alpaca_prompt, batches, collate, tokenise
+from rankadaptor.recovery.training import train
+from rankadaptor.specs import PruneSpec, Recipe, RecoverySpec
+
+ROWS = [{"instruction": sentence(i, 5), "input": sentence(i + 100, 3) if i % 2 else "", "output": sentence(i + 200, 4)}
+        for i in range(30)]
+RECIPE = Recipe(steps=8, batch_rows=4, micro_batch_rows=4, learning_rate=5e-3, warmup_steps=1, max_length_tokens=300,
+                lora_dropout=0.0, weight_decay=0.0, clip_norm=1.0)
+IDS = torch.tensor([[3, 8, 20, 33, 7]])
+
+
+def recovery(method="lora", allocation=(4, 2, 6, 12), **changes):
+    settings = {"method": method, "allocation": allocation, "scaling": "fixed_alpha", "alpha": 16, "recipe": RECIPE,
+                "seed": 0, "adalora_init_rank": 6 if method == "adalora" else None}
+    return RecoverySpec(**(settings | changes))
+
+
+def pruned_llama(method="llm-pruner"):
+    width = method == "llm-pruner"
+    spec = PruneSpec(method, 50, "element1" if width else "taylor", 1, 3, 0.5 if width else None, None,
+                     None if width else 1, 2, 8, 0)
+    windows = torch.randint(0, 96, (2, 8), generator=torch.Generator().manual_seed(0))
+    return prune(tiny_llama(), spec, windows).model
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+@pytest.mark.parametrize("method", ["llm-pruner", "shortened"])
+def test_realised_ranks_equal_requested_ranks(method):
+    model = pruned_llama(method)
+    present = architecture_of(model).original_layers
+    allocation = tuple(rank if i in present else 0 for i, rank in enumerate((4, 2, 6, 12)))
+    adapted = attach_adapter(model, recovery(allocation=allocation))
+    ranks = realised_ranks(adapted)
+    assert len(ranks) == 7 * len(present)
+    for name, rank in ranks.items():
+        assert rank == allocation[present[int(name.split(".")[2])]]
+    trainable = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    costs = architecture_of(model).rank_costs()
+    assert trainable == sum(rank * cost for rank, cost in zip(allocation, costs, strict=True))
+
+
+def test_more_than_ten_layers_do_not_confuse_the_pattern():
+    """PEFT takes the first key that matches: layer 1 must not speak for layer 11."""
+    model = tiny_llama(layers=13)
+    allocation = tuple(2 + i for i in range(13))
+    ranks = realised_ranks(attach_adapter(model, recovery(allocation=allocation)))
+    assert all(rank == allocation[int(name.split(".")[2])] for name, rank in ranks.items())
+
+
+@pytest.mark.parametrize(
+    ("scaling", "expected"),
+    [("fixed_alpha", lambda r: 16 / r), ("constant", lambda r: 2), ("rslora", lambda r: 16 / r**0.5)],
+)
+def test_scaling_by_layer(scaling, expected):
+    model = tiny_llama()
+    allocation = (4, 2, 6, 12)
+    adapted = get_peft_model(model, to_lora_config(allocation, architecture_of(model), scaling, 16))
+    for name, module in adapted.get_base_model().named_modules():
+        if isinstance(module, LoraLayer):
+            assert module.scaling["default"] == pytest.approx(expected(allocation[int(name.split(".")[2])]))
+
+
+@pytest.mark.parametrize(
+    ("allocation", "message"),
+    [((8, 8, 8), "rank allocation has 3 entries, the model has 4 layers"), ((8, 0, 8, 8), "rank of layer 1 is 0")],
+)
+def test_bad_allocations_are_refused(allocation, message):
+    with pytest.raises(BadInput, match=message):
+        attach_adapter(tiny_llama(), recovery(allocation=allocation))
+
+
+@pytest.mark.parametrize("method", ["lora", "adalora"])
+def test_trained_merged_and_reloaded_agree(method, tokenizer, tmp_path):
+    model = pruned_llama()
+    before = logits(model)
+    frozen = copy.deepcopy(model.state_dict())
+    spec = recovery(method, allocation=(4, 4, 4, 4) if method == "adalora" else (4, 2, 6, 12))
+    adapted = attach_adapter(model, spec)
+    train(adapted, tokenizer, ROWS, spec)
+    trained = logits(adapted)
+    assert (trained - before).abs().max() > 1e-3
+    save_adapter(adapted, tmp_path)
+    again = load_adapter(pruned_llama(), tmp_path)
+    torch.testing.assert_close(logits(again), trained, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(merged(again)), trained, atol=1e-4, rtol=1e-4)
+    base = {n.replace(".base_layer", ""): w for n, w in adapted.get_base_model().state_dict().items()}
+    assert all(torch.equal(base[name], weight) for name, weight in frozen.items())
+    text = (tmp_path / "adapter_config.json").read_text()
+    assert json.loads(text)["base_model_name_or_path"] is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_adalora_really_reallocates(tokenizer):
+    spec = recovery("adalora", allocation=(4, 4, 4, 4))
+    adapted = attach_adapter(tiny_llama(), spec)
+    result = train(adapted, tokenizer, ROWS, spec)
+    ranks = list(result.ranks.values())
+    assert len(set(ranks)) > 1
+    assert max(ranks) <= 6
+    assert sum(ranks) / len(ranks) == pytest.approx(4, abs=0.2)
+
+
+def test_adalora_that_stays_at_its_initial_ranks_is_an_error(tokenizer, monkeypatch):
+    from peft.tuners.adalora import AdaLoraModel
+
+    monkeypatch.setattr(AdaLoraModel, "update_and_allocate", lambda self, step: None)
+    spec = recovery("adalora", allocation=(4, 4, 4, 4))
+    adapted = attach_adapter(tiny_llama(), spec)
+    with pytest.raises(RuntimeError, match="AdaLoRA did not reallocate"):
+        train(adapted, tokenizer, ROWS, spec)
+
+
+def test_adalora_needs_steps_and_one_rank():
+    with pytest.raises(BadInput, match="AdaLoRA needs more than 2 optimizer steps"):
+        attach_adapter(tiny_llama(), recovery("adalora", (4,) * 4, recipe=Recipe(**(vars(RECIPE) | {"steps": 2}))))
+    with pytest.raises(BadInput, match=r"AdaLoRA starts from a uniform allocation, got ranks \[2, 4\]"):
+        attach_adapter(tiny_llama(), recovery("adalora", (4, 2, 4, 4)))
+
+
+def test_orthogonality_penalty_is_pefts(tokenizer):
+    """The loop adds AdaLoRA's penalty itself; PEFT's own forward must give the same loss and gradients."""
+    from rankadaptor.recovery.training import _accumulate
+
+    spec = recovery("adalora", allocation=(4, 4, 4, 4))
+    batch = batches(ROWS, tokenizer, RECIPE, 0)[0]
+    ours, theirs = (attach_adapter(tiny_llama(), spec) for _ in range(2))
+    _accumulate(ours, batch, 4, 0)
+    ids, mask, labels = collate(batch, 0)
+    theirs(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+    gradients = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, gradients[name].grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("micro", [1, 3])
+def test_micro_batches_do_not_change_the_result(micro, tokenizer):
+    results = []
+    for rows in (4, micro):
+        spec = recovery(recipe=Recipe(**(vars(RECIPE) | {"micro_batch_rows": rows})))
+        adapted = attach_adapter(tiny_llama(), spec)
+        results.append((train(adapted, tokenizer, ROWS, spec).losses, logits(adapted)))
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-4)
+    torch.testing.assert_close(results[0][1], results[1][1], atol=1e-3, rtol=1e-3)
+
+
+def test_loss_is_the_mean_over_answer_tokens(tokenizer):
+    spec = recovery()
+    adapted = attach_adapter(tiny_llama(), spec)
+    ids, mask, labels = collate(batches(ROWS, tokenizer, RECIPE, spec.seed)[0], tokenizer.pad_token_id)
+    with torch.no_grad():
+        full = adapted(input_ids=ids, attention_mask=mask).logits
+    expected = functional.cross_entropy(full[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+    assert train(adapted, tokenizer, ROWS, spec).losses[0] == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_training_lowers_the_loss_and_is_a_function_of_its_seed(tokenizer):
+    def losses(seed):
+        spec = recovery(seed=seed, recipe=Recipe(**(vars(RECIPE) | {"steps": 20, "lora_dropout": 0.1})))
+        return train(attach_adapter(tiny_llama(), spec), tokenizer, ROWS, spec).losses
+
+    first = losses(0)
+    torch.rand(3)  # the global generator's state is no input
+    assert losses(0) == first
+    assert losses(1) != first
+    assert sum(first[-5:]) < 0.9 * sum(first[:5])
+
+
+def test_a_diverging_recovery_stops_with_a_classed_error(tokenizer):
+    model = tiny_llama()
+    model.model.embed_tokens.weight.data[5:9] = float("nan")
+    spec = recovery()
+    with pytest.raises(RecoveryDiverged, match="step 1 of 8: lower the learning rate"):
+        train(attach_adapter(model, spec), tokenizer, ROWS, spec)
+
+
+def test_prompt_tokens_are_masked_and_answers_end(tokenizer):
+    for row in ROWS[:4]:
+        example = tokenise(row, tokenizer, 300)
+        answer = [label for label in example.labels if label != IGNORED]
+        assert answer[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(answer[:-1]) == row["output"]
+        assert len(example.labels) == len(example.input_ids)
+        assert ("### Input:" in alpaca_prompt(row)) == bool(row["input"])
+
+
+def test_batches_are_seeded_whole_and_grouped_by_length(tokenizer):
+    recipe = Recipe(**(vars(RECIPE) | {"steps": 6}))
+    first, again, other = (batches(ROWS, tokenizer, recipe, seed) for seed in (0, 0, 1))
+    assert first == again != other
+    assert [len(batch) for batch in first] == [4] * 6
+
+    def padding(cut):
+        return sum(max(lengths) * len(lengths) - sum(lengths)
+                   for lengths in ([len(e.input_ids) for e in batch] for batch in cut))
+
+    examples = [example for batch in first for example in batch]
+    unsorted = [examples[i::6] for i in range(6)]
+    assert padding(first) < padding(unsorted)
+
+
+def test_rows_that_leave_no_room_for_an_answer_are_refused(tokenizer):
+    with pytest.raises(BadInput, match="none of 30 recovery rows has an answer within 8 tokens"):
+        batches(ROWS, tokenizer, Recipe(**(vars(RECIPE) | {"max_length_tokens": 8})), 0)
+
+
+def test_adapters_are_never_loaded_from_a_pickle(tmp_path):
+    (tmp_path / "adapter_model.bin").write_bytes(b"anything")
+    with pytest.raises(BadInput, match=r"no adapter_model\.safetensors"):
+        load_adapter(tiny_llama(), tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:The following rank_pattern keys")
+def test_an_adapter_of_another_model_is_refused(tokenizer, tmp_path):
+    save_adapter(attach_adapter(tiny_llama(), recovery()), tmp_path)
+    with pytest.raises(RuntimeError):
+        load_adapter(tiny_llama(layers=3), tmp_path)
