@@ -9,8 +9,7 @@ Killed anywhere, the next run goes on where the ledger ends.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,76 +29,25 @@ from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.items import METRIC
 from rankadaptor.ledger import Ledger
 from rankadaptor.models import base_model_is_cached
-from rankadaptor.profiles import Budget, Profile, Source, load_profile
+from rankadaptor.profiles import Profile, Source, load_profile
+from rankadaptor.results import (
+    ADALORA,
+    DENSE,
+    LORA,
+    LORA_STAR,
+    NO_RECOVERY,
+    RANKADAPTOR,
+    RANKADAPTOR_PER_TASK,
+    BlockResult,
+    Row,
+    SearchSpec,
+    TableResult,
+)
 from rankadaptor.search import Round, Scores, SearchResult, SearchSettings, ask, mean_score
 from rankadaptor.specs import TASKS, Block, EvaluationSpec, RecoverySpec, stage_key
 from rankadaptor.stages import Step, Workshop
 
-DENSE = "Dense"
-NO_RECOVERY = "No recovery"
-LORA = "LoRA"
-LORA_STAR = "LoRA*"
-ADALORA = "AdaLoRA"
-RANKADAPTOR = "RankAdaptor (one model)"
-RANKADAPTOR_PER_TASK = "RankAdaptor (per task)"
-
 DEFAULT_LEDGER = "ledger"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a table: a method on a block, over training seeds.
-
-    Outcomes are arrays of (seeds, items) by task: 0 or 1 under the task's metric, and the gold probability.
-    """
-
-    block: str
-    method: str
-    outcomes: dict[str, np.ndarray]
-    gold_probability: dict[str, np.ndarray]
-    parameters: int  # of the model, adapters left out
-    trainable_parameters: int  # of the adapter; 0 without one
-    learning_rate: float | None
-    training_loss: float | None  # mean over seeds and the last quarter of steps; rows of one seed see equal batches
-    allocations: tuple[RankAllocation, ...]  # one, or one per task
-    realised_ranks: tuple[float, ...]  # mean over the projections of each original layer, first seed; 0 without one
-    keys: tuple[str, ...]  # of the evaluations in the ledger
-
-
-@dataclass(frozen=True)
-class SearchSpec:
-    """Identity of a search: everything that its trace is a function of, beside the pruned model."""
-
-    space: dict[str, object]
-    settings: SearchSettings
-    recovery: RecoverySpec  # of every trial; its allocation is a placeholder
-    evaluation: EvaluationSpec
-    signal: str
-
-
-@dataclass(frozen=True)
-class BlockResult:
-    architecture: Architecture
-    rows: tuple[Row, ...]
-    search: SearchResult
-    search_key: str
-
-
-@dataclass(frozen=True)
-class TableResult:
-    profile: Profile
-    budget_name: str
-    budget: Budget
-    seeds: tuple[int, ...]
-    base: Architecture
-    dense: Row
-    blocks: dict[str, BlockResult]
-    computed: tuple[tuple[str, str], ...]  # (stage, key) of what this run computed
-
-    def rows(self) -> Iterator[Row]:
-        yield self.dense
-        for block in self.blocks.values():
-            yield from block.rows
 
 
 def main_table(

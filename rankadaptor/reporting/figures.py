@@ -10,8 +10,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from rankadaptor.experiments import DENSE, LORA, TableResult
 from rankadaptor.reporting.tables import MEAN, allocations, cells, differences_to_lora
+from rankadaptor.results import DENSE, LORA, TableResult
 from rankadaptor.search import mean_score
 
 _STYLE: Any = {"svg.hashsalt": "rankadaptor", "svg.fonttype": "none", "figure.dpi": 120, "savefig.bbox": "tight"}

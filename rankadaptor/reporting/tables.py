@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rankadaptor.experiments import DENSE, LORA, RANKADAPTOR, RANKADAPTOR_PER_TASK, Row, TableResult
 from rankadaptor.ledger import Ledger
 from rankadaptor.published import published_rows
+from rankadaptor.results import DENSE, LORA, RANKADAPTOR, RANKADAPTOR_PER_TASK, Row, TableResult
 from rankadaptor.specs import TASKS, Block, canonical_json
 from rankadaptor.statistics import Interval, bootstrap_macro_mean, verdict, wilson_interval
 

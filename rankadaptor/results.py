@@ -1,0 +1,76 @@
+"""What a table is made of: rows of outcomes by seed and item, searches, and the specs that identify them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from rankadaptor.allocation import RankAllocation
+from rankadaptor.architecture import Architecture
+from rankadaptor.profiles import Budget, Profile
+from rankadaptor.search import SearchResult, SearchSettings
+from rankadaptor.specs import EvaluationSpec, RecoverySpec
+
+DENSE = "Dense"
+NO_RECOVERY = "No recovery"
+LORA = "LoRA"
+LORA_STAR = "LoRA*"
+ADALORA = "AdaLoRA"
+RANKADAPTOR = "RankAdaptor (one model)"
+RANKADAPTOR_PER_TASK = "RankAdaptor (per task)"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a method on a block, over training seeds.
+
+    Outcomes are arrays of (seeds, items) by task: 0 or 1 under the task's metric, and the gold probability.
+    """
+
+    block: str
+    method: str
+    outcomes: dict[str, np.ndarray]
+    gold_probability: dict[str, np.ndarray]
+    parameters: int  # of the model, adapters left out
+    trainable_parameters: int  # of the adapter; 0 without one
+    learning_rate: float | None
+    training_loss: float | None  # mean over seeds and the last quarter of steps; rows of one seed see equal batches
+    allocations: tuple[RankAllocation, ...]  # one, or one per task
+    realised_ranks: tuple[float, ...]  # mean over the projections of each original layer, first seed; 0 without one
+    keys: tuple[str, ...]  # of the evaluations in the ledger
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    """Identity of a search: everything that its trace is a function of, beside the pruned model."""
+
+    space: dict[str, object]
+    settings: SearchSettings
+    recovery: RecoverySpec  # of every trial; its allocation is a placeholder
+    evaluation: EvaluationSpec
+    signal: str
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    architecture: Architecture
+    rows: tuple[Row, ...]
+    search: SearchResult
+    search_key: str
+
+
+@dataclass(frozen=True)
+class TableResult:
+    profile: Profile
+    budget_name: str
+    budget: Budget
+    seeds: tuple[int, ...]
+    base: Architecture
+    dense: Row
+    blocks: dict[str, BlockResult]
+    computed: tuple[tuple[str, str], ...]  # (stage, key) of what this run computed
+
+    def rows(self) -> Iterator[Row]:
+        yield self.dense
+        for block in self.blocks.values():
+            yield from block.rows
