@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rankadaptor import profiles
-from rankadaptor.errors import BadInput, RecoveryDiverged
+from rankadaptor.errors import BadInput
 
 NOTEBOOKS = {"table2": "03_main_tables"}
 
@@ -45,16 +45,13 @@ def _seeds(text: str) -> list[int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, 1 when a recovery diverged or a notebook failed, 2 on bad input."""
+    """Returns the exit status: 0, 1 when a notebook failed, 2 on bad input."""
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
     except BadInput as error:
         print(f"rankadaptor: {error}", file=sys.stderr)
         return 2
-    except RecoveryDiverged as error:
-        print(f"rankadaptor: recovery diverged: {error}", file=sys.stderr)
-        return 1
 
 
 def _run(options: argparse.Namespace) -> int:

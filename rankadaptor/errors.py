@@ -12,5 +12,9 @@ class RecoveryDiverged(RuntimeError):
     """A recovery's loss or gradient became NaN or infinite; the trial has no result."""
 
 
+class NotInLedger(LookupError):
+    """A result was asked for while nothing may be computed."""
+
+
 class DamagedEntry(RuntimeError):
     """A ledger entry whose files do not match their recorded checksums."""

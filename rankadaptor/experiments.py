@@ -7,6 +7,7 @@
 Killed anywhere, the next run goes on where the ledger ends.
 """
 
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -25,7 +26,7 @@ from rankadaptor.allocation import (
 from rankadaptor.architecture import PROJECTIONS, Architecture
 from rankadaptor.corpora.downloads import is_cached
 from rankadaptor.costs import Plan, ProgressBar, StageKind, stage_kind
-from rankadaptor.errors import BadInput
+from rankadaptor.errors import BadInput, NotInLedger, RecoveryDiverged
 from rankadaptor.evaluation.items import METRIC
 from rankadaptor.ledger import Ledger
 from rankadaptor.models import base_model_is_cached
@@ -44,7 +45,7 @@ from rankadaptor.results import (
     TableResult,
 )
 from rankadaptor.search import Round, Scores, SearchResult, SearchSettings, ask, mean_score
-from rankadaptor.specs import TASKS, Block, EvaluationSpec, RecoverySpec, stage_key
+from rankadaptor.specs import TASKS, Block, EvaluationSpec, RecoverySpec, identity_key, stage_identity
 from rankadaptor.stages import Step, Workshop
 
 DEFAULT_LEDGER = "ledger"
@@ -78,16 +79,22 @@ def main_table(
         chosen = dataclasses.replace(chosen, benchmarks=Source("dir", benchmarks, None))
     if recovery_data:
         data = dataclasses.replace(
-            chosen.recovery_data, label=Path(recovery_data).name, source=Source("dir", recovery_data, None)
+            chosen.recovery_data,
+            label=Path(recovery_data).name,
+            source=Source("dir", recovery_data, None),
+            rows_per_set=None,
         )
         chosen = dataclasses.replace(chosen, recovery_data=data)
-    parsed = [Block.parse(text) for text in blocks.replace(",", " ").split()] or chosen.blocks()
+    named = [Block.parse(text) for text in blocks.replace(",", " ").split()] or chosen.blocks()
+    parsed = tuple(dict.fromkeys(named))
     for block in parsed:
         chosen.prune_spec(block)  # refuses blocks that the profile lacks
     reported = tuple(seeds) or tuple(chosen.budget(budget).training_seeds)
+    if len(set(reported)) < len(reported):
+        raise BadInput(f"seeds {' '.join(map(str, reported))} repeat themselves: give each once")
     if chosen.search.training_seed in reported:
         raise BadInput(f"seed {chosen.search.training_seed} belongs to searches: report with other seeds")
-    return MainTable(chosen, tuple(parsed), budget, reported, Ledger(ledger))
+    return MainTable(chosen, parsed, budget, reported, Ledger(ledger))
 
 
 class MainTable:
@@ -115,21 +122,24 @@ class MainTable:
             most = self._most_stages()
             needed += most
             missing += self._missing_of(block, most)
-        cached = base_model_is_cached(self.profile.base_model) and is_cached(self.profile.benchmarks)
+        sources = (self.profile.benchmarks, self.profile.recovery_data.source)
+        cached = base_model_is_cached(self.profile.base_model) and all(map(is_cached, sources))
         return Plan(self.profile, self.budget_name, self.blocks, self.seeds, needed, missing, downloads=not cached)
 
     def _missing_of(self, block: Block, most: "Counter[StageKind]") -> "Counter[StageKind]":
         """`most`, less what the ledger holds; nothing if it holds all."""
         counted: set[str] = set()
         missing = Counter(most)
-        for batch in self._block(block):
-            links = {self._workshop.key(link): link for step in batch for link in step.chain()}
-            present = {key for key, link in links.items() if self._workshop.find(link) is not None} - counted
-            missing -= Counter(stage_kind(links[key]) for key in present)
-            counted |= present
-            if self._workshop.missing(batch):
-                return missing
-        return Counter()
+        with self._workshop.reading_only(), contextlib.suppress(NotInLedger):
+            for batch in self._block(block):
+                links = {self._workshop.key(link): link for step in batch for link in step.chain()}
+                present = {key for key, link in links.items() if self._workshop.find(link) is not None} - counted
+                missing -= Counter(stage_kind(links[key]) for key in present)
+                counted |= present
+                if not links.keys() <= counted:
+                    return missing
+            return Counter()
+        return missing
 
     def run(self) -> TableResult:
         """Every row, computed where the ledger lacks it. Prints progress with the time that remains."""
@@ -178,15 +188,14 @@ class MainTable:
         found, key = yield from self._search(block, pruned, architecture, rates[LORA])
         methods[RANKADAPTOR] = [self._lora(found.best, rates[LORA], seed) for seed in self.seeds]
         yield self._report_steps(pruned, methods[RANKADAPTOR])
-        by_task = {
-            task: [self._lora(allocation, rates[LORA], seed) for seed in self.seeds]
-            for task, allocation in found.best_by_task.items()
-        }
-        if self.budget.per_task:
-            yield [step for specs in by_task.values() for step in self._report_steps(pruned, specs)]
         rows = [self._row(str(block), NO_RECOVERY, [self._report_step(pruned)], None, ())]
         rows += [self._recovered_row(block, method, pruned, specs) for method, specs in methods.items()]
         if self.budget.per_task:
+            by_task = {
+                task: [self._lora(allocation, rates[LORA], seed) for seed in self.seeds]
+                for task, allocation in found.best_by_task.items()
+            }
+            yield [step for specs in by_task.values() for step in self._report_steps(pruned, specs)]
             rows.append(self._per_task_row(block, pruned, by_task))
         return BlockResult(architecture, tuple(rows), found, key)
 
@@ -198,12 +207,11 @@ class MainTable:
         finals = seeds * (4 + (min(len(TASKS), trials) if self.budget.per_task else 0))
         trials += sum(len(grid) for grid in grids if len(grid) > 1)
         rows = self.budget.training.steps * self.budget.training.batch_rows
-        return Counter({
-            StageKind("prune", None): 1,
-            StageKind("recover", rows): trials + finals,
-            StageKind("evaluate", self.budget.search_items): trials,
-            StageKind("evaluate", self.budget.report_items): 1 + finals,
-        })
+        return (
+            Counter({StageKind("prune", None): 1, StageKind("recover", rows): trials + finals})
+            + Counter({StageKind("evaluate", self.budget.search_items): trials})
+            + Counter({StageKind("evaluate", self.budget.report_items): 1 + finals})
+        )
 
     def _learning_rate(
         self, method: str, pruned: Step, architecture: Architecture
@@ -228,9 +236,14 @@ class MainTable:
         spec = SearchSpec(
             described, settings, self._lora((), rate, seed), self._search_evaluation(), self.profile.search.signal
         )
-        key = stage_key("search", spec, self._workshop.key(pruned), {})
+        # A trial's key stands for all that a score depends on: model, rows, items and the stages' numerics.
+        any_trial = self._workshop.key(self._trial(pruned, self._lora((), rate, seed)))
+        identity = stage_identity("search", spec, any_trial, {})
+        key = identity_key(identity)
         trace = [Round.from_json(content) for content in self.ledger.read_trace(key)]
-        asking = ask(space, settings, trace, lambda one: self.ledger.append_round(key, one.number, one.to_json()))
+        asking = ask(
+            space, settings, trace, lambda one: self.ledger.append_round(key, identity, one.number, one.to_json())
+        )
         try:
             proposals = next(asking)
             while True:
@@ -245,8 +258,10 @@ class MainTable:
         return Step("evaluate", self._search_evaluation(), Step("recover", recovery, pruned))
 
     def _scores(self, trial: Step) -> Scores:
-        metrics = self._workshop.run(trial).result["result"]["metrics"]
-        signal = self.profile.search.signal
+        result = self._workshop.run(trial).result["result"]
+        if "diverged" in result:
+            return dict.fromkeys(TASKS, 0.0)  # below every real score, and finite
+        metrics, signal = result["metrics"], self.profile.search.signal
         return {task: metrics[task][METRIC[task] if signal == "accuracy" else signal] for task in TASKS}
 
     # -- specs --------------------------------------------------------------------------------------------------------
@@ -262,7 +277,10 @@ class MainTable:
             return self._lora(quarters_allocation(architecture, adapters.lora_star_ranks), rate, seed)
         uniform = self._lora(uniform_allocation(adapters.lora_rank, architecture), rate, seed)
         if method == ADALORA:
-            return dataclasses.replace(uniform, method="adalora", adalora_init_rank=adapters.adalora_init_rank)
+            # AdaLoRA knows one scaling, alpha over its initial rank, whatever the profile says of LoRA's.
+            return dataclasses.replace(
+                uniform, method="adalora", scaling="fixed_alpha", adalora_init_rank=adapters.adalora_init_rank
+            )
         return uniform
 
     def _search_evaluation(self) -> EvaluationSpec:
@@ -314,12 +332,17 @@ class MainTable:
             outcomes={task: by_task[task].outcomes[task] for task in TASKS},
             gold_probability={task: by_task[task].gold_probability[task] for task in TASKS},
             trainable_parameters=max(row.trainable_parameters for row in by_task.values()),
+            training_loss=None,  # seven models, seven losses
+            realised_ranks=(),
             allocations=tuple(by_task[task].allocations[0] for task in TASKS),
             keys=tuple(sorted({key for row in by_task.values() for key in row.keys})),
         )
 
     def _items(self, step: Step) -> pd.DataFrame:
-        return pd.read_parquet(self._workshop.run(step).path("items.parquet"))
+        entry = self._workshop.run(step)
+        if (reason := entry.result["result"].get("diverged")) is not None:
+            raise RecoveryDiverged(f"a row of the table has no result: {reason}")
+        return pd.read_parquet(entry.path("items.parquet"))
 
 
 def solution_space(profile: Profile, block: Block, architecture: Architecture) -> SolutionSpace:

@@ -40,6 +40,7 @@ def write_atomically(path: Path, text: str) -> None:
     with os.fdopen(handle, "w") as stream:
         stream.write(text)
         stream.flush()
+        os.fchmod(stream.fileno(), 0o644)
         os.fsync(stream.fileno())
     os.replace(name, path)
     _fsync(path.parent)
@@ -89,13 +90,16 @@ class Ledger:
         try:
             self._verify(entry)
         except DamagedEntry as damage:
-            aside = self.folder / "damaged" / f"{key}-{os.urandom(4).hex()}"
-            aside.parent.mkdir(exist_ok=True)
-            os.replace(entry.folder, aside)
-            print(f"ledger: {damage}; set aside as {aside}, to be computed again", file=sys.stderr)
+            self._set_aside(entry.folder, str(damage))
             return None
         self._verified.add(key)
         return entry
+
+    def _set_aside(self, path: Path, damage: str) -> None:
+        aside = self.folder / "damaged" / f"{path.name}-{os.urandom(4).hex()}"
+        aside.parent.mkdir(exist_ok=True)
+        os.replace(path, aside)
+        print(f"ledger: {damage}; set aside as {aside}, to be computed again", file=sys.stderr)
 
     def _verify(self, entry: Entry) -> None:
         try:
@@ -107,10 +111,6 @@ class Ledger:
             if not path.is_file() or sha256_file(path) != digest:
                 raise DamagedEntry(f"entry {entry.key[:12]}: {name} does not match its checksum")
 
-    def keys(self) -> list[str]:
-        """Keys of all entries, sorted; not verified."""
-        return sorted(path.name for path in self.folder.glob("*") if len(path.name) == 64)
-
     def compute(
         self, key: str, spec: dict[str, Any], work: Callable[[Path], dict[str, Any]]
     ) -> tuple[Entry, bool]:
@@ -118,7 +118,7 @@ class Ledger:
 
         Args:
             key: From `specs.stage_key`.
-            spec: What the key stands for, stored for readers as `spec.json`.
+            spec: The identity that the key is the hash of, stored as `spec.json`.
             work: Gets an empty folder, writes its arrays there and returns the content of `result.json`.
 
         Returns:
@@ -157,14 +157,20 @@ class Ledger:
     # -- search traces ----------------------------------------------------------------------------------------------
 
     def read_trace(self, key: str) -> list[dict[str, Any]]:
-        """Finished rounds of a search, in order; a gap ends the list."""
+        """Finished rounds of a search, in order; a gap ends the list, and so does a file that is not JSON."""
         rounds: list[dict[str, Any]] = []
         while (path := self._round_path(key, len(rounds))).is_file():
-            rounds.append(json.loads(path.read_text()))
+            try:
+                rounds.append(json.loads(path.read_text()))
+            except ValueError:
+                self._set_aside(path, f"search {key[:12]}: {path.name} is not JSON")
         return rounds
 
-    def append_round(self, key: str, number: int, content: dict[str, Any]) -> None:
-        """Write one finished round. Rounds are immutable: an existing one must be equal."""
+    def append_round(self, key: str, identity: dict[str, Any], number: int, content: dict[str, Any]) -> None:
+        """Write one finished round, and with the first what is searched, as `spec.json`."""
+        folder = self._round_path(key, number).parent
+        if not (folder / "spec.json").is_file():
+            write_atomically(folder / "spec.json", json.dumps(identity, indent=1, sort_keys=True) + "\n")
         write_atomically(self._round_path(key, number), json.dumps(content, indent=1, sort_keys=True) + "\n")
 
     def _round_path(self, key: str, number: int) -> Path:

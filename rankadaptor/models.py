@@ -89,12 +89,19 @@ def load_model(folder: Path, device: torch.device | None = None) -> PreTrainedMo
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    if tokenizer.pad_token_id is None:  # LLaMA has none; what stands on padding is masked anyway
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def base_model_identity(base: BaseModel) -> str:
-    """What stands for a base model in a key."""
-    return f"{source_identity(base.source)}:{base.gguf}:float32:v{NUMERICS_VERSION['base']}"
+    """What stands for a base model in a key. Reads all of a folder's weights: ask once."""
+    if base.gguf is not None:
+        return f"{source_identity(base.source)}:{base.gguf}:float32:v{NUMERICS_VERSION['base']}"
+    folder = source_folder(base.source, lambda _: True)
+    files = [path.name for path in folder.glob("*") if path.suffix in (".json", ".model", ".safetensors", ".txt")]
+    return f"{source_identity(base.source, files)}:v{NUMERICS_VERSION['base']}"
 
 
 def base_model_is_cached(base: BaseModel) -> bool:

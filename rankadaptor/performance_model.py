@@ -42,7 +42,7 @@ class PerformanceModel:
         self._mean, self._spread = 0.0, 1.0
         widths = (layers, *settings.hidden)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # torch's layers initialise from the global generator
+            torch.default_generator.manual_seed(seed)  # torch's layers initialise from the global generator
             hidden = [m for i, o in itertools.pairwise(widths) for m in (nn.Linear(i, o), nn.ReLU())]
             self._network = nn.Sequential(*hidden, nn.Linear(widths[-1], 1))
         self._initial = copy.deepcopy(self._network.state_dict())

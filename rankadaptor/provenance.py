@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("rankadaptor", "torch", "transformers", "peft", "lm-eval", "datasets", "safetensors", "numpy", "pandas")
+import rankadaptor
+
+_PACKAGES = ("torch", "transformers", "peft", "lm-eval", "datasets", "safetensors", "numpy", "pandas")
 
 
 @lru_cache(maxsize=1)
@@ -23,7 +25,8 @@ def machine() -> dict[str, Any]:
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": {"rankadaptor": rankadaptor.__version__}
+        | {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
 
 

@@ -70,6 +70,11 @@ class TableResult:
     blocks: dict[str, BlockResult]
     computed: tuple[tuple[str, str], ...]  # (stage, key) of what this run computed
 
+    @property
+    def decided(self) -> bool:
+        """Whether a verdict may be drawn: never from one training seed."""
+        return self.budget.decided and len(self.seeds) > 1
+
     def rows(self) -> Iterator[Row]:
         yield self.dense
         for block in self.blocks.values():

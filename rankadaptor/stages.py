@@ -4,10 +4,11 @@ A `Step` says what is wanted and from what; a `Workshop` knows its key, finds it
 first.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from rankadaptor.architecture import Architecture
 from rankadaptor.corpora.benchmarks import benchmark_identity, evaluation_rows
 from rankadaptor.corpora.recovery_rows import recovery_identity, recovery_rows
 from rankadaptor.corpora.text import calibration_texts, calibration_windows
+from rankadaptor.errors import NotInLedger, RecoveryDiverged
 from rankadaptor.evaluation.items import task_metrics
 from rankadaptor.ledger import Entry, Ledger
 from rankadaptor.models import (
@@ -33,7 +35,7 @@ from rankadaptor.profiles import Profile
 from rankadaptor.pruning import prune
 from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, save_adapter
 from rankadaptor.recovery.training import train
-from rankadaptor.specs import EvaluationSpec, PruneSpec, RecoverySpec, sha256_text, stage_key
+from rankadaptor.specs import EvaluationSpec, PruneSpec, RecoverySpec, identity_key, sha256_text, stage_identity
 
 Stage = Literal["prune", "recover", "evaluate"]
 
@@ -65,6 +67,8 @@ class Workshop:
         self.ledger = ledger
         self.computed: list[tuple[str, str]] = []  # (stage, key) of what this workshop computed, in order
         self._report = on_progress or (lambda step, share: None)
+        self._may_compute = True
+        self._base_identity = base_model_identity(profile.base_model)
         benchmarks = f"{benchmark_identity(profile.benchmarks)}:pool {profile.evaluation.search_pool}"
         items = {"benchmarks": benchmarks, "item_seed": str(profile.evaluation.item_seed)}
         self._revisions: dict[Stage, dict[str, str]] = {
@@ -75,34 +79,46 @@ class Workshop:
 
     def key(self, step: Step) -> str:
         """Content address of a step's result; nothing is downloaded or computed."""
-        parent = self.key(step.parent) if step.parent else sha256_text(base_model_identity(self.profile.base_model))
-        return stage_key(step.stage, step.spec, parent, self._revisions[step.stage])
+        return identity_key(self._identity(step))
+
+    def _identity(self, step: Step) -> dict[str, Any]:
+        parent = self.key(step.parent) if step.parent else sha256_text(self._base_identity)
+        return stage_identity(step.stage, step.spec, parent, self._revisions[step.stage])
+
+    @contextlib.contextmanager
+    def reading_only(self) -> Iterator[None]:
+        """Within, a result that the ledger lacks raises `NotInLedger` instead of being computed."""
+        self._may_compute = False
+        try:
+            yield
+        finally:
+            self._may_compute = True
 
     def find(self, step: Step) -> Entry | None:
         return self.ledger.find(self.key(step))
 
     def missing(self, steps: list[Step]) -> list[Step]:
-        """What would have to be computed for these steps, parents included, each once, in order.
-
-        A parent counts only where something that needs it is missing: a finished table needs no pruned model.
-        """
-        wanted: dict[str, Step] = {}
-        for step in steps:
-            if self.find(step) is None:
-                for link in step.chain():
-                    if self.find(link) is None:
-                        wanted.setdefault(self.key(link), link)
-        return list(wanted.values())
+        """What the ledger lacks of these steps and what they are computed from, each once, in order."""
+        links = {self.key(link): link for step in steps for link in step.chain()}
+        return [link for link in links.values() if self.find(link) is None]
 
     def run(self, step: Step) -> Entry:
-        """The result of a step, from the ledger or computed now."""
+        """The result of a step, from the ledger or computed now.
+
+        A recovery that diverged has a result as well, which says so in place of an adapter; and so has its evaluation.
+
+        Raises:
+            NotInLedger: if it is missing, within `reading_only`.
+        """
         key = self.key(step)
         if (found := self.ledger.find(key)) is not None:
             return found
+        if not self._may_compute:
+            raise NotInLedger(f"{step.stage} {key[:12]} is not in {self.ledger.folder}")
         parent = self.run(step.parent) if step.parent else None
 
         def work(folder: Path) -> dict[str, Any]:
-            started = time.time()
+            started, machine = time.time(), provenance.machine()
             self._report(step, 0.0)
             result = {"prune": self._prune, "recover": self._recover, "evaluate": self._evaluate}[step.stage](
                 step, parent, folder
@@ -112,12 +128,11 @@ class Workshop:
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
                 "seconds": round(time.time() - started, 3),
                 "peak_memory_bytes": provenance.peak_memory_bytes(),
-                "machine": provenance.machine(),
+                "base_model": self.profile.base_model.label,
+                "machine": machine,
             }}
 
-        spec = {"stage": step.stage, "spec": asdict(step.spec), "parent": parent.key if parent else "base model",
-                "base_model": self.profile.base_model.label, "revisions": self._revisions[step.stage]}
-        entry, new = self.ledger.compute(key, spec, work)
+        entry, new = self.ledger.compute(key, self._identity(step), work)
         if new:
             self.computed.append((step.stage, key))
         return entry
@@ -161,9 +176,12 @@ class Workshop:
         rows = recovery_rows(self.profile.recovery_data, self.profile.benchmarks, *self._protection())
         adapted = attach_adapter(self._model(parent), spec)
         steps = spec.recipe.steps
-        training = train(
-            adapted, self._tokenizer(), rows, spec, lambda done, loss: self._report(step, done / (steps + 1))
-        )
+        try:
+            training = train(
+                adapted, self._tokenizer(), rows, spec, lambda done, loss: self._report(step, done / (steps + 1))
+            )
+        except RecoveryDiverged as error:
+            return {"diverged": str(error)}
         save_adapter(adapted, folder / "adapter")
         return {
             "losses": training.losses,
@@ -183,6 +201,8 @@ class Workshop:
         if step.parent is not None and step.parent.stage == "recover":
             assert parent is not None
             assert step.parent.parent is not None
+            if "diverged" in (recovered := parent.result["result"]):
+                return recovered
             pruned = self._model(self.run(step.parent.parent))
             model = merged(load_adapter(pruned, parent.path("adapter")))
         else:

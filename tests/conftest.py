@@ -1,8 +1,10 @@
 """A world small enough for tests: a tiny random LLaMA, a tokenizer trained on the spot, seven tiny benchmarks."""
 
+import hashlib
 import json
 import os
 import random
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,27 @@ def tiny_profile(
     path = folder / "test.yaml"
     path.write_text(yaml.safe_dump(profile))
     return path
+
+
+def wheel_index(folder: Path, members: dict[str, str]) -> str:
+    """A folder with one wheel that pip can find without a network; returns its SHA-256."""
+    path = folder / "pinned_data-1.0-py3-none-any.whl"
+    metadata = {"pinned_data-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: pinned-data\nVersion: 1.0\n",
+                "pinned_data-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nTag: py3-none-any\n",
+                "pinned_data-1.0.dist-info/RECORD": ""}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in (members | metadata).items():
+            archive.writestr(name, text)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def offline_pip(tmp_path, monkeypatch):
+    """pip that sees one folder and no index."""
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("RANKADAPTOR_CACHE", str(tmp_path / "cache"))
+    return tmp_path

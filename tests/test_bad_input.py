@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import wheel_index
 
 from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput
@@ -24,6 +25,8 @@ from rankadaptor.specs import Block, EvaluationSpec, PruneSpec, Recipe
         (["--budget", "huge"], "unknown budget 'huge' in profile smollm2: use one of quick, standard, full"),
         (["--seeds", "0 one"], "seeds '0 one' are not whole numbers"),
         (["--seeds", "1000"], "seed 1000 belongs to searches"),
+        (["--seeds", "0 0"], "seeds 0 0 repeat themselves"),
+        (["--blocks", "llm-pruner:²"], "unknown block 'llm-pruner:²'"),
         (["--benchmarks", "/no/such/folder"], "no file or folder '/no/such/folder'"),
         (["--recovery-data", "/no/such/file"], "no file or folder '/no/such/file'"),
         (["--ledger", "/dev/null/ledger"], "cannot use /dev/null/ledger as a ledger"),
@@ -37,6 +40,22 @@ def test_one_line_status_2_and_nothing_written(command, arguments, says, tmp_pat
     assert says in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_hash_found_on_the_way_is_one_line_and_status_2(tiny_profile, offline_pip, capfd):
+    """The download happens inside the notebook's kernel; the remedy must still reach the user as one line."""
+    wheel_index(offline_pip, {"data/a.txt": "A"})
+    content = yaml.safe_load(tiny_profile.read_text())
+    content["benchmarks"] = {"kind": "wheel", "location": "pinned-data==1.0", "sha256": "0" * 64}
+    (offline_pip / "wrong.yaml").write_text(yaml.safe_dump(content))
+    reports = offline_pip / "reports"
+    arguments = ["reproduce", "table2", "--profile", str(offline_pip / "wrong.yaml"), "--blocks", "shortened:20",
+                 "--ledger", str(offline_pip / "ledger"), "--reports", str(reports)]
+    assert main(arguments) == 2
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("rankadaptor: pinned-data==1.0 has SHA-256 ")
+    assert "check the index or the pin" in last
+    assert [path.name for path in (reports / "test").iterdir()] == ["03_main_tables.failed.ipynb"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["table2"], ["plan"], ["plan", "table99"], ["plan", "table2", "--no-such"]])
@@ -57,6 +76,13 @@ def test_malformed_command_lines_exit_with_2(arguments):
         (["benchmarks", "kind"], "ftp", "benchmarks.kind is 'ftp': use one of wheel, dir"),
         (["budgets", "quick", "training", "steps"], 0, "steps is 0: give at least 1"),
         (["budgets", "quick", "learning_rates"], [], "learning_rates must not be empty"),
+        (["budgets", "quick", "learning_rates"], [2.0], r"learning_rate is 2\.0"),
+        (["budgets", "quick", "training", "steps"], 3, "steps is 3: AdaLoRA needs at least 4"),
+        (["budgets", "quick", "search", "initial"], 0, r"search\.initial is 0: give at least 1"),
+        (["budgets", "quick", "report_items"], 0, "report_items 0: give at least 1"),
+        (["adapters", "lora_star_ranks"], [], "give numbers from 1"),
+        (["search", "candidates"], [0, 2], r"search has candidates \[0, 2\]"),
+        (["published_model"], "vicuna-7b", "published_model is 'vicuna-7b': use one of llama-7b"),
         (["surprise"], 1, "has an unknown field surprise"),
     ],
 )

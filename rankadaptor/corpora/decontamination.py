@@ -5,24 +5,12 @@ Source: the 13-gram rule of Brown et al. 2020 (GPT-3), Appendix C. Texts shorter
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from rankadaptor.corpora.benchmarks import REPORT_SPLIT, Row, benchmark_rows, stratified_order
 from rankadaptor.profiles import Source
 from rankadaptor.specs import TASKS
 
 GRAM_WORDS = 13
-# Fields that are bookkeeping, not text a model sees.
-_NOT_TEXT = {"id", "idx", "ind", "source_id", "split", "split_type", "label", "answer", "answerKey"}
-
-
-def row_text(value: Any) -> str:
-    """All text of a benchmark row, joined."""
-    if isinstance(value, dict):
-        return " ".join(row_text(v) for k, v in value.items() if k not in _NOT_TEXT)
-    if isinstance(value, list):
-        return " ".join(map(row_text, value))
-    return str(value)
 
 
 def grams(text: str) -> Iterator[str]:

@@ -41,6 +41,15 @@ def source_identity(source: Source, files: Iterable[str] | None = None) -> str:
     return f"dir:#{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 
+def source_version(source: Source) -> tuple[tuple[str, int, int], ...]:
+    """Changes when a file of a folder does, at the cost of a look: what in-process caches are keyed by."""
+    if source.kind == "wheel":
+        return ()
+    path = _existing(source)
+    files = [path] if path.is_file() else sorted(path.rglob("*.jsonl"))
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+
+
 def is_cached(source: Source) -> bool:
     """Whether `source_folder` would need no download."""
     return source.kind == "dir" or _wheel_folder(source).is_dir()

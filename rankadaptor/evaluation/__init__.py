@@ -1,6 +1,6 @@
 """Zero-shot evaluation through lm-eval: its own task definitions and metrics over this project's sources."""
 
-from rankadaptor.evaluation.items import METRIC, item_table
+from rankadaptor.evaluation.items import METRIC
 from rankadaptor.evaluation.scoring import evaluate
 
-__all__ = ["METRIC", "evaluate", "item_table"]
+__all__ = ["METRIC", "evaluate"]

@@ -17,6 +17,7 @@ from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel
 
 from rankadaptor.corpora.benchmarks import Row, gold_label
+from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.items import item_table
 from rankadaptor.models import Tokenizer
 from rankadaptor.specs import EvaluationSpec
@@ -41,6 +42,8 @@ def evaluate(
         spec: Tasks, batch size and tokenisation. lm-eval's request cache stays off, since its keys ignore the model.
         rows: The items of each task, in the hub's schema.
     """
+    if spec.tokenisation != "joint":
+        raise BadInput(f"tokenisation {spec.tokenisation!r} is not offered: use joint")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     backend = _QuietHFLM(

@@ -79,6 +79,12 @@ class Adapters:
     alpha: int
     scaling: Scaling
 
+    def __post_init__(self) -> None:
+        ranks = [self.lora_rank, self.adalora_init_rank, self.alpha, *self.lora_star_ranks]
+        if not self.lora_star_ranks or min(ranks) < 1 or self.adalora_init_rank <= self.lora_rank:
+            raise BadInput(f"adapters have ranks {self.lora_rank}, {self.lora_star_ranks}, {self.adalora_init_rank} and"
+                           f" alpha {self.alpha}: give numbers from 1, and AdaLoRA a start above lora_rank")
+
 
 @dataclass(frozen=True)
 class SearchSpace:
@@ -86,6 +92,11 @@ class SearchSpace:
     budget_tolerance: float  # share over LoRA's trainable parameters that an allocation may cost
     signal: Literal["gold_probability", "accuracy"]  # what a recovery is scored by on the search split
     training_seed: int  # of every recovery made by a search; reports use other seeds
+
+    def __post_init__(self) -> None:
+        if not self.candidates or min(self.candidates) < 1 or self.budget_tolerance < 0:
+            raise BadInput(f"search has candidates {self.candidates} and tolerance {self.budget_tolerance}:"
+                           " give ranks of at least 1 and a tolerance of at least 0")
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,13 @@ class SearchBudget:
     candidates_per_round: int  # allocations drawn and predicted a round
     threshold: float  # stop when |Q - P| stays under this (in units of the signal) ...
     patience: int  # ... for so many rounds
+
+    def __post_init__(self) -> None:
+        for name in ("initial", "batch", "candidates_per_round", "patience"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"search.{name} is {getattr(self, name)}: give at least 1")
+        if self.rounds < 0:
+            raise BadInput(f"search.rounds is {self.rounds}: give at least 0")
 
 
 @dataclass(frozen=True)
@@ -129,6 +147,12 @@ class Budget:
         for name in ("training_seeds", "learning_rates", "adalora_learning_rates"):
             if not getattr(self, name):
                 raise BadInput(f"{name} must not be empty: give at least one")
+        for rate in (*self.learning_rates, *self.adalora_learning_rates):
+            self.training.recipe(rate)  # refuses what no recovery could run
+        if self.training.steps < 4:
+            raise BadInput(f"steps is {self.training.steps}: AdaLoRA needs at least 4 to reallocate ranks")
+        if self.search_items < 1 or (self.report_items is not None and self.report_items < 1):
+            raise BadInput(f"search_items is {self.search_items} and report_items {self.report_items}: give at least 1")
 
 
 @dataclass(frozen=True)
@@ -161,7 +185,7 @@ class Cost:
 class Profile:
     name: str
     description: str
-    published_model: str  # whose published table stands beside ours
+    published_model: Literal["llama-7b"]  # whose published table stands beside ours
     base_model: BaseModel
     benchmarks: Source
     recovery_data: RecoveryData

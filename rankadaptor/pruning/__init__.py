@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from rankadaptor.errors import BadInput
 from rankadaptor.models import architecture_of
 from rankadaptor.pruning.depth import remove_blocks
 from rankadaptor.pruning.importance import block_importance, unit_importance
@@ -30,6 +31,9 @@ def prune(model: PreTrainedModel, spec: PruneSpec, windows: torch.Tensor) -> Pru
         spec: What to remove.
         windows: Calibration token ids.  # (samples, tokens)
     """
+    known = "taylor" if spec.method == "shortened" else "element1"
+    if spec.importance != known:
+        raise BadInput(f"importance {spec.importance!r} is not one of {spec.method}: use {known}")
     if spec.method == "shortened":
         scores = block_importance(model, windows)
         pruned, kept, order = remove_blocks(model, scores, spec.first_layer, spec.end_layer, spec.blocks_removed or 0)

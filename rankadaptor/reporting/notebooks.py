@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,19 @@ FOLDER = Path(__file__).parents[2] / "notebooks"
 def run_notebook(name: str, target: Path, parameters: dict[str, Any]) -> None:
     """Execute `notebooks/NAME.ipynb` through papermill and keep the executed copy.
 
-    Its streams are passed on as they come. The copy is stamped with the SHA-256 of the source notebook, and progress
-    bars are cut to their last state.
+    Its streams are passed on as they come. The copy is stamped with the SHA-256 of the source notebook, progress bars
+    are cut to their last state, and it replaces an earlier copy only once it ran to the end.
 
     Raises:
-        papermill.PapermillExecutionError: with the cell's own error; the copy then holds what ran.
+        papermill.PapermillExecutionError: with the cell's own error; what ran is then in NAME.failed.ipynb.
     """
     source = FOLDER / f"{name}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
+    running = target.with_suffix(".failed.ipynb")
     try:
         papermill.execute_notebook(
             str(source),
-            str(target),
+            str(running),
             parameters=parameters,
             progress_bar=False,
             kernel_name="python3",
@@ -34,16 +36,19 @@ def run_notebook(name: str, target: Path, parameters: dict[str, Any]) -> None:
             cwd=str(Path.cwd()),
         )
     finally:
-        if target.is_file():
-            _tidy(target, hashlib.sha256(source.read_bytes()).hexdigest())
+        if running.is_file():
+            _tidy(running, hashlib.sha256(source.read_bytes()).hexdigest())
+    os.replace(running, target)
 
 
 def _tidy(path: Path, source_sha256: str) -> None:
     notebook = json.loads(path.read_text())
     notebook["metadata"]["source_sha256"] = source_sha256
     # Paths and times of one machine are no part of a result.
-    for name in ("input_path", "output_path"):
-        notebook["metadata"].get("papermill", {}).pop(name, None)
+    for part in [notebook, *notebook["cells"]]:
+        part["metadata"].pop("execution", None)
+        for name in ("input_path", "output_path", "start_time", "end_time", "duration"):
+            part["metadata"].get("papermill", {}).pop(name, None)
     for cell in notebook["cells"]:
         if "outputs" in cell:
             cell["outputs"] = _merged_streams(cell["outputs"])

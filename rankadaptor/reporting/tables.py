@@ -60,7 +60,7 @@ def differences_to_lora(result: TableResult) -> pd.DataFrame:
         Columns block, method, difference, low, high (accuracy, mean over seven tasks), gold_probability (its
         difference), published (the paper's difference), verdict (rows of RankAdaptor; else empty).
     """
-    paper = published_rows(result.profile.published_model).set_index(["block", "method"])["average"]
+    paper = published_rows().set_index(["block", "method"])["average"]
     lines = []
     for name, block in result.blocks.items():
         rows = {row.method: row for row in block.rows}
@@ -76,7 +76,7 @@ def differences_to_lora(result: TableResult) -> pd.DataFrame:
             key = (name, paper_method(row.method))
             published = paper[key] - paper[name, LORA] if key in paper.index else np.nan
             is_claim = row.method in (RANKADAPTOR, RANKADAPTOR_PER_TASK)
-            says = verdict(interval, decided=result.budget.decided) if is_claim else ""
+            says = verdict(interval, decided=result.decided) if is_claim else ""
             lines.append((name, row.method, *(100 * np.array(interval)), 100 * probability, published, says))
     columns = ["block", "method", "difference", "low", "high", "gold_probability", "published", "verdict"]
     return pd.DataFrame(lines, columns=columns)
@@ -90,7 +90,7 @@ def paper_method(method: str) -> str:
 def measured_table(result: TableResult) -> pd.DataFrame:
     """The table as people read it: percent with 95 % intervals, parameters, and the published mean beside ours."""
     long = cells(result)
-    paper = published_rows(result.profile.published_model).set_index(["block", "method"])["average"]
+    paper = published_rows().set_index(["block", "method"])["average"]
     lines = []
     for row in result.rows():
         mine = long[(long["block"] == row.block) & (long["method"] == row.method)].set_index("column")
@@ -125,7 +125,7 @@ def difference_table(result: TableResult) -> pd.DataFrame:
 
 def published_table(result: TableResult) -> pd.DataFrame:
     """The paper's rows of the same blocks, as printed."""
-    rows = published_rows(result.profile.published_model)
+    rows = published_rows()
     chosen = rows[rows["block"].isin(result.blocks)].rename(columns=TASK_NAMES | {"average": "mean"})
     return chosen.sort_values("block", key=lambda c: c.map(list(result.blocks).index), kind="stable")
 
@@ -136,7 +136,7 @@ def caption(result: TableResult) -> str:
     items = budget.report_items or "all"
     training = budget.training
     rates = ", ".join(sorted({f"{row.method} {row.learning_rate:g}" for row in result.rows() if row.learning_rate}))
-    scope = ("no verdict is drawn from this budget" if not budget.decided
+    scope = ("no verdict is drawn from one training seed or a small search" if not result.decided
              else "verdicts by the rule in rankadaptor/statistics.py")
     noise = ("One training seed: intervals hold item noise only." if len(result.seeds) == 1
              else f"{len(result.seeds)} training seeds: intervals hold item and seed noise.")
@@ -172,7 +172,10 @@ def block_table(result: TableResult) -> pd.DataFrame:
             "layers": f"{len(after.layers)} of {len(before.layers)}",
             "heads / KV heads / MLP width of layers "
             f"{spec.first_layer + 1}-{spec.end_layer}": f"{shape.heads} / {shape.kv_heads} / {shape.mlp_width}",
-            "note": "MLP-only: no KV head goes at this ratio" if mlp_only else "",
+            "note": "; ".join(filter(None, [
+                "MLP-only: no KV head goes at this ratio" if mlp_only else "",
+                "the ratio sets the heads, the MLP width is solved for the rate" if spec.decoder_share else "",
+            ])),
         })
     return pd.DataFrame(lines)
 
@@ -188,7 +191,7 @@ def allocations(result: TableResult) -> dict[str, tuple[float, ...]]:
 
 
 def provenance(result: TableResult, ledger: Ledger) -> dict[str, Any]:
-    """Profile, seeds, keys, machines and versions behind a table, and what it cost."""
+    """Profile, seeds, keys, data revisions, machines and versions behind a table."""
     rows = list(result.rows())
     entries = [entry for row in rows for key in row.keys if (entry := ledger.find(key)) is not None]
     machines = {canonical_json(entry.result["provenance"]["machine"]) for entry in entries}
@@ -199,6 +202,8 @@ def provenance(result: TableResult, ledger: Ledger) -> dict[str, Any]:
         "search_seed": result.profile.search.training_seed,
         "ledger_keys": {f"{row.block} {row.method}": list(row.keys) for row in rows},
         "search_keys": {name: block.search_key for name, block in result.blocks.items()},
+        "base_model": result.profile.base_model.label,
+        "revisions": entries[0].spec["revisions"],
         "machines": [json.loads(machine) for machine in sorted(machines)],
     }
 
@@ -247,5 +252,7 @@ def _percent(cell: pd.Series) -> str:
 
 def _latex(table: pd.DataFrame, text: str) -> str:
     """A booktabs table. Needs \\usepackage{booktabs}."""
-    escaped = table.rename(columns=str).map(lambda value: str(value).replace("%", r"\%"))
-    return escaped.style.hide(axis="index").to_latex(hrules=True, caption=text.replace("%", r"\%"), label="tab:table2")
+    special = str.maketrans({character: f"\\{character}" for character in "_&#%$"})
+    escaped = table.map(lambda value: str(value).translate(special))
+    escaped.columns = pd.Index([str(name).translate(special) for name in table.columns])
+    return escaped.style.hide(axis="index").to_latex(hrules=True, caption=text.translate(special), label="tab:table2")
