@@ -230,6 +230,10 @@ class MainTable:
     ) -> Generator[list[Step], None, tuple[SearchResult, str]]:
         """The search on one block; finished rounds are read from its trace, new ones appended to it."""
         seed = self.profile.search.training_seed
+
+        def trials_of(allocations: Sequence[RankAllocation]) -> list[Step]:
+            return [self._trial(pruned, self._lora(allocation, rate, seed)) for allocation in allocations]
+
         space = solution_space(self.profile, block, architecture)
         settings = SearchSettings(**dataclasses.asdict(self.budget.search), seed=seed)
         described = {name: value for name, value in vars(space).items() if name != "architecture"}
@@ -237,17 +241,18 @@ class MainTable:
             described, settings, self._lora((), rate, seed), self._search_evaluation(), self.profile.search.signal
         )
         # A trial's key stands for all that a score depends on: model, rows, items and the stages' numerics.
-        any_trial = self._workshop.key(self._trial(pruned, self._lora((), rate, seed)))
-        identity = stage_identity("search", spec, any_trial, {})
+        identity = stage_identity("search", spec, self._workshop.key(trials_of([()])[0]), {})
         key = identity_key(identity)
         trace = [Round.from_json(content) for content in self.ledger.read_trace(key)]
+        # Nothing of a trace is computed again; what the ledger holds of it is named, so that a plan can count it.
+        yield [trial for one in trace for trial in trials_of(one.proposals) if self._workshop.find(trial)]
         asking = ask(
             space, settings, trace, lambda one: self.ledger.append_round(key, identity, one.number, one.to_json())
         )
         try:
             proposals = next(asking)
             while True:
-                trials = [self._trial(pruned, self._lora(allocation, rate, seed)) for allocation in proposals]
+                trials = trials_of(proposals)
                 yield trials
                 proposals = asking.send([self._scores(trial) for trial in trials])
         except StopIteration as stop:

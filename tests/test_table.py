@@ -82,6 +82,7 @@ def test_a_run_cut_off_anywhere_goes_on_and_ends_in_the_same_numbers(finished, t
             break
         except KeyboardInterrupt:
             computed += [key for _, key in table._workshop.computed]
+            assert table.plan().missing.total() == len(result.computed) - len(computed)
     computed += [key for _, key in resumed.computed]
     assert len(computed) == len(set(computed)) == len(result.computed)
     assert tables.cells(resumed).equals(tables.cells(result))
