@@ -53,7 +53,7 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 plan-table2: $(READY)  ## print what Table 2 would run and cost; computes nothing (seconds)
 	@$(RUN) plan table2 $(OPTIONS)
 
-reproduce-table2: $(READY)  ## Table 2 into reports/ (about 25 minutes on 2 cores as set by default; resumes)
+reproduce-table2: $(READY)  ## Table 2 into reports/ (about 20 minutes on 2 cores as set by default; resumes)
 	@$(RUN) reproduce table2 $(OPTIONS)
 
 clean:  ## remove the environment and tool caches; the ledger and reports stay
