@@ -97,11 +97,6 @@ class Workshop:
     def find(self, step: Step) -> Entry | None:
         return self.ledger.find(self.key(step))
 
-    def missing(self, steps: list[Step]) -> list[Step]:
-        """What the ledger lacks of these steps and what they are computed from, each once, in order."""
-        links = {self.key(link): link for step in steps for link in step.chain()}
-        return [link for link in links.values() if self.find(link) is None]
-
     def run(self, step: Step) -> Entry:
         """The result of a step, from the ledger or computed now.
 
