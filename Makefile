@@ -12,12 +12,16 @@ REPORTS ?= reports
 BENCHMARKS    ?=
 RECOVERY_DATA ?=
 
+# Ranks of one more row, one a layer of the unpruned model: "8 8 4 12 ...".
+ALLOCATION    ?=
+
 PYTHON ?= python3
 VENV   := .venv
 READY  := $(VENV)/.ready
 RUN    := $(VENV)/bin/python -m rankadaptor
 OPTIONS = --profile "$(PROFILE)" --blocks "$(BLOCKS)" --budget "$(BUDGET)" --seeds "$(SEEDS)" --ledger "$(LEDGER)" \
-          --reports "$(REPORTS)" --benchmarks "$(BENCHMARKS)" --recovery-data "$(RECOVERY_DATA)"
+          --reports "$(REPORTS)" --benchmarks "$(BENCHMARKS)" --recovery-data "$(RECOVERY_DATA)" \
+          --allocation "$(ALLOCATION)"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test lint lab plan-table2 reproduce-table2 clean
@@ -28,7 +32,7 @@ help:  ## list the targets and what they cost
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
 	@echo
 	@echo "Variables: PROFILE=$(PROFILE) BLOCKS='$(BLOCKS)' BUDGET=$(BUDGET) SEEDS='$(SEEDS)' LEDGER=$(LEDGER) REPORTS=$(REPORTS)"
-	@echo "           BENCHMARKS='$(BENCHMARKS)' RECOVERY_DATA='$(RECOVERY_DATA)' PYTHON=$(PYTHON)"
+	@echo "           BENCHMARKS='$(BENCHMARKS)' RECOVERY_DATA='$(RECOVERY_DATA)' ALLOCATION='$(ALLOCATION)' PYTHON=$(PYTHON)"
 
 setup: $(READY)  ## make .venv and install the lock (2-5 minutes, 2 GB; more where torch brings CUDA)
 

@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--blocks", default="", help="such as 'llm-pruner:20 shortened:50'; default: all")
         command.add_argument("--budget", default="quick", help="quick, standard or full")
         command.add_argument("--seeds", default="", help="training seeds, such as '0 1 2'; default: the budget's")
+        command.add_argument("--allocation", default="", help="ranks by layer of one more row, such as '8 8 4 12 ...'")
         command.add_argument("--ledger", default="ledger", help="folder of finished results")
         command.add_argument("--reports", default="reports", help="folder of reports")
         command.add_argument("--benchmarks", default="", help="folder of <task>/<split>.jsonl to use instead")
@@ -66,6 +67,7 @@ def _run(options: argparse.Namespace) -> int:
         "ledger": options.ledger,
         "benchmarks": options.benchmarks,
         "recovery_data": options.recovery_data,
+        "allocation": options.allocation,
     }
     table = main_table(**parameters)  # refuses bad input before anything starts
     if options.command == "plan":

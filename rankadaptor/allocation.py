@@ -18,6 +18,14 @@ RankAllocation = tuple[int, ...]
 LORA_STAR_RANKS = (4, 6, 10, 12)
 
 
+def parse_allocation(text: str) -> RankAllocation:
+    """Ranks written as "8 8 4 12" or "8,8,4,12"; an empty text is an empty allocation."""
+    try:
+        return tuple(int(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        raise BadInput(f"rank allocation {text!r} is not a list of whole numbers: write it as '8 8 4 12'") from None
+
+
 def validate_allocation(allocation: Sequence[int], architecture: Architecture) -> RankAllocation:
     """Check an allocation against a model and return it as a tuple.
 

@@ -86,8 +86,9 @@ class Plan:
         if self.downloads:
             lines.append(f"downloads: {cost.download_megabytes:,.0f} MB, once, into the user cache")
         minutes = self.missing_seconds() / 60
+        duration = f"{minutes:,.0f} minutes" if minutes < 120 else f"{minutes / 60:,.0f} hours"
         lines.append(
-            f"to run: {sum(self.missing.values())} stages, about {minutes:,.0f} minutes on {cost.machine},"
+            f"to run: {sum(self.missing.values())} stages, about {duration} on {cost.machine},"
             f" {self.missing_disk_megabytes():,.0f} MB of disk"
             if self.missing
             else "to run: nothing, every result is in the ledger"

@@ -19,9 +19,11 @@ import pandas as pd
 from rankadaptor.allocation import (
     RankAllocation,
     SolutionSpace,
+    parse_allocation,
     quarters_allocation,
     trainable_parameters,
     uniform_allocation,
+    validate_allocation,
 )
 from rankadaptor.architecture import PROJECTIONS, Architecture
 from rankadaptor.corpora.downloads import is_cached
@@ -37,6 +39,7 @@ from rankadaptor.results import (
     LORA,
     LORA_STAR,
     NO_RECOVERY,
+    OWN,
     RANKADAPTOR,
     RANKADAPTOR_PER_TASK,
     BlockResult,
@@ -59,6 +62,7 @@ def main_table(
     ledger: str = DEFAULT_LEDGER,
     benchmarks: str = "",
     recovery_data: str = "",
+    allocation: str = "",
 ) -> "MainTable":
     """Table 2: no recovery, LoRA, LoRA*, AdaLoRA and RankAdaptor on some blocks of a profile.
 
@@ -70,6 +74,7 @@ def main_table(
         ledger: Folder of finished results.
         benchmarks: Folder of <task>/<split>.jsonl to use in place of the profile's source.
         recovery_data: File of instruction rows (.jsonl) to use in place of the profile's source.
+        allocation: Ranks of one more row, one per layer of the unpruned model, such as "8 8 4 12 ..."; empty for none.
 
     Raises:
         BadInput: on anything unknown or missing, before anything runs.
@@ -94,7 +99,7 @@ def main_table(
         raise BadInput(f"seeds {' '.join(map(str, reported))} repeat themselves: give each once")
     if chosen.search.training_seed in reported:
         raise BadInput(f"seed {chosen.search.training_seed} belongs to searches: report with other seeds")
-    return MainTable(chosen, parsed, budget, reported, Ledger(ledger))
+    return MainTable(chosen, parsed, budget, reported, Ledger(ledger), parse_allocation(allocation))
 
 
 class MainTable:
@@ -105,13 +110,23 @@ class MainTable:
     """
 
     def __init__(
-        self, profile: Profile, blocks: tuple[Block, ...], budget_name: str, seeds: tuple[int, ...], ledger: Ledger
+        self,
+        profile: Profile,
+        blocks: tuple[Block, ...],
+        budget_name: str,
+        seeds: tuple[int, ...],
+        ledger: Ledger,
+        allocation: RankAllocation = (),
     ):
         self.profile, self.blocks, self.budget_name, self.seeds = profile, blocks, budget_name, seeds
+        self.allocation = allocation
         self.budget = profile.budget(budget_name)
         self.ledger = ledger
         self._bar = ProgressBar(profile.cost)
         self._workshop = Workshop(profile, ledger, self._bar.on_progress)
+        # Before anything runs, where the layers are known: depth pruning has yet to say which of them stay.
+        if allocation and base_model_is_cached(profile.base_model) and any(b.pruner == "llm-pruner" for b in blocks):
+            validate_allocation(allocation, self._workshop.architecture(None))
 
     def plan(self) -> Plan:
         """What this table needs, what of it the ledger lacks, and what that will cost. Computes nothing."""
@@ -183,6 +198,9 @@ class MainTable:
             LORA_STAR: [self._baseline(LORA_STAR, architecture, rates[LORA], seed) for seed in self.seeds],
             ADALORA: [self._baseline(ADALORA, architecture, rates[ADALORA], seed) for seed in self.seeds],
         }
+        if self.allocation:
+            own = validate_allocation(self.allocation, architecture)
+            methods[OWN] = [self._lora(own, rates[LORA], seed) for seed in self.seeds]
         for specs in methods.values():
             yield self._report_steps(pruned, specs)
         found, key = yield from self._search(block, pruned, architecture, rates[LORA])
@@ -204,7 +222,7 @@ class MainTable:
         seeds, search = len(self.seeds), self.budget.search
         grids = (self.budget.learning_rates, self.budget.adalora_learning_rates)
         trials = search.initial + search.rounds * search.batch
-        finals = seeds * (4 + (min(len(TASKS), trials) if self.budget.per_task else 0))
+        finals = seeds * (4 + bool(self.allocation) + (min(len(TASKS), trials) if self.budget.per_task else 0))
         trials += sum(len(grid) for grid in grids if len(grid) > 1)
         rows = self.budget.training.steps * self.budget.training.batch_rows
         return (

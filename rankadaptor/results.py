@@ -16,6 +16,7 @@ NO_RECOVERY = "No recovery"
 LORA = "LoRA"
 LORA_STAR = "LoRA*"
 ADALORA = "AdaLoRA"
+OWN = "own allocation"
 RANKADAPTOR = "RankAdaptor (one model)"
 RANKADAPTOR_PER_TASK = "RankAdaptor (per task)"
 

@@ -42,6 +42,25 @@ def test_one_line_status_2_and_nothing_written(command, arguments, says, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("allocation", "says"),
+    [
+        ("8 8 8", "rank allocation has 3 entries, the model has 6 layers: give one rank per decoder layer"),
+        ("8 8 0 8 8 8", "rank of layer 2 is 0: give at least 1"),
+        ("8 8 x 8 8 8", "rank allocation '8 8 x 8 8 8' is not a list of whole numbers"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "reproduce"])
+def test_bad_allocations_are_one_line_and_status_2(command, allocation, says, tiny_profile, tmp_path, capsys):
+    arguments = ["--profile", str(tiny_profile), "--blocks", "llm-pruner:20", "--allocation", allocation,
+                 "--ledger", str(tmp_path / "ledger"), "--reports", str(tmp_path / "reports")]
+    assert main([command, "table2", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_wrong_hash_found_on_the_way_is_one_line_and_status_2(tiny_profile, offline_pip, capfd):
     """The download happens inside the notebook's kernel; the remedy must still reach the user as one line."""
     wheel_index(offline_pip, {"data/a.txt": "A"})

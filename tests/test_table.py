@@ -210,6 +210,15 @@ def test_a_diverging_row_is_an_error_that_names_the_remedy(tiny_profile, tmp_pat
         experiments.main_table(str(tiny_profile), "shortened:20", "quick", ledger=str(tmp_path)).run()
 
 
+def test_an_allocation_of_ones_own_is_one_more_row(finished, tiny_profile):
+    _, ledger = finished
+    table = experiments.main_table(
+        str(tiny_profile), "llm-pruner:50", "quick", ledger=str(ledger), allocation="4,2,6,2,4,12")
+    row = next(row for row in table.run().blocks["llm-pruner:50"].rows if row.method == "own allocation")
+    assert row.realised_ranks == pytest.approx((4, 2, 6, 2, 4, 12))
+    assert table.plan().missing.total() == 0
+
+
 def test_latex_is_escaped(finished, tmp_path):
     result, _ = finished
     tables.write_table(result, tmp_path)
