@@ -77,7 +77,8 @@ def main_table(
         allocation: Ranks of one more row, one per layer of the unpruned model, such as "8 8 4 12 ..."; empty for none.
 
     Raises:
-        BadInput: on anything unknown or missing, before anything runs.
+        BadInput: on anything unknown or missing, before anything runs; only whether an allocation fits a depth-pruned
+            model is not known until it is pruned.
     """
     chosen = load_profile(profile)
     if benchmarks:

@@ -117,7 +117,7 @@ class Ledger:
         """The entry of `key`, computed by `work` if it is missing.
 
         Args:
-            key: From `specs.stage_key`.
+            key: From `specs.identity_key`.
             spec: The identity that the key is the hash of, stored as `spec.json`.
             work: Gets an empty folder, writes its arrays there and returns the content of `result.json`.
 

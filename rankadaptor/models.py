@@ -6,7 +6,6 @@ A pruned model is a plain LLaMA checkpoint plus three entries of its `config.jso
 """
 
 import copy
-import os
 import tempfile
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,7 +24,7 @@ from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP
 from transformers.utils import logging as transformers_logging
 
 from rankadaptor.architecture import Architecture
-from rankadaptor.corpora.downloads import cache_folder, is_cached, source_folder, source_identity
+from rankadaptor.corpora.downloads import cache_folder, is_cached, settle, source_folder, source_identity
 from rankadaptor.errors import BadInput
 from rankadaptor.profiles import BaseModel
 from rankadaptor.specs import NUMERICS_VERSION, sha256_text
@@ -119,11 +118,7 @@ def base_model_folder(base: BaseModel) -> Path:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as scratch:
             converted = Path(scratch) / "model"
             _convert_gguf(gguf, converted)
-            try:
-                os.rename(converted, target)
-            except OSError:
-                if not target.is_dir():  # else: another process was faster, with the same content
-                    raise
+            settle(converted, target)
     return target
 
 

