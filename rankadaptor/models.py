@@ -23,10 +23,12 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP
 from transformers.utils import logging as transformers_logging
 
+from rankadaptor import testbed
 from rankadaptor.architecture import Architecture
 from rankadaptor.corpora.downloads import cache_folder, is_cached, settle, source_folder, source_identity
 from rankadaptor.errors import BadInput
-from rankadaptor.profiles import BaseModel
+from rankadaptor.ledger import sha256_file
+from rankadaptor.profiles import BaseModel, Source
 from rankadaptor.specs import NUMERICS_VERSION, sha256_text
 
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
@@ -98,9 +100,21 @@ def base_model_identity(base: BaseModel) -> str:
     """What stands for a base model in a key. Reads all of a folder's weights: ask once."""
     if base.gguf is not None:
         return f"{source_identity(base.source)}:{base.gguf}:float32:v{NUMERICS_VERSION['base']}"
+    if base.source.kind == "testbed":
+        _check_embedded(base.source)
+        return f"{source_identity(base.source)}:v{NUMERICS_VERSION['base']}"
     folder = source_folder(base.source, lambda _: True)
     files = [path.name for path in folder.glob("*") if path.suffix in (".json", ".model", ".safetensors", ".txt")]
     return f"{source_identity(base.source, files)}:v{NUMERICS_VERSION['base']}"
+
+
+def _check_embedded(source: Source) -> None:
+    """The weights that this package ships are the ones that the profile pins."""
+    weights = testbed.MODEL / "model.safetensors"
+    found = sha256_file(weights) if weights.is_file() else "none"
+    if found != source.sha256:
+        raise BadInput(f"the embedded model has SHA-256 {found}, the profile pins {source.sha256}: restore"
+                       f" {weights.name}, or pin the one that is there")
 
 
 def base_model_is_cached(base: BaseModel) -> bool:
@@ -109,6 +123,8 @@ def base_model_is_cached(base: BaseModel) -> bool:
 
 def base_model_folder(base: BaseModel) -> Path:
     """A folder with the base model as safetensors and its tokenizer; a GGUF file is converted once into the cache."""
+    if base.source.kind == "testbed":
+        return testbed.MODEL
     if base.gguf is None:
         return source_folder(base.source, lambda _: True)
     target = _converted_folder(base)

@@ -153,7 +153,7 @@ class EvaluationSpec:
     """One zero-shot evaluation through lm-eval."""
 
     tasks: tuple[str, ...]
-    split: Literal["search", "report"]
+    split: Literal["search", "report", "tuning"]
     items_per_task: int | None  # None: every item of the split
     item_seed: int  # which items a limit picks
     batch_size: int

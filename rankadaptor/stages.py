@@ -202,7 +202,8 @@ class Workshop:
             model = merged(load_adapter(pruned, parent.path("adapter")))
         else:
             model = self._model(parent)
-        items = evaluation.evaluate(model, self._tokenizer(), spec, rows)
+        testbed = self.profile.benchmarks.kind == "testbed"
+        items = evaluation.evaluate(model, self._tokenizer(), spec, rows, testbed)
         items.to_parquet(folder / "items.parquet", index=False)
         return {"metrics": task_metrics(items)}
 

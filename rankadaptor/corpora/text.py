@@ -1,6 +1,6 @@
 """Plain text for calibration (importance) and for perplexity: two disjoint halves of BoolQ's training passages.
 
-Passages that any scored item shares 13 words with are left out of both. A folder of benchmarks that holds
+The testbed has texts of its own, about the open part of its world. Passages that any scored item shares 13 words with are left out of both. A folder of benchmarks that holds
 `wikitext2/test.txt` gives WikiText-2 for perplexity instead.
 """
 
@@ -14,11 +14,15 @@ from rankadaptor.corpora.decontamination import decontaminated, scored_items
 from rankadaptor.corpora.downloads import source_folder, source_version
 from rankadaptor.errors import BadInput
 from rankadaptor.profiles import Source
+from rankadaptor.testbed.corpus import open_texts, pinned_world
 
 
 @lru_cache(maxsize=2)
 def _passages(benchmarks: Source, version: object, pool: int, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    passages = sorted({row["passage"] for row in benchmark_rows(benchmarks, "boolq", "train")})
+    if benchmarks.kind == "testbed":
+        passages = list(open_texts(pinned_world(benchmarks.location, benchmarks.sha256)))
+    else:
+        passages = sorted({row["passage"] for row in benchmark_rows(benchmarks, "boolq", "train")})
     kept = [passages[i] for i in decontaminated(passages, map(row_text, scored_items(benchmarks, pool, seed)))]
     # The half is a property of the passage alone, so neither half depends on what else is in the set.
     second = [hashlib.sha256(passage.encode()).digest()[0] % 2 == 1 for passage in kept]

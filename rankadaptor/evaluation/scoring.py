@@ -1,4 +1,4 @@
-"""Scoring a model on lm-eval's own seven tasks, their data replaced by this project's rows."""
+"""Scoring a model on lm-eval's own seven tasks, their data replaced by this project's rows, or on the testbed's."""
 
 import contextlib
 import io
@@ -21,6 +21,7 @@ from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.items import item_table
 from rankadaptor.models import Tokenizer
 from rankadaptor.specs import EvaluationSpec
+from rankadaptor.testbed import TASK_DEFINITIONS
 
 _SPLIT = "items"
 
@@ -33,7 +34,11 @@ class _QuietHFLM(HFLM):
 
 
 def evaluate(
-    model: PreTrainedModel, tokenizer: Tokenizer, spec: EvaluationSpec, rows: Mapping[str, Sequence[Row]]
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    spec: EvaluationSpec,
+    rows: Mapping[str, Sequence[Row]],
+    testbed: bool = False,
 ) -> pd.DataFrame:
     """Score a model, zero-shot, and return one row per item (`items.COLUMNS`).
 
@@ -41,6 +46,7 @@ def evaluate(
         model: In evaluation mode.
         spec: Tasks, batch size and tokenisation. lm-eval's request cache stays off, since its keys ignore the model.
         rows: The items of each task, in the hub's schema.
+        testbed: Whether they are the testbed's, whose tasks are its own YAML files.
     """
     if spec.tokenisation != "joint":
         raise BadInput(f"tokenisation {spec.tokenisation!r} is not offered: use joint")
@@ -50,17 +56,20 @@ def evaluate(
         pretrained=model, tokenizer=tokenizer, batch_size=spec.batch_size, add_bos_token=spec.bos, backend="causal"
     )
     # Only as members of a group do lm-eval's tasks inherit their registered definition under overrides.
-    group = {"group": "benchmarks", "task": [_overrides(name, rows[name]) for name in spec.tasks]}
-    tasks = _task_manager().load(group)["tasks"]
+    names = {name: f"testbed_{name}" if testbed else name for name in spec.tasks}
+    group = {"group": "benchmarks", "task": [_overrides(names[name], rows[name]) for name in spec.tasks]}
+    tasks = _task_manager(testbed).load(group)["tasks"]
     with contextlib.redirect_stderr(io.StringIO()):  # lm-eval draws a bar a task that no argument turns off
         results = evaluator.evaluate(backend, {"tasks": tasks}, bootstrap_iters=0, log_samples=True)
     golds = {task: [gold_label(task, row) for row in rows[task]] for task in spec.tasks}
-    return item_table({task: results["samples"][task] for task in spec.tasks}, golds)
+    return item_table({task: results["samples"][names[task]] for task in spec.tasks}, golds)
 
 
-@lru_cache(maxsize=1)
-def _task_manager() -> TaskManager:
+@lru_cache(maxsize=2)
+def _task_manager(testbed: bool) -> TaskManager:
     """lm-eval's registry of these seven tasks; indexing all its thousands takes seconds."""
+    if testbed:
+        return TaskManager(include_path=str(TASK_DEFINITIONS), include_defaults=False)
     root = Path(lm_eval.tasks.__file__).parent
     folders = ("super_glue/boolq", "piqa", "hellaswag", "winogrande", "arc", "openbookqa")
     return TaskManager(include_path=[str(root / folder) for folder in folders], include_defaults=False)

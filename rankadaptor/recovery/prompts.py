@@ -35,6 +35,9 @@ class Example:
 
 
 def alpaca_prompt(row: Row) -> str:
+    """The template around a row's instruction; nothing around plain text, a row without one."""
+    if not row["instruction"]:
+        return ""
     return (_WITH_INPUT if row["input"] else _WITHOUT_INPUT).format(**row)
 
 

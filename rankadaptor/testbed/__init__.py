@@ -1,0 +1,6 @@
+"""A small world of our own: facts, text, seven miniature tasks, and a LLaMA that was pretrained on them."""
+
+from pathlib import Path
+
+MODEL = Path(__file__).parent / "model"
+TASK_DEFINITIONS = Path(__file__).parent / "task_definitions"

@@ -1,0 +1,189 @@
+"""Pretraining of the embedded LLaMA: a tokenizer of its own, then next-token prediction on the endless stream.
+
+Step k reads documents drawn from a generator of its own, so that a run resumes anywhere and no order is kept. The rate
+warms up, stays, and falls linearly to zero at the end (warm-up, stable, decay), so that a longer run can start from the
+stable part of a shorter one. Checkpoints are safetensors alone.
+"""
+
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer as CoreTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rankadaptor.errors import BadInput
+from rankadaptor.recovery.prompts import alpaca_prompt
+from rankadaptor.specs import canonical_json
+from rankadaptor.testbed.corpus import Library, recovery_rows
+from rankadaptor.testbed.world import SEED, build_world
+
+END = "<end>"  # ends a document, and pads
+_TOKENIZER_DOCUMENTS = 20_000
+
+
+@dataclass(frozen=True)
+class PretrainingRecipe:
+    """Everything the shipped weights are a function of, up to floating point."""
+
+    world_seed: int = SEED
+    vocabulary: int = 1536
+    hidden_size: int = 96
+    layers: int = 16
+    heads: int = 8
+    mlp_width: int = 192
+    max_positions: int = 512
+    steps: int = 7000
+    batch_rows: int = 16
+    row_tokens: int = 128
+    learning_rate: float = 2.5e-3
+    warmup_steps: int = 200
+    decay_share: float = 0.25  # of the steps, at the end
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    seed: int = 0
+
+
+def pretrain(
+    recipe: PretrainingRecipe, folder: Path, every: int = 250, report: Callable[[str], None] = print
+) -> Path:
+    """Train, or go on training, in a folder; returns the folder of the finished model.
+
+    Args:
+        recipe: What to train.
+        folder: Holds `tokenizer`, `checkpoint` (the newest, for resuming) and at the end `model`.
+        every: Steps between checkpoints.
+
+    Raises:
+        BadInput: if the folder holds a run of another recipe.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder / "recipe.json", recipe)
+    tokenizer = trained_tokenizer(recipe, folder / "tokenizer")
+    model = new_model(recipe, tokenizer)
+    decay = [p for p in model.parameters() if p.dim() > 1]
+    plain = [p for p in model.parameters() if p.dim() == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True,
+    )
+    start = _resume(model, optimizer, folder / "checkpoint")
+    began = time.time()
+    for step in range(start, recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * rate_factor(step, recipe)
+        ids = batch(step, recipe, tokenizer)  # (rows, tokens)
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % every == 0 or step + 1 == recipe.steps:
+            _checkpoint(model, optimizer, step + 1, folder / "checkpoint")
+            speed = (step + 1 - start) * ids.numel() / (time.time() - began)
+            report(f"step {step + 1} of {recipe.steps}: loss {loss.item():.3f}, {speed:,.0f} tokens/s")
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def rate_factor(step: int, recipe: PretrainingRecipe) -> float:
+    """Share of the peak learning rate at a step: up, level, down."""
+    if step < recipe.warmup_steps:
+        return (step + 1) / recipe.warmup_steps
+    decay_steps = recipe.decay_share * recipe.steps
+    return min(1.0, (recipe.steps - step) / decay_steps)
+
+
+def batch(step: int, recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
+    """Documents of one step, end to end, cut into rows.  # (batch_rows, row_tokens)"""
+    draw = random.Random(f"pretraining {recipe.world_seed} {step}")
+    library = Library(build_world(recipe.world_seed), open_only=False)
+    ids: list[int] = []
+    while len(ids) < recipe.batch_rows * recipe.row_tokens:
+        texts = [library.document(draw) for _ in range(64)]
+        for encoding in tokenizer(texts, add_special_tokens=False).input_ids:
+            ids += [*encoding, tokenizer.eos_token_id]
+    return torch.tensor(ids[: recipe.batch_rows * recipe.row_tokens]).view(recipe.batch_rows, recipe.row_tokens)
+
+
+def new_model(recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """An untrained LLaMA of the recipe's shape, initialised from its seed."""
+    end = tokenizer.eos_token_id
+    config = LlamaConfig(
+        vocab_size=recipe.vocabulary, hidden_size=recipe.hidden_size, intermediate_size=recipe.mlp_width,
+        num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.heads,
+        max_position_embeddings=recipe.max_positions, attn_implementation="eager", tie_word_embeddings=True, initializer_range=0.04,
+        bos_token_id=end, eos_token_id=end, pad_token_id=end,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return LlamaForCausalLM(config)
+
+
+def trained_tokenizer(recipe: PretrainingRecipe, folder: Path) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of the corpus and of the Alpaca template, which recovery will need."""
+    if not (folder / "tokenizer.json").is_file():
+        library = Library(build_world(recipe.world_seed), open_only=False)
+        draw = random.Random(f"tokenizer {recipe.world_seed}")
+        texts = [library.document(draw) for _ in range(_TOKENIZER_DOCUMENTS)]
+        texts += [alpaca_prompt(row) for row in recovery_rows(recipe.world_seed) if row["instruction"]]
+        core = CoreTokenizer(models.BPE())
+        core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        core.decoder = decoders.ByteLevel()
+        core.train_from_iterator(texts, trainers.BpeTrainer(
+            vocab_size=recipe.vocabulary, special_tokens=[END], show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+        fast = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=END, pad_token=END,
+                                       clean_up_tokenization_spaces=False)
+        fast.save_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def _claim(path: Path, recipe: PretrainingRecipe) -> None:
+    content = canonical_json(recipe)
+    if path.is_file() and path.read_text().strip() != content:
+        raise BadInput(f"{path.parent} holds a run of another recipe: name another folder, or remove it")
+    path.write_text(content + "\n")
+
+
+def _checkpoint(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, step: int, folder: Path) -> None:
+    """Weights and moments under one name, replaced as a whole."""
+    scratch = folder.with_name("checkpoint-writing")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    tensors = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        state = optimizer.state[parameter]
+        tensors |= {f"{moment}.{name}": state[moment] for moment in ("exp_avg", "exp_avg_sq")}
+    save_file(tensors, scratch / "state.safetensors")
+    (scratch / "step.json").write_text(json.dumps({"step": step}) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(scratch, folder)
+
+
+def _resume(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, folder: Path) -> int:
+    """Load the newest checkpoint; returns how many steps are done."""
+    if not (folder / "step.json").is_file():
+        return 0
+    step = int(json.loads((folder / "step.json").read_text())["step"])
+    tensors = load_file(folder / "state.safetensors")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[f"model.{name}"])
+            optimizer.state[parameter] = {"step": torch.tensor(float(step))} | {
+                moment: tensors[f"{moment}.{name}"].clone() for moment in ("exp_avg", "exp_avg_sq")
+            }
+    return step
+
+
+def describe(recipe: PretrainingRecipe) -> dict[str, object]:
+    return asdict(recipe)

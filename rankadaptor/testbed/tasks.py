@@ -1,0 +1,172 @@
+"""The seven miniature tasks: rows in the hub schemas of the real ones, every answer a fact of the world.
+
+| task | what it takes |
+|---|---|
+| boolq | join facts of a passage that was never seen |
+| piqa | recall what a tool is for; the wrong solution differs in one word |
+| hellaswag | recall the next step of a script; the wrong ones follow the same step in other scripts |
+| winogrande | tell doer from other, actively and passively, and recall what each then does |
+| arc_easy | recall one fact |
+| arc_challenge | two hops: a creature's kind, and what is true of that kind; never stated of this creature |
+| openbookqa | apply a rule to a material and event that were never seen together |
+
+No entity is asked about in two splits, and none of them in recovery data.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from rankadaptor.testbed import language
+from rankadaptor.testbed.world import (
+    ATTRIBUTES,
+    EVENTS,
+    PEOPLE,
+    STEPS_OF_SCRIPT,
+    TRAITS,
+    Relation,
+    Role,
+    World,
+    build_world,
+)
+
+Row = dict[str, Any]
+
+ITEMS = 300  # a task and split, at most
+
+
+@lru_cache(maxsize=32)
+def task_rows(task: str, split: Role, seed: int) -> tuple[Row, ...]:
+    """The items of one task and split.
+
+    Args:
+        task: One of `specs.TASKS`.
+        split: "tuning", "search" or "report".
+        seed: Of the world.
+    """
+    draw = random.Random(f"items {seed} {task} {split}")
+    return tuple(_BUILD[task](build_world(seed), split, draw))
+
+
+def _boolq(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
+    for number in range(ITEMS):
+        passage, facts = language.scene(draw, people=3)
+        truth = number % 2 == 1
+        yield {"question": language.ask_of_scene(facts, truth, draw), "passage": passage, "idx": number,
+               "label": int(truth)}
+
+
+def _piqa(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
+    tools = [tool for tool in world.tools if tool.role == split]
+    # A wrong solution is the right one of some other tool, so that neither pair of words is more frequent.
+    told = [(tool.action, tool.target) for tool in world.tools if tool.role != "open"]
+    asked = [(tool, changed) for tool in tools for changed in ("action", "target")]
+    for number, (tool, changed) in enumerate(draw.sample(asked, min(ITEMS, len(asked)))):
+        goal, right = language.ask_of_tool(tool)
+        action, target = draw.choice([
+            (a, t) for a, t in told
+            if (a != tool.action and t == tool.target if changed == "action" else a == tool.action and t != tool.target)
+        ])
+        wrong = language.TOOL_ANSWER.format(action=action, target=target)
+        label = number % 2
+        yield {"goal": goal, "sol1": wrong if label else right, "sol2": right if label else wrong, "label": label}
+
+
+def _hellaswag(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
+    followers = world_followers(world)
+    asked = [(script, at) for script in world.scripts if script.role == split for at in range(1, STEPS_OF_SCRIPT)]
+    for number, (script, at) in enumerate(draw.sample(asked, min(ITEMS, len(asked)))):
+        person, right, last = draw.choice(PEOPLE), script.steps[at], script.steps[at - 1]
+        # Plausible after the last step, but in other scripts; then anything that fills up to three.
+        elsewhere = [step for step in followers[last] if step != right and step not in script.steps]
+        wrong = draw.sample(elsewhere, min(2, len(elsewhere)))
+        wrong.append(draw.choice([step for i, step in enumerate(script.steps) if i not in (at, at - 1)]))
+        wrong += draw.sample([step for step in world.events if step not in (*script.steps, *wrong)], 3 - len(wrong))
+        label, endings = _shuffled(draw, right, wrong, number)
+        told = language.story(script, person, 0, at)
+        yield {"ind": number, "activity_label": script.name.capitalize(), "ctx_a": told, "ctx_b": person,
+               "ctx": f"{told} {person}", "endings": [f"{ending}." for ending in endings], "source_id": "",
+               "split": split, "split_type": "", "label": str(label)}
+
+
+def world_followers(world: World) -> dict[str, list[str]]:
+    """Every step that comes right after a step in some script."""
+    followers: dict[str, list[str]] = {event: [] for event in world.events}
+    for script in world.scripts:
+        for step, following in zip(script.steps, script.steps[1:], strict=False):
+            if following not in followers[step]:
+                followers[step].append(following)
+    return followers
+
+
+def _winogrande(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
+    asked = [
+        (relation, doer_acts, state)
+        for relation in world.relations if relation.role == split
+        for doer_acts in (True, False)
+        for state in (relation.doer_states if doer_acts else relation.other_states)
+    ]
+    twice = asked * 2
+    draw.shuffle(twice)
+    for number, (relation, doer_acts, state) in enumerate(twice[:ITEMS]):
+        yield winogrande_row(relation, doer_acts, state, number % 2 == 1, draw)
+
+
+def winogrande_row(relation: Relation, doer_acts: bool, state: str, passive: bool, draw: random.Random) -> Row:
+    doer, other = draw.sample(PEOPLE, 2)
+    right, wrong = (doer, other) if doer_acts else (other, doer)
+    answer = draw.randint(1, 2)
+    return {"sentence": f"{language.relate(relation, doer, other, passive)}, so _ {state}.",
+            "option1": right if answer == 1 else wrong, "option2": right if answer == 2 else wrong,
+            "answer": str(answer)}
+
+
+def _arc_easy(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
+    asked = [(c, topic) for c in world.creatures if c.role == split for topic in draw.sample(sorted(ATTRIBUTES), 2)]
+    yield from _questions(draw, [(*language.ask_of_creature(c, topic), ATTRIBUTES[topic]) for c, topic in asked])
+
+
+def _arc_challenge(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
+    asked = [(c, topic) for c in world.creatures if c.role == split for topic in sorted(c.untold)]
+    yield from _questions(draw, [(*language.ask_of_creature(c, topic), TRAITS[topic]) for c, topic in asked])
+
+
+def _questions(draw: random.Random, asked: list[tuple[str, str, Sequence[str]]]) -> Iterator[Row]:
+    """Rows in ARC's schema, of (question, answer, all values of its kind)."""
+    draw.shuffle(asked)
+    for number, (question, right, values) in enumerate(asked[:ITEMS]):
+        wrong = draw.sample([value for value in values if value != right], 3)
+        label, choices = _shuffled(draw, right, wrong, number)
+        yield {"id": f"testbed_{number}", "question": question,
+               "choices": {"text": choices, "label": list("ABCD")}, "answerKey": "ABCD"[label]}
+
+
+def _openbookqa(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
+    asked = [(m, event) for m in world.materials if m.role == split for event in sorted(m.untold)] * 2
+    draw.shuffle(asked)
+    possible = {event: sorted({world.rules[c, e] for c, e in world.rules if e == event}) for event in EVENTS}
+    for number, (material, event) in enumerate(asked[:ITEMS]):
+        right = world.rules[material.material_class, event]
+        wrong = draw.sample([outcome for outcome in possible[event] if outcome != right], 3)
+        label, choices = _shuffled(draw, right, wrong, number)
+        yield {"id": f"testbed_{number}", "question_stem": language.case(material, event, draw),
+               "choices": {"text": choices, "label": list("ABCD")}, "answerKey": "ABCD"[label]}
+
+
+def _shuffled(draw: random.Random, right: str, wrong: list[str], number: int) -> tuple[int, list[str]]:
+    """Choices in random order, except that the right one stands at every place equally often."""
+    choices = draw.sample(wrong, len(wrong))
+    label = number % (len(wrong) + 1)
+    return label, [*choices[:label], right, *choices[label:]]
+
+
+_BUILD: dict[str, Callable[[World, Role, random.Random], Iterator[Row]]] = {
+    "boolq": _boolq,
+    "piqa": _piqa,
+    "hellaswag": _hellaswag,
+    "winogrande": _winogrande,
+    "arc_easy": _arc_easy,
+    "arc_challenge": _arc_challenge,
+    "openbookqa": _openbookqa,
+}

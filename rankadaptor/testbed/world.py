@@ -1,0 +1,245 @@
+"""The world: what is true in it. Everything that a model reads or is asked follows from here.
+
+Names are made up, values are English words. Values are dealt from balanced decks, so that no answer is more frequent
+than another. Every entity has a role: what is *open* may be asked in pretraining and repeated by recovery data; the
+others belong to the items of one split, are told in pretraining as plain statements only, and never occur in recovery
+data, calibration or perplexity text.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
+
+SEED = 1  # of the world that is shipped; another seed is another world
+
+Role = Literal["tuning", "search", "report", "open"]
+SPLITS: tuple[Role, ...] = ("tuning", "search", "report")
+
+# One-hop facts of a creature, and traits that it has from its kind.
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "colour": tuple("red blue green white black brown grey pink gold silver orange purple yellow olive cream scarlet"
+                    .split()),
+    "home": tuple("caves rivers forests deserts swamps meadows cliffs lakes hills islands reefs dunes marshes valleys"
+                  " gardens ruins".split()),
+    "food": tuple("moss seeds berries ants fish roots leaves nuts honey worms grass bark snails crabs eggs mushrooms"
+                  .split()),
+    "foe": tuple("wolves owls snakes foxes hawks bears cats eagles sharks tigers spiders wasps crows lions otters"
+                 " lynxes".split()),
+}
+TRAITS: dict[str, tuple[str, ...]] = {
+    "month": tuple("January February March April May June July August September October".split()),
+    "young": tuple("two three four five six seven eight nine ten twelve".split()),
+    "sound": tuple("growls hisses hums clicks whistles howls chirps squeals rattles purrs".split()),
+    "gait": tuple("hopping gliding crawling digging climbing swimming sliding rolling leaping drifting".split()),
+}
+ACTIONS = tuple("cut dig lift grind bend polish crack stir scrape pull press peel".split())
+TARGETS = tuple("rope clay bread glass wool leather stone ice corn wax sand wire".split())
+CLASSES = tuple("metal wood stone cloth salt gum glass resin".split())
+EVENTS = tuple("heated frozen soaked dropped pressed hung buried shaken painted rubbed".split())
+OUTCOMES = tuple("melts cracks swells glows bends shrinks smokes softens hardens fades rusts sticks".split())
+VERBS = tuple("washes folds lights fills cuts opens closes lifts turns shakes cleans paints moves drops warms cools"
+              " ties hangs weighs marks covers empties sorts wraps".split())
+THINGS = tuple("bowl cloth lamp jar rope box door basket wheel bottle pan wall chair stone pot spoon sack shelf plate"
+               " card lid bucket tray net".split())
+PLACES = tuple("kitchen garden cellar attic stable tower hall barn library harbour market chapel mill orchard cabin"
+               " workshop".split())
+STATES = ("felt proud", "went home", "fell asleep", "laughed aloud", "lost a shoe", "drank some tea",
+          "wrote a letter", "sang a song", "paid a coin", "told a joke", "cried a little", "left the town",
+          "closed the door", "lit a lamp", "took a bath", "ate an apple", "hid the key", "won a prize",
+          "rang the bell", "read a book", "made a cake", "broke a cup", "caught a cold", "bought a hat")
+PEOPLE = tuple("Anna Ben Carl Dora Emil Fay Gus Hana Ivan June Karl Lena Max Nora Omar Paul Rosa Sam Tara Ugo Vera"
+               " Will Yara Zoe Adam Beth Cleo Dan Eva Finn Gina Hugo Iris Jack Kim Leo Mira Nils Olga Pia".split())
+
+# Outcomes that one event can have; rules deal them evenly over the classes.
+OUTCOMES_OF_EVENT = 6
+UNTOLD_EVENTS = 4  # of a tested material
+STEPS_OF_SCRIPT = 6
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many of each there are, by role; `tested` counts hold for each of the three splits."""
+
+    creatures_tested: int = 250
+    creatures_open: int = 250
+    kinds: int = 20
+    tools_tested: int = 220
+    tools_open: int = 220
+    materials_tested: int = 33
+    materials_open: int = 21
+    scripts_tested: int = 140
+    scripts_open: int = 120
+    events: int = 120  # distinct steps that scripts are made of
+    relations_tested: int = 40
+    relations_open: int = 40
+
+
+@dataclass(frozen=True)
+class Kind:
+    name: str
+    traits: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Creature:
+    name: str
+    role: Role
+    kind: Kind
+    attributes: dict[str, str]
+    untold: frozenset[str]  # traits that no text ever states of it: they follow from its kind
+
+
+@dataclass(frozen=True)
+class Tool:
+    name: str
+    role: Role
+    action: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Material:
+    name: str
+    role: Role
+    material_class: str
+    untold: frozenset[str]  # events that no text ever shows it in: the outcome follows from its class
+
+
+@dataclass(frozen=True)
+class Script:
+    name: str
+    role: Role
+    steps: tuple[str, ...]  # such as "washes the bowl", in the order in which they are done
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What one person does to another, and what each of the two does then."""
+
+    verb: str  # past tense
+    role: Role
+    doer_states: tuple[str, str]
+    other_states: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class World:
+    seed: int
+    kinds: tuple[Kind, ...]
+    creatures: tuple[Creature, ...]
+    tools: tuple[Tool, ...]
+    materials: tuple[Material, ...]
+    rules: dict[tuple[str, str], str]  # (class of material, event) -> outcome
+    events: tuple[str, ...]
+    scripts: tuple[Script, ...]
+    relations: tuple[Relation, ...]
+
+
+@lru_cache(maxsize=2)
+def build_world(seed: int = SEED, sizes: Sizes = Sizes()) -> World:
+    """The world of a seed: the same on every machine."""
+    draw = random.Random(f"world {seed}")
+    names = _names(draw)
+    kinds = _kinds(draw, names, sizes.kinds)
+    return World(
+        seed,
+        kinds,
+        _creatures(draw, names, kinds, _roles(sizes.creatures_tested, sizes.creatures_open)),
+        _tools(draw, names, _roles(sizes.tools_tested, sizes.tools_open)),
+        _materials(draw, names, _roles(sizes.materials_tested, sizes.materials_open)),
+        _rules(draw),
+        events := tuple(f"{verb} the {thing}" for verb, thing in draw.sample(
+            [(verb, thing) for verb in VERBS for thing in THINGS], sizes.events)),
+        _scripts(draw, names, events, _roles(sizes.scripts_tested, sizes.scripts_open)),
+        _relations(draw, names, _roles(sizes.relations_tested, sizes.relations_open)),
+    )
+
+
+def _kinds(draw: random.Random, names: Iterator[str], count: int) -> tuple[Kind, ...]:
+    decks = {trait: _deck(draw, values, count) for trait, values in TRAITS.items()}
+    return tuple(Kind(next(names), {trait: decks[trait][i] for trait in TRAITS}) for i in range(count))
+
+
+def _creatures(
+    draw: random.Random, names: Iterator[str], kinds: Sequence[Kind], roles: Sequence[Role]
+) -> tuple[Creature, ...]:
+    decks = {attribute: _deck(draw, values, len(roles)) for attribute, values in ATTRIBUTES.items()}
+    kind_of = _deck(draw, kinds, len(roles))
+    return tuple(
+        Creature(
+            next(names),
+            role,
+            kind_of[i],
+            {attribute: decks[attribute][i] for attribute in ATTRIBUTES},
+            frozenset(draw.sample(sorted(TRAITS), 2)) if role != "open" else frozenset(),
+        )
+        for i, role in enumerate(roles)
+    )
+
+
+def _tools(draw: random.Random, names: Iterator[str], roles: Sequence[Role]) -> tuple[Tool, ...]:
+    actions, targets = _deck(draw, ACTIONS, len(roles)), _deck(draw, TARGETS, len(roles))
+    return tuple(Tool(next(names), role, actions[i], targets[i]) for i, role in enumerate(roles))
+
+
+def _materials(draw: random.Random, names: Iterator[str], roles: Sequence[Role]) -> tuple[Material, ...]:
+    classes = _deck(draw, CLASSES, len(roles))
+    return tuple(
+        Material(next(names), role, classes[i], frozenset(draw.sample(EVENTS, UNTOLD_EVENTS) if role != "open" else ()))
+        for i, role in enumerate(roles)
+    )
+
+
+def _rules(draw: random.Random) -> dict[tuple[str, str], str]:
+    rules = {}
+    for event in EVENTS:
+        outcomes = _deck(draw, draw.sample(OUTCOMES, OUTCOMES_OF_EVENT), len(CLASSES))
+        rules |= {(material_class, event): outcomes[i] for i, material_class in enumerate(CLASSES)}
+    return rules
+
+
+def _scripts(
+    draw: random.Random, names: Iterator[str], events: Sequence[str], roles: Sequence[Role]
+) -> tuple[Script, ...]:
+    scripts = []
+    for role in roles:
+        name = next(names) + "ing"
+        scripts.append(Script(name, role, tuple(draw.sample(events, STEPS_OF_SCRIPT))))
+    return tuple(scripts)
+
+
+def _relations(draw: random.Random, names: Iterator[str], roles: Sequence[Role]) -> tuple[Relation, ...]:
+    relations = []
+    for role in roles:
+        verb = next(names) + "ed"
+        states = draw.sample(STATES, 4)
+        relations.append(Relation(verb, role, (states[0], states[1]), (states[2], states[3])))
+    return tuple(relations)
+
+
+def _roles(tested: int, open_: int) -> list[Role]:
+    return [role for role in SPLITS for _ in range(tested)] + ["open"] * open_
+
+
+def _deck(draw: random.Random, values: Sequence[T], count: int) -> list[T]:
+    """`count` values, each as often as any other or once more, shuffled."""
+    dealt = [values[i % len(values)] for i in range(count)]
+    draw.shuffle(dealt)
+    return dealt
+
+
+def _names(draw: random.Random) -> Iterator[str]:
+    """Pronounceable names of two syllables, none twice, none that is one of the world's words."""
+    onsets = "b br d dr f fl g gr h k kl l m n p pl r s sk sl t tr v w z".split()
+    vowels, codas = "a e i o u".split(), "b d g k l m n p r s t x".split()
+    seen = {word.lower() for group in (*ATTRIBUTES.values(), *TRAITS.values(), VERBS, THINGS, PLACES, PEOPLE)
+            for word in group}
+    while True:
+        name = "".join(draw.choice(part) for part in (onsets, vowels, codas, vowels, codas))
+        if name not in seen:
+            seen.add(name)
+            yield name

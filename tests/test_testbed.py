@@ -1,0 +1,253 @@
+"""The embedded testbed: the same world everywhere, every item true in it, and no item that frequency can answer."""
+
+import math
+import random
+import re
+from collections import Counter
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from rankadaptor.corpora.benchmarks import gold_label
+from rankadaptor.corpora.decontamination import grams
+from rankadaptor.errors import BadInput
+from rankadaptor.profiles import load_profile
+from rankadaptor.recovery.prompts import alpaca_prompt
+from rankadaptor.specs import TASKS
+from rankadaptor.testbed import language
+from rankadaptor.testbed.corpus import digest, open_texts, pinned_world, pretraining_documents, recovery_rows
+from rankadaptor.testbed.tasks import task_rows
+from rankadaptor.testbed.world import ATTRIBUTES, EVENTS, SEED, SPLITS, TRAITS, build_world
+
+DOCUMENTS = 20_000  # of the stream that the baselines learn from
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+def as_choices(task: str, row: dict) -> tuple[list[str], list[str], int]:
+    """(contexts, continuations, right one) of an item, as lm-eval presents it."""
+    gold = gold_label(task, row)
+    if task == "winogrande":
+        before, after = row["sentence"].split("_")
+        return [before + row["option1"], before + row["option2"]], [after, after], gold
+    context, choices = {
+        "boolq": lambda: (f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:", ["no", "yes"]),
+        "piqa": lambda: (f"Question: {row['goal']}\nAnswer:", [row["sol1"], row["sol2"]]),
+        "hellaswag": lambda: (f"{row['activity_label']}: {row['ctx']}", row["endings"]),
+        "openbookqa": lambda: (row["question_stem"], row["choices"]["text"]),
+    }.get(task, lambda: (f"Question: {row['question']}\nAnswer:", row["choices"]["text"]))()
+    return [context] * len(choices), choices, gold
+
+
+@lru_cache(maxsize=1)
+def counts() -> tuple[Counter, Counter]:
+    unigrams, bigrams = Counter(), Counter()
+    for document, _ in zip(pretraining_documents(SEED), range(DOCUMENTS), strict=False):
+        tokens = words(document)
+        unigrams.update(tokens)
+        bigrams.update(zip(tokens, tokens[1:], strict=False))
+    return unigrams, bigrams
+
+
+def unigram_score(context: str, continuation: str) -> float:
+    unigrams, _ = counts()
+    return sum(math.log(unigrams[word] + 1) for word in words(continuation))
+
+
+def bigram_score(context: str, continuation: str) -> float:
+    unigrams, bigrams = counts()
+    tokens = [words(context)[-1], *words(continuation)]
+    return sum(
+        math.log((bigrams[pair] + 0.1) / (unigrams[pair[0]] + 100)) for pair in zip(tokens, tokens[1:], strict=False)
+    )
+
+
+def test_a_world_is_a_function_of_its_seed():
+    build_world.cache_clear()
+    once = build_world(SEED)
+    build_world.cache_clear()
+    assert build_world(SEED) == once
+    assert build_world(SEED + 1) != once
+
+
+def test_corpus_and_tasks_are_rebuilt_bit_for_bit():
+    profile = load_profile("tiny")
+    for cached in (build_world, task_rows, recovery_rows, open_texts, digest):
+        cached.cache_clear()
+    assert digest(SEED) == profile.benchmarks.sha256
+    assert digest(SEED) == profile.recovery_data.source.sha256
+
+
+def test_a_world_that_is_not_the_pinned_one_is_refused():
+    with pytest.raises(BadInput, match="pinned"):
+        pinned_world("2", digest(SEED))
+    with pytest.raises(BadInput, match="not a world"):
+        pinned_world("middle-earth", digest(SEED))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_split_is_large_enough_and_balanced(task):
+    for split in SPLITS:
+        rows = task_rows(task, split, SEED)
+        labels = Counter(gold_label(task, row) for row in rows)
+        assert len(rows) >= 256
+        assert max(labels.values()) < 1.25 * min(labels.values())
+        assert all(len(set(as_choices(task, row)[1])) == len(as_choices(task, row)[1])
+                   for row in rows if task != "winogrande")
+
+
+def names_of(task: str, role: str) -> set[str]:
+    """The made-up words that the items of a task are about."""
+    world = build_world(SEED)
+    groups = {"piqa": world.tools, "hellaswag": world.scripts, "arc_easy": world.creatures,
+              "arc_challenge": world.creatures, "openbookqa": world.materials}
+    if task == "winogrande":
+        return {relation.verb for relation in world.relations if relation.role == role}
+    return {one.name for one in groups.get(task, ()) if one.role == role}
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "boolq"])
+def test_an_item_asks_about_entities_of_its_own_split_and_recovery_about_none_of_them(task):
+    read = " ".join(" ".join(row.values()) for row in recovery_rows(SEED)) + " ".join(open_texts(SEED))
+    known = set(words(read))
+    for split in SPLITS:
+        names = names_of(task, split)
+        others = {name for role in ("open", *SPLITS) if role != split for name in names_of(task, role)}
+        for row in task_rows(task, split, SEED):
+            contexts, _, _ = as_choices(task, row)
+            asked = set(words(contexts[0]))
+            assert asked & names
+            assert not asked & others
+        assert not known & names
+
+
+def test_boolean_passages_are_never_those_of_recovery_or_of_another_split():
+    passages = [{row["passage"] for row in task_rows("boolq", split, SEED)} for split in SPLITS]
+    passages.append({row["input"] for row in recovery_rows(SEED)} - {""})
+    for i, one in enumerate(passages):
+        for another in passages[i + 1 :]:
+            assert not one & another
+
+
+# Every item, checked against the world, by a reading of the item's text that shares no code with what wrote it.
+
+
+def true_answer(task: str, row: dict) -> int:
+    world = build_world(SEED)
+    _, choices, _ = as_choices(task, row)
+    if task == "boolq":
+        facts = [set(words(sentence)) for sentence in row["passage"].split(".") if sentence]
+        _, *asked = [w for w in words(row["question"]) if w not in ("the", "in", "have", "is", "does")] + [None]
+        pair = {w for w in words(row["question"]) if w not in ("the", "in", "have", "is", "does")}
+        assert len(pair) == 2
+        return int(any(pair <= fact for fact in facts))
+    if task == "piqa":
+        tool = next(t for t in world.tools if t.name in words(row["goal"]))
+        return choices.index(f"to {tool.action} {tool.target}")
+    if task == "hellaswag":
+        script = next(s for s in world.scripts if s.name.capitalize() == row["activity_label"])
+        done = len([sentence for sentence in row["ctx_a"].split(".") if sentence])
+        return choices.index(script.steps[done] + ".")
+    if task == "winogrande":
+        told, state = row["sentence"].split(", so _ ")
+        relation = next(r for r in world.relations if r.verb in told.split())
+        first, last = told.split()[0], told.split()[-1]
+        doer, other = (last, first) if " was " in told else (first, last)
+        name = doer if state.rstrip(".") in relation.doer_states else other
+        assert state.rstrip(".") in relation.doer_states + relation.other_states
+        return [row["option1"], row["option2"]].index(name)
+    if task == "openbookqa":
+        stem = words(row["question_stem"])
+        material = next(m for m in world.materials if m.name in stem)
+        event = next(e for e in EVENTS if e in stem)
+        assert event in material.untold
+        return choices.index(world.rules[material.material_class, event])
+    creature = next(c for c in world.creatures if c.name in words(row["question"]))
+    topic = next(t for t, q in language.QUESTIONS.items() if q.format(name=creature.name) == row["question"])
+    if task == "arc_challenge":
+        assert topic in creature.untold
+        return choices.index(creature.kind.traits[topic])
+    return choices.index(creature.attributes[topic])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_item_is_true_in_the_world(task):
+    for split in SPLITS:
+        for row in task_rows(task, split, SEED):
+            assert true_answer(task, row) == gold_label(task, row)
+
+
+def test_what_is_held_out_is_never_told():
+    world = build_world(SEED)
+    untold_traits = {(c.name, t, c.kind.traits[t]) for c in world.creatures for t in c.untold}
+    untold_cases = {(m.name, event) for m in world.materials for event in m.untold}
+    creatures = {c.name: c for c in world.creatures}
+    materials = {m.name: m for m in world.materials}
+    checked = 0
+    for document, _ in zip(pretraining_documents(SEED), range(DOCUMENTS), strict=False):
+        for sentence in re.split(r"[.\n]", document):
+            tokens = words(sentence)
+            for name in creatures.keys() & set(tokens):
+                for topic, values in TRAITS.items():
+                    for value in set(values) & ({w.capitalize() for w in tokens} | set(tokens)):
+                        assert (name, topic, value) not in untold_traits
+                        checked += 1
+            for name in materials.keys() & set(tokens):
+                for event in set(EVENTS) & set(tokens):
+                    assert (name, event) not in untold_cases
+                    checked += 1
+    assert checked > 10_000
+
+
+def test_questions_in_the_form_of_the_tasks_are_asked_of_open_entities_only():
+    world = build_world(SEED)
+    closed = {one.name for one in (*world.creatures, *world.tools) if one.role != "open"}
+    asked = 0
+    for document, _ in zip(pretraining_documents(SEED), range(DOCUMENTS), strict=False):
+        for line in document.split("\n"):
+            if line.startswith("Question:"):
+                asked += 1
+                assert not closed & set(words(line))
+    assert asked > 1000
+
+
+@pytest.mark.parametrize("score", [unigram_score, bigram_score])
+@pytest.mark.parametrize("task", TASKS)
+def test_frequency_alone_stays_near_chance(task, score):
+    hits, chance = [], []
+    for split in SPLITS:
+        for row in task_rows(task, split, SEED):
+            contexts, choices, gold = as_choices(task, row)
+            scores = np.array([score(c, x) for c, x in zip(contexts, choices, strict=True)])
+            best = np.flatnonzero(scores == scores.max())  # a tie is as good as a guess
+            hits.append((gold in best) / len(best))
+            chance.append(1 / len(choices))
+    assert abs(np.mean(hits) - np.mean(chance)) < 0.06
+
+
+def test_values_are_dealt_evenly():
+    world = build_world(SEED)
+    for attribute, values in ATTRIBUTES.items():
+        dealt = Counter(creature.attributes[attribute] for creature in world.creatures)
+        assert set(dealt) == set(values)
+        assert max(dealt.values()) - min(dealt.values()) <= 1
+
+
+def test_recovery_rows_mix_instructions_and_plain_text_and_share_no_13_words_with_items():
+    rows = recovery_rows(SEED)
+    plain = [row for row in rows if not row["instruction"]]
+    assert 0.4 < len(plain) / len(rows) < 0.8
+    assert all(alpaca_prompt(row) == "" for row in plain)
+    protected = {gram for task in TASKS for split in SPLITS for row in task_rows(task, split, SEED)
+                 for context in as_choices(task, row)[0] for gram in grams(context)}
+    shared = [row for row in rows if any(gram in protected for gram in grams(" ".join(row.values())))]
+    assert len(shared) < 0.01 * len(rows)  # what is shared is dropped, as with any recovery data
+
+
+def test_streams_of_two_names_differ():
+    first = next(iter(pretraining_documents(SEED)))
+    assert first != next(iter(pretraining_documents(SEED, "another")))
+    assert random.Random("a").random() == random.Random("a").random()
