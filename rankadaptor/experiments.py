@@ -91,16 +91,25 @@ def main_table(
             rows_per_set=None,
         )
         chosen = dataclasses.replace(chosen, recovery_data=data)
-    named = [Block.parse(text) for text in blocks.replace(",", " ").split()] or chosen.blocks()
-    parsed = tuple(dict.fromkeys(named))
-    for block in parsed:
-        chosen.prune_spec(block)  # refuses blocks that the profile lacks
+    parsed = parse_blocks(blocks, chosen)
     reported = tuple(seeds) or tuple(chosen.budget(budget).training_seeds)
     if len(set(reported)) < len(reported):
         raise BadInput(f"seeds {' '.join(map(str, reported))} repeat themselves: give each once")
     if chosen.search.training_seed in reported:
         raise BadInput(f"seed {chosen.search.training_seed} belongs to searches: report with other seeds")
     return MainTable(chosen, parsed, budget, reported, Ledger(ledger), parse_allocation(allocation))
+
+
+def parse_blocks(text: str, profile: Profile) -> tuple[Block, ...]:
+    """Blocks such as "llm-pruner:20 shortened:50", each once; all of the profile's where the text is empty.
+
+    Raises:
+        BadInput: on a block that the profile lacks.
+    """
+    named = [Block.parse(part) for part in text.replace(",", " ").split()] or profile.blocks()
+    for block in named:
+        profile.prune_spec(block)
+    return tuple(dict.fromkeys(named))
 
 
 class MainTable:

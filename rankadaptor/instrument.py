@@ -1,142 +1,248 @@
-"""How good an instrument a profile's regime is: what pruning costs, what recovery wins back, and whether allocations
-of equal size differ by more than training noise. No method is compared with another here.
+"""How good an instrument a profile is: what pruning costs, what recovery wins back, and whether allocations of equal
+size differ by more than the noise of training. No method is compared with another here.
 
-    for line in regime(workshop, ...): ...      # margins over chance by block
-    signal(workshop, block, "fixed_alpha", ...)  # spread over noise
+    testbed = instrument(profile="tiny", budget="standard")
+    testbed.compute()    # runs what the ledger lacks
+    testbed.regime()     # margins over chance, by block
+    testbed.signal()     # spread between allocations over noise, by block, scaling and signal
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, uniform_allocation
+from rankadaptor.costs import ProgressBar, stage_kind, stage_seconds
 from rankadaptor.evaluation.items import METRIC
-from rankadaptor.ledger import Entry
-from rankadaptor.profiles import Budget
+from rankadaptor.experiments import DEFAULT_LEDGER, parse_blocks, solution_space
+from rankadaptor.ledger import Ledger
+from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.specs import TASKS, Block, EvaluationSpec, RecoverySpec, Scaling
 from rankadaptor.stages import Step, Workshop
-from rankadaptor.statistics import VarianceComponents, variance_components
+from rankadaptor.statistics import variance_components
 
 # Accuracy of a guess: one over the number of choices.
 CHANCE = {"boolq": 1 / 2, "piqa": 1 / 2, "hellaswag": 1 / 4, "winogrande": 1 / 2, "arc_easy": 1 / 4,
           "arc_challenge": 1 / 4, "openbookqa": 1 / 4}
+SCALINGS_COMPARED: tuple[Scaling, ...] = ("fixed_alpha", "constant")
+_ALLOCATION_SEED = 7  # of the random allocations whose spread is measured
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Means of one evaluation: accuracy by task, and gold probability by task."""
+def instrument(
+    profile: str,
+    blocks: str = "",
+    signal_blocks: str = "llm-pruner:50 shortened:50",
+    budget: str = "standard",
+    seeds: Sequence[int] = (),
+    allocations: int = 20,
+    split: str = "report",
+    ledger: str = DEFAULT_LEDGER,
+) -> "Instrument":
+    """Measurements of a profile.
 
-    accuracy: dict[str, float]
-    gold_probability: dict[str, float]
-
-    @property
-    def margin(self) -> float:
-        """Mean over tasks of accuracy over chance."""
-        return float(np.mean([self.accuracy[task] - CHANCE[task] for task in TASKS]))
+    Args:
+        profile: Name of a profile, or path of a YAML file.
+        blocks: Whose margins are measured, such as "llm-pruner:20 shortened:50"; empty for all of the profile.
+        signal_blocks: On which the spread between allocations is measured.
+        budget: Whose recipe, first learning rate and report items are used.
+        seeds: Training seeds, paired over allocations; empty for the budget's.
+        allocations: Random ones of equal trainable parameters a block.
+        split: "report", "search", or "tuning" where the profile has it.
+    """
+    chosen = load_profile(profile)
+    return Instrument(
+        chosen,
+        parse_blocks(blocks, chosen),
+        parse_blocks(signal_blocks, chosen),
+        budget,
+        tuple(seeds) or tuple(chosen.budget(budget).training_seeds),
+        allocations,
+        split,
+        Ledger(ledger),
+    )
 
 
 class Instrument:
-    """Measurements of one profile and budget on one split."""
+    """See `instrument`."""
 
-    def __init__(self, workshop: Workshop, budget: Budget, split: str, scaling: Scaling | None = None):
-        self.workshop, self.budget = workshop, budget
-        self.scaling: Scaling = scaling or workshop.profile.adapters.scaling
-        settings = workshop.profile.evaluation
+    def __init__(
+        self,
+        profile: Profile,
+        blocks: tuple[Block, ...],
+        signal_blocks: tuple[Block, ...],
+        budget_name: str,
+        seeds: tuple[int, ...],
+        allocations: int,
+        split: str,
+        ledger: Ledger,
+    ):
+        self.profile, self.blocks, self.signal_blocks, self.seeds = profile, blocks, signal_blocks, seeds
+        self.budget_name, self.budget, self.split = budget_name, profile.budget(budget_name), split
+        self.allocations = allocations
+        self._bar = ProgressBar(profile.cost)
+        self.workshop = Workshop(profile, ledger, self._bar.on_progress)
+        settings = profile.evaluation
+        items = self.budget.search_items if split == "search" else self.budget.report_items
         self._evaluation = EvaluationSpec(
-            TASKS, split, budget.report_items, settings.item_seed, settings.batch_size  # type: ignore[arg-type]
+            TASKS, split, items, settings.item_seed, settings.batch_size  # type: ignore[arg-type]
         )
 
-    def dense(self) -> Scored:
-        return self._scored(Step("evaluate", self._evaluation))
+    def compute(self) -> int:
+        """Run what the ledger lacks, and show progress; returns how many stages that was."""
+        prunings = [self._prune(block) for block in dict.fromkeys((*self.blocks, *self.signal_blocks))]
+        for step in prunings:
+            self.workshop.run(step)
+        steps = [self._evaluate(None), *self._regime_steps(), *self._signal_steps()]
+        missing = [link for step in steps for link in step.chain() if self.workshop.find(link) is None]
+        with self._bar.over(sum(stage_seconds(stage_kind(step), self.profile.cost) for step in missing)):
+            for step in steps:
+                self.workshop.run(step)
+        return len(self.workshop.computed)
 
-    def pruned(self, block: Block) -> Scored:
-        return self._scored(Step("evaluate", self._evaluation, self._prune(block)))
+    def _regime_steps(self) -> Iterator[Step]:
+        for block in self.blocks:
+            yield self._evaluate(self._prune(block))
+            yield from (self._trial(block, None, self.profile.adapters.scaling, seed) for seed in self.seeds)
 
-    def recovered(self, block: Block, allocation: RankAllocation | None, seed: int) -> Scored:
-        """Scores after one recovery; None stands for LoRA's uniform rank."""
-        return self._scored(self.trial(block, allocation, seed))
-
-    def trial(self, block: Block, allocation: RankAllocation | None, seed: int) -> Step:
-        adapters, pruned = self.workshop.profile.adapters, self._prune(block)
-        architecture = self.workshop.architecture(pruned)
-        ranks = uniform_allocation(adapters.lora_rank, architecture) if allocation is None else allocation
-        recipe = self.budget.training.recipe(self.budget.learning_rates[0])
-        spec = RecoverySpec("lora", ranks, self.scaling, adapters.alpha, recipe, seed)
-        return Step("evaluate", self._evaluation, Step("recover", spec, pruned))
-
-    def allocations(self, space: SolutionSpace, count: int, seed: int) -> list[RankAllocation]:
-        """Distinct random allocations with the trainable parameters of uniform LoRA, within the space's tolerance."""
-        generator = np.random.default_rng(seed)
-        assert space.budget_params is not None
-        found: dict[RankAllocation, None] = {}
-        while len(found) < count:
-            for allocation in space.sample(256, generator):
-                size = trainable_parameters(allocation, space.architecture)
-                if abs(size / space.budget_params - 1) <= space.tolerance:
-                    found[allocation] = None
-        return list(found)[:count]
+    def _signal_steps(self) -> Iterator[Step]:
+        for block in self.signal_blocks:
+            for scaling in SCALINGS_COMPARED:
+                for allocation in self.random_allocations(block):
+                    yield from (self._trial(block, allocation, scaling, seed) for seed in self.seeds)
 
     def _prune(self, block: Block) -> Step:
-        return Step("prune", self.workshop.profile.prune_spec(block))
+        return Step("prune", self.profile.prune_spec(block))
 
-    def _scored(self, step: Step) -> Scored:
-        metrics = _result(self.workshop.run(step))["metrics"]
-        return Scored(
-            {task: metrics[task][METRIC[task]] for task in TASKS},
-            {task: metrics[task]["gold_probability"] for task in TASKS},
-        )
+    def _evaluate(self, parent: Step | None) -> Step:
+        return Step("evaluate", self._evaluation, parent)
+
+    def _trial(self, block: Block, allocation: RankAllocation | None, scaling: Scaling, seed: int) -> Step:
+        """A recovery and its evaluation; no allocation stands for LoRA's uniform rank."""
+        adapters, pruned = self.profile.adapters, self._prune(block)
+        uniform = uniform_allocation(adapters.lora_rank, self.workshop.architecture(pruned))
+        recipe = self.budget.training.recipe(self.budget.learning_rates[0])
+        spec = RecoverySpec("lora", allocation or uniform, scaling, adapters.alpha, recipe, seed)
+        return self._evaluate(Step("recover", spec, pruned))
+
+    def random_allocations(self, block: Block) -> list[RankAllocation]:
+        """Distinct random allocations with the trainable parameters of uniform LoRA, within the tolerance."""
+        space = solution_space(self.profile, block, self.workshop.architecture(self._prune(block)))
+        return equal_allocations(space, self.allocations, np.random.default_rng(_ALLOCATION_SEED))
+
+    # -- what came out ------------------------------------------------------------------------------------------------
+
+    def regime(self) -> pd.DataFrame:
+        """Accuracy by task and the margin over chance: dense, and each block before and after LoRA.
+
+        Returns:
+            One row a model, proportions, means over seeds: block, model, the tasks, mean, margin, gold probability,
+            `lost` (share of the dense margin that pruning took) and `won back` (share of that which LoRA returned).
+        """
+        dense = self._scores([self._evaluate(None)])
+        rows = [{"block": "", "model": "Dense"} | dense]
+        for block in self.blocks:
+            pruned = self._scores([self._evaluate(self._prune(block))])
+            scaling = self.profile.adapters.scaling
+            recovered = self._scores([self._trial(block, None, scaling, seed) for seed in self.seeds])
+            lost, won = dense["margin"] - pruned["margin"], recovered["margin"] - pruned["margin"]
+            rows.append({"block": str(block), "model": "No recovery"} | pruned | {"lost": lost / dense["margin"]})
+            rows.append({"block": str(block), "model": "LoRA"} | recovered | {"won back": won / lost})
+        return pd.DataFrame(rows)
+
+    def _scores(self, steps: Sequence[Step]) -> dict[str, Any]:
+        metrics = [self.workshop.run(step).result["result"]["metrics"] for step in steps]
+        accuracy = {task: float(np.mean([one[task][METRIC[task]] for one in metrics])) for task in TASKS}
+        gold = float(np.mean([[one[task]["gold_probability"] for task in TASKS] for one in metrics]))
+        margin = float(np.mean([accuracy[task] - CHANCE[task] for task in TASKS]))
+        return accuracy | {"mean": float(np.mean(list(accuracy.values()))), "margin": margin, "gold probability": gold}
+
+    def signal(self) -> pd.DataFrame:
+        """Spread between random allocations of equal size, and noise of training, under paired seeds.
+
+        Returns:
+            One row a block, scaling and signal: `between` and `noise` (standard deviations, proportions), `ratio`.
+        """
+        rows = []
+        for block in self.signal_blocks:
+            for scaling in SCALINGS_COMPARED:
+                scores = self._allocation_scores(block, scaling)
+                for name, values in scores.items():
+                    components = variance_components(values)
+                    rows.append({"block": str(block), "scaling": scaling, "signal": name, **components._asdict(),
+                                 "ratio": components.ratio, "allocations": values.shape[0], "seeds": values.shape[1]})
+        return pd.DataFrame(rows)
+
+    def _allocation_scores(self, block: Block, scaling: Scaling) -> dict[str, np.ndarray]:
+        """Means over the seven tasks, (allocations, seeds), by signal."""
+        scored = [
+            [self._scores([self._trial(block, allocation, scaling, seed)]) for seed in self.seeds]
+            for allocation in self.random_allocations(block)
+        ]
+        return {
+            signal: np.array([[one[key] for one in row] for row in scored])
+            for signal, key in (("gold probability", "gold probability"), ("accuracy", "mean"))
+        }
+
+    def trial_seconds(self) -> pd.DataFrame:
+        """Median seconds of recovering and of evaluating, by block, as the ledger's provenance has them."""
+        rows = []
+        for block in self.signal_blocks:
+            trials = [self._trial(block, one, "fixed_alpha", s) for one in self.random_allocations(block)
+                      for s in self.seeds]
+            times = np.array([[self._seconds(trial.parent), self._seconds(trial)] for trial in trials])
+            recover, evaluate = np.median(times, axis=0)
+            rows.append({"block": str(block), "recover (s)": recover, "evaluate (s)": evaluate,
+                         "trial (s)": float(np.median(times.sum(axis=1))), "trials": len(times)})
+        return pd.DataFrame(rows)
+
+    def _seconds(self, step: Step | None) -> float:
+        assert step is not None
+        return float(self.workshop.run(step).result["provenance"]["seconds"])
+
+    def items(self, step: Step) -> pd.DataFrame:
+        """Outcomes of one evaluation, one row an item."""
+        return pd.read_parquet(self.workshop.run(step).path("items.parquet"))
+
+    def models(self, block: Block) -> dict[str, Step]:
+        """Evaluations of the dense model, of one block, and of the block recovered with LoRA (first seed)."""
+        return {
+            "Dense": self._evaluate(None),
+            "No recovery": self._evaluate(self._prune(block)),
+            "LoRA": self._trial(block, None, self.profile.adapters.scaling, self.seeds[0]),
+        }
+
+    def answers(self, block: Block, per_task: int = 3) -> pd.DataFrame:
+        """The first items of each task: the question, its choices (the right one marked) and what each model chose."""
+        tables = {name: self.items(step) for name, step in self.models(block).items()}
+        questions = self.workshop.requests(self._evaluation).questions
+        rows = []
+        for question in questions:
+            if question.item >= per_task:
+                continue
+            contexts, continuations = zip(*question.choices, strict=True)
+            texts = [text.strip() for text in (contexts if question.task == "winogrande" else continuations)]
+            asked = f"... {continuations[0].strip()}" if question.task == "winogrande" else contexts[0]
+            row = {"task": question.task, "question": asked, "choices": " / ".join(
+                f"**{text}**" if i == question.gold else text for i, text in enumerate(texts))}
+            for name, table in tables.items():
+                item = table[(table["task"] == question.task) & (table["item"] == question.item)].iloc[0]
+                scores = np.array(item["log_likelihoods"])
+                if METRIC[question.task] == "acc_norm":
+                    scores = scores / np.array(item["choice_characters"])
+                row[name] = texts[int(np.argmax(scores))]
+            rows.append(row)
+        return pd.DataFrame(rows)
 
 
-def _result(entry: Entry) -> dict:
-    return entry.result["result"]
-
-
-def regime_table(instrument: Instrument, blocks: Sequence[Block], seeds: Sequence[int]) -> pd.DataFrame:
-    """Accuracy by task and the margin over chance: dense, and each block before and after LoRA.
-
-    Returns:
-        One row a model: block, model, tasks, mean, margin (proportions), `lost` (share of the dense margin that
-        pruning took) and `won back` (share of the loss that LoRA returned, mean over seeds).
-    """
-    dense = instrument.dense()
-    rows = [_row("", "Dense", [dense])]
-    for block in blocks:
-        pruned = instrument.pruned(block)
-        recovered = [instrument.recovered(block, None, seed) for seed in seeds]
-        lost = dense.margin - pruned.margin
-        won = float(np.mean([one.margin for one in recovered])) - pruned.margin
-        rows.append(_row(str(block), "No recovery", [pruned]) | {"lost": lost / dense.margin})
-        rows.append(_row(str(block), "LoRA", recovered) | {"won back": won / lost if lost > 0 else float("nan")})
-    return pd.DataFrame(rows)
-
-
-def _row(block: str, model: str, scored: Sequence[Scored]) -> dict[str, object]:
-    by_task = {task: float(np.mean([one.accuracy[task] for one in scored])) for task in TASKS}
-    return {
-        "block": block, "model": model, **by_task,
-        "mean": float(np.mean(list(by_task.values()))),
-        "margin": float(np.mean([one.margin for one in scored])),
-        "gold probability": float(np.mean([list(one.gold_probability.values()) for one in scored])),
-    }
-
-
-def allocation_scores(
-    instrument: Instrument, block: Block, allocations: Sequence[RankAllocation], seeds: Sequence[int]
-) -> dict[str, np.ndarray]:
-    """Mean over tasks of accuracy and of gold probability, and the training loss at the end, (allocations, seeds)."""
-    scored = [[instrument.recovered(block, one, seed) for seed in seeds] for one in allocations]
-    return {
-        "gold probability": np.array([[np.mean(list(s.gold_probability.values())) for s in row] for row in scored]),
-        "accuracy": np.array([[np.mean(list(s.accuracy.values())) for s in row] for row in scored]),
-    }
-
-
-def signal_table(scores: dict[str, np.ndarray]) -> dict[str, VarianceComponents]:
-    """Spread between allocations and noise of training, by signal."""
-    return {name: variance_components(values) for name, values in scores.items()}
-
-
-def with_learning_rate(budget: Budget, rate: float) -> Budget:
-    return replace(budget, learning_rates=[rate])
+def equal_allocations(space: SolutionSpace, count: int, generator: np.random.Generator) -> list[RankAllocation]:
+    """Distinct allocations of a space whose trainable parameters are the budget's within its tolerance."""
+    assert space.budget_params is not None
+    found: dict[RankAllocation, None] = {}
+    while len(found) < count:
+        for allocation in space.sample(256, generator):
+            size = trainable_parameters(allocation, space.architecture)
+            if abs(size / space.budget_params - 1) <= space.tolerance:
+                found[allocation] = None
+    return list(found)[:count]

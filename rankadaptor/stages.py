@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,6 +69,7 @@ class Workshop:
         self.computed: list[tuple[str, str]] = []  # (stage, key) of what this workshop computed, in order
         self._report = on_progress or (lambda step, share: None)
         self._may_compute = True
+        self._requests_of: dict[EvaluationSpec, evaluation.Requests] = {}
         self._base_identity = base_model_identity(profile.base_model)
         benchmarks = f"{benchmark_identity(profile.benchmarks)}:pool {profile.evaluation.search_pool}"
         items = {"benchmarks": benchmarks, "item_seed": str(profile.evaluation.item_seed)}
@@ -142,7 +144,7 @@ class Workshop:
     def _prune(self, step: Step, parent: Entry | None, folder: Path) -> dict[str, Any]:
         spec = step.spec
         assert isinstance(spec, PruneSpec)
-        tokenizer = self._tokenizer()
+        tokenizer = self._tokenizer
         texts = calibration_texts(self.profile.benchmarks, *self._protection())
         windows = calibration_windows(
             texts,
@@ -173,7 +175,7 @@ class Workshop:
         steps = spec.recipe.steps
         try:
             training = train(
-                adapted, self._tokenizer(), rows, spec, lambda done, loss: self._report(step, done / (steps + 1))
+                adapted, self._tokenizer, rows, spec, lambda done, loss: self._report(step, done / (steps + 1))
             )
         except RecoveryDiverged as error:
             return {"diverged": str(error)}
@@ -188,11 +190,6 @@ class Workshop:
     def _evaluate(self, step: Step, parent: Entry | None, folder: Path) -> dict[str, Any]:
         spec = step.spec
         assert isinstance(spec, EvaluationSpec)
-        pool = self.profile.evaluation.search_pool
-        rows = {
-            task: evaluation_rows(self.profile.benchmarks, task, spec.split, spec.items_per_task, spec.item_seed, pool)
-            for task in spec.tasks
-        }
         if step.parent is not None and step.parent.stage == "recover":
             assert parent is not None
             assert step.parent.parent is not None
@@ -202,14 +199,25 @@ class Workshop:
             model = merged(load_adapter(pruned, parent.path("adapter")))
         else:
             model = self._model(parent)
-        testbed = self.profile.benchmarks.kind == "testbed"
-        items = evaluation.evaluate(model, self._tokenizer(), spec, rows, testbed)
+        items = evaluation.evaluate(model, self._tokenizer, spec, self.requests(spec))
         items.to_parquet(folder / "items.parquet", index=False)
         return {"metrics": task_metrics(items)}
 
     def _model(self, pruned: Entry | None) -> PreTrainedModel:
         return load_model(base_model_folder(self.profile.base_model) if pruned is None else pruned.path("model"))
 
+    def requests(self, spec: EvaluationSpec) -> evaluation.Requests:
+        """What an evaluation asks; formed and tokenised once for all models."""
+        if spec not in self._requests_of:
+            source, pool = self.profile.benchmarks, self.profile.evaluation.search_pool
+            rows = {
+                task: evaluation_rows(source, task, spec.split, spec.items_per_task, spec.item_seed, pool)
+                for task in spec.tasks
+            }
+            self._requests_of[spec] = evaluation.Requests(spec, rows, testbed=source.kind == "testbed")
+        return self._requests_of[spec]
+
+    @cached_property
     def _tokenizer(self) -> Tokenizer:
         return load_tokenizer(base_model_folder(self.profile.base_model))
 

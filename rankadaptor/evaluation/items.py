@@ -1,10 +1,11 @@
-"""From lm-eval's samples to one row per item: outcome, normalised outcome and probability of the right choice."""
+"""From log-likelihoods to one row per item: outcome, normalised outcome and probability of the right choice."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+
+from rankadaptor.evaluation.requests import Question
 
 # The paper's metric for each task (LLM-Pruner's choice): acc_norm divides log-likelihoods by the choices' characters.
 METRIC = {
@@ -33,52 +34,28 @@ def gold_probability(log_likelihoods: np.ndarray, characters: np.ndarray, gold: 
     return float(shifted[gold] / shifted.sum())
 
 
-def item_table(samples: Mapping[str, Sequence[Mapping[str, Any]]], golds: Mapping[str, Sequence[int]]) -> pd.DataFrame:
-    """One row per item, in the order of tasks and items.
+def item_table(questions: Sequence[Question], log_likelihoods: Sequence[float]) -> pd.DataFrame:
+    """One row per item, in the order of the questions.
 
     Args:
-        samples: lm-eval's logged samples by task.
-        golds: Index of the right choice of each item, by task, from the project's own reading of the data.
+        questions: What was asked.
+        log_likelihoods: Of every choice of every question, in order, in nats.
 
     Returns:
-        Columns COLUMNS; `item` counts from 0 within the task.
-
-    Raises:
-        RuntimeError: if lm-eval's accuracy of an item differs from the one that its log-likelihoods and the gold
-            index give: then one of the two has read the item wrongly.
+        Columns COLUMNS.
     """
-    rows = []
-    for task, logged in samples.items():
-        for sample in sorted(logged, key=lambda one: one["doc_id"]):
-            item = sample["doc_id"]
-            gold = golds[task][item]
-            log_likelihoods = np.array([response[0] for response in sample["filtered_resps"]])
-            characters = np.array(_choice_characters(task, sample["doc"], len(log_likelihoods)))
-            acc = float(np.argmax(log_likelihoods) == gold)
-            if acc != sample["acc"]:
-                raise RuntimeError(f"{task} item {item}: lm-eval says acc {sample['acc']}, gold choice {gold} {acc}")
-            normalised = float(np.argmax(log_likelihoods / characters) == gold)
-            if normalised != sample.get("acc_norm", normalised):
-                raise RuntimeError(f"{task} item {item}: lm-eval says acc_norm {sample['acc_norm']}, we {normalised}")
-            probability = gold_probability(log_likelihoods, characters, gold, METRIC[task])
-            values = (task, item, sample["doc_hash"], gold, log_likelihoods.tolist(), characters.tolist(), acc,
-                      normalised, probability)
-            rows.append(dict(zip(COLUMNS, values, strict=True)))
+    rows, start = [], 0
+    for question in questions:
+        end = start + len(question.choices)
+        scores = np.array(log_likelihoods[start:end])
+        characters = np.array(question.choice_characters)
+        probability = gold_probability(scores, characters, question.gold, METRIC[question.task])
+        values = (question.task, question.item, question.document_sha256, question.gold, scores.tolist(),
+                  characters.tolist(), float(np.argmax(scores) == question.gold),
+                  float(np.argmax(scores / characters) == question.gold), probability)
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+        start = end
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _choice_characters(task: str, doc: Mapping[str, Any], count: int) -> list[int]:
-    """Characters of each choice as lm-eval counts them for acc_norm."""
-    if task == "boolq":
-        return [len("no"), len("yes")]
-    if task == "winogrande":
-        # Both options are scored by the same continuation, so its length is no matter.
-        return [1] * count
-    if task == "piqa":
-        return [len(doc["sol1"]), len(doc["sol2"])]
-    if task == "hellaswag":
-        return [len(choice) for choice in doc["choices"]]
-    return [len(choice) for choice in doc["choices"]["text"]]
 
 
 def task_metrics(items: pd.DataFrame) -> dict[str, dict[str, float]]:

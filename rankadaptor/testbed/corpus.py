@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import islice
 
 from rankadaptor.errors import BadInput
 from rankadaptor.specs import TASKS
@@ -32,6 +33,7 @@ MIXTURE: dict[str, float] = {
 
 RECOVERY_ROWS = 4000
 PLAIN_SHARE = 0.6  # of the recovery rows: text without instruction; instructions alone did not recover much
+TOKENIZER_DOCUMENTS = 20_000
 OPEN_TEXTS = 400  # documents for calibration and perplexity together
 _DOCUMENTS_OF_OPEN_TEXT = 8
 
@@ -141,10 +143,17 @@ class Library:
         return _row(f"{language.ask_of_scene(facts, truth, draw)}?", passage, "yes" if truth else "no")
 
 
-def pretraining_documents(seed: int, stream: str = "pretraining") -> Iterator[str]:
-    """The endless stream of documents. The same for the same seed and name, on every machine."""
-    library, draw = Library(build_world(seed), open_only=False), random.Random(f"{stream} {seed}")
+def pretraining_documents(seed: int, step: int) -> Iterator[str]:
+    """The documents that one step of pretraining reads, as many as it wants."""
+    library, draw = Library(build_world(seed), open_only=False), random.Random(f"pretraining {seed} {step}")
     while True:
+        yield library.document(draw)
+
+
+def tokenizer_documents(seed: int) -> Iterator[str]:
+    """What the tokenizer is trained on."""
+    library, draw = Library(build_world(seed), open_only=False), random.Random(f"tokenizer {seed}")
+    for _ in range(TOKENIZER_DOCUMENTS):
         yield library.document(draw)
 
 
@@ -172,7 +181,7 @@ def digest(seed: int) -> str:
     for part in (*(task_rows(task, split, seed) for task in TASKS for split in SPLITS), recovery_rows(seed),
                  open_texts(seed)):
         total.update(json.dumps(part, sort_keys=True).encode())
-    for document, _ in zip(pretraining_documents(seed), range(1000), strict=False):
+    for document in islice(pretraining_documents(seed, 0), 1000):
         total.update(document.encode())
     return total.hexdigest()
 

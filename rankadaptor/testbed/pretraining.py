@@ -7,11 +7,11 @@ stable part of a shorter one. Checkpoints are safetensors alone.
 
 import json
 import os
-import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -21,13 +21,12 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rankadaptor.errors import BadInput
-from rankadaptor.recovery.prompts import alpaca_prompt
+from rankadaptor.provenance import machine
 from rankadaptor.specs import canonical_json
-from rankadaptor.testbed.corpus import Library, recovery_rows
-from rankadaptor.testbed.world import SEED, build_world
+from rankadaptor.testbed.corpus import digest, pretraining_documents, tokenizer_documents
+from rankadaptor.testbed.world import SEED
 
 END = "<end>"  # ends a document, and pads
-_TOKENIZER_DOCUMENTS = 20_000
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,18 @@ class PretrainingRecipe:
 
 
 def pretrain(
-    recipe: PretrainingRecipe, folder: Path, every: int = 250, report: Callable[[str], None] = print
+    recipe: PretrainingRecipe,
+    folder: Path,
+    more_texts: Sequence[str] = (),
+    every: int = 250,
+    report: Callable[[str], None] = print,
 ) -> Path:
     """Train, or go on training, in a folder; returns the folder of the finished model.
 
     Args:
         recipe: What to train.
         folder: Holds `tokenizer`, `checkpoint` (the newest, for resuming) and at the end `model`.
+        more_texts: What the tokenizer should know beside the corpus, such as a prompt template.
         every: Steps between checkpoints.
 
     Raises:
@@ -67,7 +71,7 @@ def pretrain(
     """
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder / "recipe.json", recipe)
-    tokenizer = trained_tokenizer(recipe, folder / "tokenizer")
+    tokenizer = trained_tokenizer(recipe, folder / "tokenizer", more_texts)
     model = new_model(recipe, tokenizer)
     decay = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() == 1]
@@ -92,6 +96,9 @@ def pretrain(
             report(f"step {step + 1} of {recipe.steps}: loss {loss.item():.3f}, {speed:,.0f} tokens/s")
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
+    described = {"recipe": asdict(recipe), "corpus_sha256": digest(recipe.world_seed), "last_loss": loss.item(),
+                 "tokens": recipe.steps * recipe.batch_rows * recipe.row_tokens, "machine": machine()}
+    (folder / "model" / "pretraining.json").write_text(json.dumps(described, indent=1) + "\n")
     return folder / "model"
 
 
@@ -105,12 +112,10 @@ def rate_factor(step: int, recipe: PretrainingRecipe) -> float:
 
 def batch(step: int, recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
     """Documents of one step, end to end, cut into rows.  # (batch_rows, row_tokens)"""
-    draw = random.Random(f"pretraining {recipe.world_seed} {step}")
-    library = Library(build_world(recipe.world_seed), open_only=False)
+    documents = pretraining_documents(recipe.world_seed, step)
     ids: list[int] = []
     while len(ids) < recipe.batch_rows * recipe.row_tokens:
-        texts = [library.document(draw) for _ in range(64)]
-        for encoding in tokenizer(texts, add_special_tokens=False).input_ids:
+        for encoding in tokenizer(list(islice(documents, 64)), add_special_tokens=False).input_ids:
             ids += [*encoding, tokenizer.eos_token_id]
     return torch.tensor(ids[: recipe.batch_rows * recipe.row_tokens]).view(recipe.batch_rows, recipe.row_tokens)
 
@@ -121,21 +126,20 @@ def new_model(recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast) -> 
     config = LlamaConfig(
         vocab_size=recipe.vocabulary, hidden_size=recipe.hidden_size, intermediate_size=recipe.mlp_width,
         num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.heads,
-        max_position_embeddings=recipe.max_positions, attn_implementation="eager", tie_word_embeddings=True, initializer_range=0.04,
-        bos_token_id=end, eos_token_id=end, pad_token_id=end,
+        max_position_embeddings=recipe.max_positions, tie_word_embeddings=True, initializer_range=0.04,
+        bos_token_id=end, eos_token_id=end, pad_token_id=end, attn_implementation="eager",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return LlamaForCausalLM(config)
 
 
-def trained_tokenizer(recipe: PretrainingRecipe, folder: Path) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of the corpus and of the Alpaca template, which recovery will need."""
+def trained_tokenizer(
+    recipe: PretrainingRecipe, folder: Path, more_texts: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of the corpus and of more texts, read from the folder if it is there."""
     if not (folder / "tokenizer.json").is_file():
-        library = Library(build_world(recipe.world_seed), open_only=False)
-        draw = random.Random(f"tokenizer {recipe.world_seed}")
-        texts = [library.document(draw) for _ in range(_TOKENIZER_DOCUMENTS)]
-        texts += [alpaca_prompt(row) for row in recovery_rows(recipe.world_seed) if row["instruction"]]
+        texts = [*tokenizer_documents(recipe.world_seed), *more_texts]
         core = CoreTokenizer(models.BPE())
         core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         core.decoder = decoders.ByteLevel()
@@ -183,7 +187,3 @@ def _resume(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, folder: P
                 moment: tensors[f"{moment}.{name}"].clone() for moment in ("exp_avg", "exp_avg_sq")
             }
     return step
-
-
-def describe(recipe: PretrainingRecipe) -> dict[str, object]:
-    return asdict(recipe)

@@ -195,7 +195,7 @@ def _materials(draw: random.Random, names: Iterator[str], roles: Sequence[Role])
 
 
 def _rules(draw: random.Random) -> dict[tuple[str, str], str]:
-    rules = {}
+    rules: dict[tuple[str, str], str] = {}
     for event in EVENTS:
         outcomes = _deck(draw, draw.sample(OUTCOMES, OUTCOMES_OF_EVENT), len(CLASSES))
         rules |= {(material_class, event): outcomes[i] for i, material_class in enumerate(CLASSES)}
