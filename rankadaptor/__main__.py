@@ -1,15 +1,17 @@
-"""`python -m rankadaptor plan|reproduce table2 ...`: the shell's door, which `make` uses."""
+"""`python -m rankadaptor plan|reproduce table2|testbed ...`: the shell's door, which `make` uses."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rankadaptor import profiles
 from rankadaptor.errors import BadInput
 
-NOTEBOOKS = {"table2": "03_main_tables"}
+NOTEBOOKS = {"table2": "03_main_tables", "testbed": "07_testbed"}
+# Options that only one of them knows, and what they are when nobody sets them.
+_TABLE_ONLY = ("benchmarks", "recovery_data", "allocation")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,8 +27,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (("plan", "print what a table needs, what is missing and its cost; computes nothing"),
                        ("reproduce", "compute what a table lacks and render it into reports/")):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("table", choices=sorted(NOTEBOOKS), metavar="TABLE", help="table2")
-        command.add_argument("--profile", default="smollm2", help=f"{', '.join(profiles.names())}, or a YAML file")
+        command.add_argument("table", choices=sorted(NOTEBOOKS), metavar="TABLE", help=", ".join(NOTEBOOKS))
+        command.add_argument("--profile", default="tiny", help=f"{', '.join(profiles.names())}, or a YAML file")
         command.add_argument("--blocks", default="", help="such as 'llm-pruner:20 shortened:50'; default: all")
         command.add_argument("--budget", default="quick", help="quick, standard or full")
         command.add_argument("--seeds", default="", help="training seeds, such as '0 1 2'; default: the budget's")
@@ -58,26 +60,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     # Heavy imports wait until the arguments are known to be well-formed.
     from rankadaptor.experiments import main_table
+    from rankadaptor.instrument import instrument
 
-    parameters = {
+    parameters: dict[str, Any] = {
         "profile": options.profile,
         "blocks": options.blocks,
         "budget": options.budget,
         "seeds": _seeds(options.seeds),
         "ledger": options.ledger,
-        "benchmarks": options.benchmarks,
-        "recovery_data": options.recovery_data,
-        "allocation": options.allocation,
     }
-    table = main_table(**parameters)  # refuses bad input before anything starts
+    only = {name: getattr(options, name) for name in _TABLE_ONLY}
+    if options.table == "table2":
+        parameters |= only
+    elif given := [name for name, value in only.items() if value]:
+        raise BadInput(f"{given[0]} {only[given[0]]!r} was given for {options.table}: it goes with table2 alone")
+    work = main_table(**parameters) if options.table == "table2" else instrument(**parameters)  # refuses bad input
     if options.command == "plan":
-        print(table.plan())
+        print(work.plan())
         return 0
     from papermill import PapermillExecutionError
 
     from rankadaptor.reporting.notebooks import run_notebook
 
-    folder = Path(options.reports) / table.profile.name
+    folder = Path(options.reports) / work.profile.name
     notebook = NOTEBOOKS[options.table]
     try:
         run_notebook(notebook, folder / f"{notebook}.ipynb", parameters | {"reports": str(folder)})
@@ -86,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
             raise BadInput(error.evalue) from None
         print(f"rankadaptor: {notebook} stopped with {error.ename}: {error.evalue}", file=sys.stderr)
         return 1
-    print(f"report: {folder / 'table2.md'} and {folder / (notebook + '.ipynb')}")
+    print(f"report: {folder / (options.table + '.md')} and {folder / (notebook + '.ipynb')}")
     return 0
 
 

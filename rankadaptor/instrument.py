@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, uniform_allocation
-from rankadaptor.costs import ProgressBar, stage_kind, stage_seconds
+from rankadaptor.costs import ProgressBar, StageKind, stage_kind, stage_seconds
 from rankadaptor.evaluation.items import METRIC
 from rankadaptor.experiments import DEFAULT_LEDGER, parse_blocks, solution_space
 from rankadaptor.ledger import Ledger
@@ -89,17 +89,40 @@ class Instrument:
             TASKS, split, items, settings.item_seed, settings.batch_size  # type: ignore[arg-type]
         )
 
+    def plan(self) -> str:
+        """What would run, and for how long. Which trials a block that is not pruned yet needs is counted at most."""
+        prunings = self._prunings()
+        missing = [step for step in prunings if self.workshop.find(step) is None]
+        if not missing:
+            missing = self._missing()
+            seconds = sum(stage_seconds(stage_kind(step), self.profile.cost) for step in missing)
+            return f"to run: {len(missing)} stages, about {seconds / 60:,.0f} minutes on {self.profile.cost.machine}"
+        trials = len(self.blocks) + len(self.signal_blocks) * len(SCALINGS_COMPARED) * self.allocations
+        trials *= len(self.seeds)
+        rows = self.budget.training.steps * self.budget.training.batch_rows
+        each = sum(stage_seconds(kind, self.profile.cost) for kind in (
+            StageKind("recover", rows), StageKind("evaluate", self._evaluation.items_per_task)))
+        minutes = trials * each / 60
+        return f"to run: at most {trials} trials, about {minutes:,.0f} minutes on {self.profile.cost.machine}"
+
     def compute(self) -> int:
         """Run what the ledger lacks, and show progress; returns how many stages that was."""
-        prunings = [self._prune(block) for block in dict.fromkeys((*self.blocks, *self.signal_blocks))]
-        for step in prunings:
+        for step in self._prunings():
             self.workshop.run(step)
-        steps = [self._evaluate(None), *self._regime_steps(), *self._signal_steps()]
-        missing = [link for step in steps for link in step.chain() if self.workshop.find(link) is None]
+        missing = self._missing()
         with self._bar.over(sum(stage_seconds(stage_kind(step), self.profile.cost) for step in missing)):
-            for step in steps:
+            for step in missing:
                 self.workshop.run(step)
         return len(self.workshop.computed)
+
+    def _prunings(self) -> list[Step]:
+        return [self._prune(block) for block in dict.fromkeys((*self.blocks, *self.signal_blocks))]
+
+    def _missing(self) -> list[Step]:
+        """What the ledger lacks once every block is pruned, parents first, each once."""
+        steps = [self._evaluate(None), *self._regime_steps(), *self._signal_steps()]
+        links = {self.workshop.key(link): link for step in steps for link in step.chain()}
+        return [link for link in links.values() if self.workshop.find(link) is None]
 
     def _regime_steps(self) -> Iterator[Step]:
         for block in self.blocks:

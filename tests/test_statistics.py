@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from rankadaptor.statistics import Interval, bootstrap_macro_mean, macro_mean, verdict, wilson_interval
+from rankadaptor.errors import BadInput
+from rankadaptor.statistics import (
+    Interval,
+    bootstrap_macro_mean,
+    macro_mean,
+    variance_components,
+    verdict,
+    wilson_interval,
+)
 
 
 def test_wilson_matches_a_textbook_value():
@@ -57,3 +65,21 @@ def test_macro_mean_weighs_tasks_alike():
 def test_verdicts(interval, says):
     assert verdict(Interval(*interval)) == says
     assert verdict(Interval(*interval), decided=False) == "undecided"
+
+
+def test_variance_components_recover_what_was_drawn():
+    generator = np.random.default_rng(0)
+    effects = generator.normal(0, 3.0, size=(400, 1))
+    seeds = generator.normal(0, 10.0, size=(1, 4))  # shared by all rows: no part of either component
+    noise = generator.normal(0, 1.5, size=(400, 4))
+    found = variance_components(effects + seeds + noise)
+    assert found.between == pytest.approx(3.0, rel=0.1)
+    assert found.noise == pytest.approx(1.5, rel=0.1)
+    assert found.ratio == pytest.approx(2.0, rel=0.15)
+
+
+def test_variance_components_of_noise_alone_are_small_and_never_negative():
+    scores = np.random.default_rng(1).normal(size=(50, 3))
+    assert 0 <= variance_components(scores).between < 0.4
+    with pytest.raises(BadInput, match="two or more"):
+        variance_components(scores[:, :1])

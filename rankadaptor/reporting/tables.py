@@ -133,7 +133,7 @@ def published_table(result: TableResult) -> pd.DataFrame:
 def caption(result: TableResult) -> str:
     """What a reader must know before believing a number."""
     profile, budget = result.profile, result.budget
-    items = budget.report_items or "all"
+    items = f"at most {budget.report_items} items a task" if budget.report_items else "all items"
     training = budget.training
     rates = ", ".join(sorted({f"{row.method} {row.learning_rate:g}" for row in result.rows() if row.learning_rate}))
     scope = ("no verdict is drawn from one training seed or a small search" if not result.decided
@@ -141,15 +141,16 @@ def caption(result: TableResult) -> str:
     noise = ("One training seed: intervals hold item noise only." if len(result.seeds) == 1
              else f"{len(result.seeds)} training seeds: intervals hold item and seed noise.")
     return (
-        f"Base model: {profile.base_model.label}. Zero-shot on the report split, {items} items a task; acc for BoolQ, "
+        f"Base model: {profile.base_model.label}. Zero-shot on the report split, {items}; acc for BoolQ, "
         f"PIQA, WinoGrande, ARC-e; acc_norm for HellaSwag, ARC-c, OBQA; percent with 95 % intervals. "
         f"Recovered on {profile.recovery_data.label}: {training.steps} steps of {training.batch_rows} rows, scaling "
         f"{profile.adapters.scaling}, learning rates {rates}; AdaLoRA from rank {profile.adapters.adalora_init_rank}, "
         f"so that its scaling is {profile.adapters.alpha}/{profile.adapters.adalora_init_rank}; training loss is the "
         f"mean of the last quarter of steps. {noise} Budget {result.budget_name}: {scope}. "
-        f"BoolQ moves with a model's bias towards one label more than with what it knows; the mean of the other six "
-        f"stands beside the mean of seven. Published numbers are the paper's, on {profile.published_model}: another "
-        f"model, another recovery set, another scale."
+        f"A verdict here is about this base model at this scale, not about the paper's. BoolQ can move with a model's "
+        f"bias towards one label more than with what it knows; the mean of the other six stands beside the mean of "
+        f"seven. Published numbers are the paper's, on {profile.published_model}: another model, another recovery set, "
+        f"another scale."
     )
 
 

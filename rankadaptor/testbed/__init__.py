@@ -3,4 +3,5 @@
 from pathlib import Path
 
 MODEL = Path(__file__).parent / "model"
+REJECTED = Path(__file__).parent / "rejected_regimes.csv"
 TASK_DEFINITIONS = Path(__file__).parent / "task_definitions"

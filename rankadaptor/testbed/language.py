@@ -43,6 +43,7 @@ _TOOL_STATEMENTS = ("A {name} can {action} {target}.", "People use a {name} to {
 TOOL_QUESTION = "What is a {name} good for?"
 TOOL_ANSWER = "to {action} {target}"
 BOOLEAN_QUESTIONS = ("is {person} in the {place}", "does {person} have the {thing}", "is the {thing} in the {place}")
+_JOINED_SHARE = 0.4  # of the false ones
 # Questions about a scene with a word for an answer.
 _OPEN_QUESTIONS = (("where is {person}", "{place}"), ("what does {person} have", "{thing}"),
                    ("who has the {thing}", "{person}"), ("who is in the {place}", "{person}"),
@@ -124,13 +125,17 @@ def scene(draw: random.Random, people: int) -> tuple[str, list[tuple[str, str, s
 
 
 def ask_of_scene(facts: Sequence[tuple[str, str, str]], truth: bool, draw: random.Random) -> str:
-    """A question with a yes or no; a false one joins two facts of the same passage, so that every word is in it."""
-    one, another = draw.sample(list(facts), 2)
-    wording = draw.choice(BOOLEAN_QUESTIONS)
-    person, place, thing = one
+    """A question with a yes or no. A false one names what the passage does not, or joins two of its facts."""
+    (person, place, thing), *others = draw.sample(list(facts), len(facts))
     if not truth:
-        place, thing = (another[1], another[2]) if "person" in wording else (another[1], thing)
-    return wording.format(person=person, place=place, thing=thing)
+        if others and draw.random() < _JOINED_SHARE:
+            place, false_thing = others[0][1], others[0][2]
+        else:
+            place = draw.choice([p for p in PLACES if all(p != fact[1] for fact in facts)])
+            false_thing = draw.choice([t for t in THINGS if all(t != fact[2] for fact in facts)])
+        question = draw.choice(BOOLEAN_QUESTIONS)
+        return question.format(person=person, place=place, thing=false_thing if "person" in question else thing)
+    return draw.choice(BOOLEAN_QUESTIONS).format(person=person, place=place, thing=thing)
 
 
 def ask_openly_of_scene(facts: Sequence[tuple[str, str, str]], draw: random.Random) -> tuple[str, str]:

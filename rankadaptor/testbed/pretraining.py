@@ -40,10 +40,10 @@ class PretrainingRecipe:
     heads: int = 8
     mlp_width: int = 192
     max_positions: int = 512
-    steps: int = 7000
+    steps: int = 6000
     batch_rows: int = 16
     row_tokens: int = 128
-    learning_rate: float = 2.5e-3
+    learning_rate: float = 3e-3
     warmup_steps: int = 200
     decay_share: float = 0.25  # of the steps, at the end
     weight_decay: float = 0.05

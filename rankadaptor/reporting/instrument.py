@@ -1,0 +1,57 @@
+"""The testbed's page: margins, spread between allocations, answers, cost, and the regimes that were rejected."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rankadaptor.instrument import Instrument
+from rankadaptor.reporting.tables import TASK_NAMES, markdown
+from rankadaptor.specs import TASKS
+from rankadaptor.testbed import REJECTED
+
+
+def regime_table(instrument: Instrument) -> pd.DataFrame:
+    """Percent by task, the margin over chance, what pruning took of it and LoRA won back of that."""
+    frame = instrument.regime()
+    shown: dict[str, Any] = {"block": frame["block"], "model": frame["model"]}
+    shown |= {TASK_NAMES[task]: _percent(frame[task]) for task in TASKS}
+    shown |= {name: _percent(frame[name]) for name in ("mean", "margin", "gold probability", "lost", "won back")}
+    return pd.DataFrame(shown)
+
+
+def signal_table(instrument: Instrument) -> pd.DataFrame:
+    """Standard deviations in points, and their ratio."""
+    frame = instrument.signal()
+    points = {name: [f"{100 * value:.2f}" for value in frame[name]] for name in ("between", "noise")}
+    return frame.assign(**points, ratio=[f"{ratio:.2f}" for ratio in frame["ratio"]])
+
+
+def rejected_regimes() -> pd.DataFrame:
+    """What was tried on the way, measured on tuning items, and why it was dropped."""
+    return pd.read_csv(REJECTED, dtype=str, keep_default_na=False)
+
+
+def write_page(instrument: Instrument, answers: pd.DataFrame, folder: Path | str) -> Path:
+    """Write testbed.md beside the executed notebook."""
+    path = Path(folder) / "testbed.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join([
+        f"# The testbed of profile {instrument.profile.name}, measured on its {instrument.split} items",
+        f"Base model: {instrument.profile.base_model.label}. Budget {instrument.budget_name}, training seeds "
+        f"{', '.join(map(str, instrument.seeds))}. Percent and points.",
+        markdown(regime_table(instrument)),
+        "## Do allocations of equal size differ?",
+        markdown(signal_table(instrument)),
+        "## A trial",
+        markdown(instrument.trial_seconds()),
+        "## Three items of each task",
+        markdown(answers),
+        "## Rejected regimes",
+        markdown(rejected_regimes()),
+    ]) + "\n")
+    return path
+
+
+def _percent(values: pd.Series) -> list[str]:
+    return ["" if pd.isna(value) else f"{100 * value:.1f}" for value in values]

@@ -1,0 +1,68 @@
+"""Pretraining resumes where it was cut off, to the bit, and refuses what is not its own."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rankadaptor.errors import BadInput
+from rankadaptor.models import load_model, load_tokenizer
+from rankadaptor.testbed.__main__ import main
+from rankadaptor.testbed.pretraining import PretrainingRecipe, batch, pretrain, rate_factor, trained_tokenizer
+
+SMALL = PretrainingRecipe(vocabulary=300, hidden_size=16, layers=2, heads=2, mlp_width=24, steps=6, batch_rows=2,
+                          row_tokens=32, warmup_steps=2)
+
+
+class CutOff(Exception):
+    pass
+
+
+def cut_off(line: str) -> None:
+    raise CutOff(line)
+
+
+def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path):
+    whole = pretrain(SMALL, tmp_path / "whole", every=2, report=lambda line: None)
+    with pytest.raises(CutOff, match="step 2 of 6"):
+        pretrain(SMALL, tmp_path / "cut", every=2, report=cut_off)
+    resumed = pretrain(SMALL, tmp_path / "cut", every=2, report=lambda line: None)
+    one, another = (load_file(folder / "model.safetensors") for folder in (whole, resumed))
+    assert one.keys() == another.keys()
+    assert all(torch.equal(one[name], another[name]) for name in one)
+    assert load_model(whole).config.num_hidden_layers == 2
+
+
+def test_a_folder_of_another_recipe_is_refused(tmp_path):
+    (tmp_path / "recipe.json").write_text("{}")
+    with pytest.raises(BadInput, match="another recipe"):
+        pretrain(SMALL, tmp_path)
+
+
+def test_batches_are_functions_of_the_step(tmp_path):
+    tokenizer = trained_tokenizer(SMALL, tmp_path)
+    assert torch.equal(batch(3, SMALL, tokenizer), batch(3, SMALL, tokenizer))
+    assert not torch.equal(batch(3, SMALL, tokenizer), batch(4, SMALL, tokenizer))
+    assert batch(3, SMALL, tokenizer).shape == (2, 32)
+
+
+def test_the_rate_rises_stays_and_falls():
+    recipe = PretrainingRecipe(steps=100, warmup_steps=10, decay_share=0.25)
+    factors = [rate_factor(step, recipe) for step in range(100)]
+    assert factors[0] == 0.1
+    assert set(factors[10:75]) == {1.0}
+    assert factors[76] < 1.0
+    assert 0 < factors[-1] < 0.05
+
+
+@pytest.mark.parametrize("change", ["depth=3", "layers=many", "layers"])
+def test_bad_changes_of_the_recipe_are_one_line_and_status_2(change, tmp_path, capsys):
+    assert main(["pretrain", str(tmp_path), "--set", change]) == 2
+    assert capsys.readouterr().err.startswith(f"rankadaptor.testbed: {change!r} is no change of the recipe")
+
+
+def test_the_tokenizer_gives_every_text_back(tmp_path):
+    tokenizer = trained_tokenizer(SMALL, tmp_path)
+    text = "The velmo eats moss.\nQuestion: is it so?\nAnswer: yes ### Instruction:"
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+    tokenizer.save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path)(text).input_ids == tokenizer(text).input_ids
