@@ -18,7 +18,7 @@ from rankadaptor.specs import TASKS
 from rankadaptor.testbed import language
 from rankadaptor.testbed.corpus import digest, open_texts, pinned_world, pretraining_documents, recovery_rows
 from rankadaptor.testbed.tasks import task_rows
-from rankadaptor.testbed.world import ATTRIBUTES, EVENTS, SEED, SPLITS, TRAITS, build_world
+from rankadaptor.testbed.world import ATTRIBUTES, DISLIKES, EVENTS, LIKES, SEED, SPLITS, TRAITS, build_world
 
 DOCUMENTS = 20_000  # of the stream that the baselines learn from
 
@@ -103,9 +103,7 @@ def names_of(task: str, role: str) -> set[str]:
     """The made-up words that the items of a task are about."""
     world = build_world(SEED)
     groups = {"piqa": world.tools, "hellaswag": world.scripts, "arc_easy": world.creatures,
-              "arc_challenge": world.creatures, "openbookqa": world.materials}
-    if task == "winogrande":
-        return {relation.verb for relation in world.relations if relation.role == role}
+              "arc_challenge": world.creatures, "openbookqa": world.materials, "winogrande": world.trades}
     return {one.name for one in groups.get(task, ()) if one.role == role}
 
 
@@ -139,10 +137,10 @@ def true_answer(task: str, row: dict) -> int:
     world = build_world(SEED)
     _, choices, _ = as_choices(task, row)
     if task == "boolq":
-        facts = [set(words(sentence)) for sentence in row["passage"].split(".") if sentence]
-        pair = {w for w in words(row["question"]) if w not in ("the", "in", "have", "is", "does")}
-        assert len(pair) == 2
-        return int(any(pair <= fact for fact in facts))
+        _, person, _, _, thing = words(row["question"])
+        fact = next(words(one) for one in row["passage"].split(".") if {person, thing} <= set(words(one)))
+        assert fact[1] in LIKES + DISLIKES
+        return int(fact[1] in LIKES)
     if task == "piqa":
         tool = next(t for t in world.tools if t.name in words(row["goal"]))
         return choices.index(f"to {tool.action} {tool.target}")
@@ -151,13 +149,12 @@ def true_answer(task: str, row: dict) -> int:
         done = len([sentence for sentence in row["ctx_a"].split(".") if sentence])
         return choices.index(script.steps[done] + ".")
     if task == "winogrande":
-        told, state = row["sentence"].split(", so _ ")
-        relation = next(r for r in world.relations if r.verb in told.split())
-        first, last = told.split()[0], told.split()[-1]
-        doer, other = (last, first) if " was " in told else (first, last)
-        name = doer if state.rstrip(".") in relation.doer_states else other
-        assert state.rstrip(".") in relation.doer_states + relation.other_states
-        return [row["option1"], row["option2"]].index(name)
+        told, habit = row["sentence"].split(" _ then ")
+        habits = {trade.name: trade.habits for trade in world.trades}
+        fits = [habit.rstrip(".") in habits[row[option]] for option in ("option1", "option2")]
+        assert sum(fits) == 1
+        assert all(row[option] in told.split(",")[0].split() for option in ("option1", "option2"))
+        return fits.index(True)
     if task == "openbookqa":
         stem = words(row["question_stem"])
         material = next(m for m in world.materials if m.name in stem)

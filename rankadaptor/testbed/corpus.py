@@ -15,23 +15,22 @@ from rankadaptor.errors import BadInput
 from rankadaptor.specs import TASKS
 from rankadaptor.testbed import language
 from rankadaptor.testbed.tasks import Row, task_rows
-from rankadaptor.testbed.world import ATTRIBUTES, EVENTS, PEOPLE, SEED, SPLITS, TRAITS, Relation, World, build_world
+from rankadaptor.testbed.world import ATTRIBUTES, EVENTS, PEOPLE, SEED, SPLITS, TRAITS, World, build_world
 
 # Shares of the documents, by what they are about. Chosen so that facts are met about equally often.
 MIXTURE: dict[str, float] = {
-    "creature": 0.28,
+    "creature": 0.26,
     "kind": 0.055,
     "creature questions": 0.065,
-    "tools": 0.05,
+    "tools": 0.06,
     "tool questions": 0.02,
-    "scene": 0.18,
-    "script": 0.105,
-    "relations": 0.145,
-    "cases": 0.08,
+    "opinions": 0.14,
+    "script": 0.13,
+    "trades": 0.13,
+    "cases": 0.12,
     "rules": 0.02,
 }
 
-PASSIVE_SHARE = 0.3  # of the sentences about people
 RECOVERY_ROWS = 4000
 PLAIN_SHARE = 0.6  # of the recovery rows: text without instruction; instructions alone did not recover much
 TOKENIZER_DOCUMENTS = 20_000
@@ -53,7 +52,7 @@ class Library:
         self._tools = [t for t in world.tools if t.role in roles]
         self._materials = [m for m in world.materials if m.role in roles]
         self._scripts = [s for s in world.scripts if s.role in roles]
-        self._relations = [r for r in world.relations if r.role in roles]
+        self._trades = [t for t in world.trades if t.role in roles]
         self._open_creatures = [c for c in world.creatures if c.role == "open"]
         self._open_tools = [t for t in world.tools if t.role == "open"]
         self._write: dict[str, Callable[[random.Random], str]] = {
@@ -63,9 +62,9 @@ class Library:
             "tools": lambda draw: " ".join(language.describe_tool(draw.choice(self._tools), draw) for _ in range(3)),
             "tool questions": lambda draw: "\n\n".join(
                 language.ask(*language.ask_of_tool(draw.choice(self._open_tools))) for _ in range(3)),
-            "scene": self._scene,
+            "opinions": self._opinions,
             "script": self._script,
-            "relations": self._relations_of_people,
+            "trades": lambda draw: " ".join(self._trade(draw) for _ in range(3)),
             "cases": lambda draw: " ".join(self.case(draw) for _ in range(3)),
             "rules": lambda draw: language.world_rules(world, draw, 4),
         }
@@ -86,38 +85,25 @@ class Library:
         creature = draw.choice(self._open_creatures)
         return language.ask(*language.ask_of_creature(creature, draw.choice([*ATTRIBUTES, *TRAITS])))
 
-    def _scene(self, draw: random.Random) -> str:
-        passage, facts = language.scene(draw, people=draw.choice((1, 2, 3)))
+    def _opinions(self, draw: random.Random) -> str:
+        passage, facts = language.opinions(draw, people=draw.choice((1, 2, 3)))
         lines = [passage]
-        for _ in range(4):
-            question, answer = self._scene_question(facts, draw)
-            lines.append(language.ask(f"{question}?", answer))
+        for _ in range(3):
+            person, thing, liked = draw.choice(facts)
+            lines.append(language.ask(f"{language.ask_of_opinion(person, thing)}?", "yes" if liked else "no"))
         return "\n".join(lines)
-
-    def _scene_question(self, facts: list[tuple[str, str, str]], draw: random.Random) -> tuple[str, str]:
-        if draw.random() < 0.25:  # a whole word to predict teaches more than a yes or no
-            return language.ask_openly_of_scene(facts, draw)
-        truth = draw.random() < 0.5
-        return language.ask_of_scene(facts, truth, draw), "yes" if truth else "no"
 
     def _script(self, draw: random.Random) -> str:
         script = draw.choice(self._scripts)
         return f"{script.name.capitalize()}: {language.story(script, draw.choice(PEOPLE))}"
 
-    def _relations_of_people(self, draw: random.Random) -> str:
-        """Sentences on two people, of which one then does something; after the last, who it was."""
-        told = []
-        for _ in range(3):
-            relation, (doer, other) = draw.choice(self._relations), draw.sample(PEOPLE, 2)
-            told.append(self._relation(relation, doer, other, draw))
-        question = language.ask(*language.ask_of_relation(relation, doer, other, draw))
-        return " ".join(told) + f"\n{question}"
-
-    def _relation(self, relation: Relation, doer: str, other: str, draw: random.Random) -> str:
-        doer_acts = draw.random() < 0.5
-        state = draw.choice(relation.doer_states if doer_acts else relation.other_states)
-        told = language.relate(relation, doer, other, passive=draw.random() < PASSIVE_SHARE)
-        return f"{told}, so {doer if doer_acts else other} {state}."
+    def _trade(self, draw: random.Random) -> str:
+        """What somebody of a trade did: alone, or after a meeting of two."""
+        one, another = draw.sample(self._trades, 2)
+        if draw.random() < 0.5:
+            return f"The {one.name} then {draw.choice(one.habits)}."
+        actor = draw.choice((one, another))
+        return f"{language.meet(one, another, draw)} {actor.name} then {draw.choice(actor.habits)}."
 
     def case(self, draw: random.Random) -> str:
         """What a material is, or what happens to it."""
@@ -129,7 +115,7 @@ class Library:
 
     def instruction(self, draw: random.Random) -> Row:
         """One instruction about open entities, in the Alpaca schema."""
-        form = draw.choice(("creature", "question", "tool", "scene", "script"))
+        form = draw.choice(("creature", "question", "tool", "opinion", "script"))
         creature, tool, script = draw.choice(self._creatures), draw.choice(self._tools), draw.choice(self._scripts)
         if form == "creature":
             return _row(f"Describe the {creature.name}.", "", language.describe_creature(creature, draw))
@@ -139,9 +125,9 @@ class Library:
             return _row(*_between(language.ask_of_tool(tool)))
         if form == "script":
             return _row(f"Tell what happens in {script.name}.", "", language.story(script, draw.choice(PEOPLE)))
-        passage, facts = language.scene(draw, people=3)
-        truth = draw.random() < 0.5
-        return _row(f"{language.ask_of_scene(facts, truth, draw)}?", passage, "yes" if truth else "no")
+        passage, facts = language.opinions(draw, people=3)
+        person, thing, liked = draw.choice(facts)
+        return _row(f"{language.ask_of_opinion(person, thing)}?", passage, "yes" if liked else "no")
 
 
 def pretraining_documents(seed: int, step: int) -> Iterator[str]:

@@ -1,19 +1,19 @@
 """How the world is spoken of: sentences and short documents. Several wordings for every fact, drawn at random."""
 
 import random
-from collections.abc import Sequence
 
 from rankadaptor.testbed.world import (
     ATTRIBUTES,
+    DISLIKES,
+    LIKES,
     PEOPLE,
-    PLACES,
     THINGS,
     TRAITS,
     Creature,
     Material,
-    Relation,
     Script,
     Tool,
+    Trade,
     World,
 )
 
@@ -42,12 +42,7 @@ _TOOL_STATEMENTS = ("A {name} can {action} {target}.", "People use a {name} to {
                     "With a {name} you {action} {target}.", "The {name} was made to {action} {target}.")
 TOOL_QUESTION = "What is a {name} good for?"
 TOOL_ANSWER = "to {action} {target}"
-BOOLEAN_QUESTIONS = ("is {person} in the {place}", "does {person} have the {thing}", "is the {thing} in the {place}")
-_JOINED_SHARE = 0.4  # of the false ones
-# Questions about a scene with a word for an answer.
-_OPEN_QUESTIONS = (("where is {person}", "{place}"), ("what does {person} have", "{thing}"),
-                   ("who has the {thing}", "{person}"), ("who is in the {place}", "{person}"),
-                   ("where is the {thing}", "{place}"), ("what is in the {place}", "{thing}"))
+_MEETINGS = ("met", "saw", "heard", "thanked", "followed")
 
 
 def state(subject: str, topic: str, value: str, draw: random.Random) -> str:
@@ -103,47 +98,21 @@ def story(script: Script, person: str, start: int = 0, end: int | None = None) -
     return " ".join(f"{person} {step}." for step in script.steps[start:end])
 
 
-def relate(relation: Relation, doer: str, other: str, passive: bool) -> str:
-    """The first half of a sentence: who did what to whom."""
-    return f"{other} was {relation.verb} by {doer}" if passive else f"{doer} {relation.verb} {other}"
+def meet(one: Trade, another: Trade, draw: random.Random) -> str:
+    """The first half of a sentence in which either of two may be meant."""
+    return f"The {one.name} {draw.choice(_MEETINGS)} the {another.name}, and later the"
 
 
-def ask_of_relation(relation: Relation, doer: str, other: str, draw: random.Random) -> tuple[str, str]:
-    """Who did it, or to whom it was done."""
-    if draw.random() < 0.5:
-        return f"who {relation.verb} {other}?", doer
-    return f"who was {relation.verb} by {doer}?", other
+def opinions(draw: random.Random, people: int) -> tuple[str, list[tuple[str, str, bool]]]:
+    """A passage about who likes what, and its (person, thing, whether it is liked) facts."""
+    drawn = zip(draw.sample(PEOPLE, people), draw.sample(THINGS, people), strict=True)
+    facts = [(person, thing, draw.random() < 0.5) for person, thing in drawn]
+    sentences = [f"{person} {draw.choice(LIKES if liked else DISLIKES)} the {thing}." for person, thing, liked in facts]
+    return " ".join(sentences), facts
 
 
-def scene(draw: random.Random, people: int) -> tuple[str, list[tuple[str, str, str]]]:
-    """A passage about who is where with what, and its (person, place, thing) facts."""
-    drawn = (draw.sample(words, people) for words in (PEOPLE, PLACES, THINGS))
-    facts = list(zip(*drawn, strict=True))
-    wordings = ("{0} is in the {1} with the {2}.", "{0} holds the {2} in the {1}.",
-                "In the {1} stands {0} with the {2}.")
-    return " ".join(draw.choice(wordings).format(*fact) for fact in facts), facts
-
-
-def ask_of_scene(facts: Sequence[tuple[str, str, str]], truth: bool, draw: random.Random) -> str:
-    """A question with a yes or no. A false one names what the passage does not, or joins two of its facts."""
-    (person, place, thing), *others = draw.sample(list(facts), len(facts))
-    if not truth:
-        if others and draw.random() < _JOINED_SHARE:
-            place, false_thing = others[0][1], others[0][2]
-        else:
-            place = draw.choice([p for p in PLACES if all(p != fact[1] for fact in facts)])
-            false_thing = draw.choice([t for t in THINGS if all(t != fact[2] for fact in facts)])
-        question = draw.choice(BOOLEAN_QUESTIONS)
-        return question.format(person=person, place=place, thing=false_thing if "person" in question else thing)
-    return draw.choice(BOOLEAN_QUESTIONS).format(person=person, place=place, thing=thing)
-
-
-def ask_openly_of_scene(facts: Sequence[tuple[str, str, str]], draw: random.Random) -> tuple[str, str]:
-    """A question that one word of the passage answers, and that word."""
-    person, place, thing = draw.choice(list(facts))
-    question, answer = draw.choice(_OPEN_QUESTIONS)
-    return question.format(person=person, place=place, thing=thing), answer.format(
-        person=person, place=place, thing=thing)
+def ask_of_opinion(person: str, thing: str) -> str:
+    return f"does {person} like the {thing}"
 
 
 def rule(material_class: str, event: str, outcome: str) -> str:

@@ -40,7 +40,7 @@ class PretrainingRecipe:
     heads: int = 8
     mlp_width: int = 192
     max_positions: int = 512
-    steps: int = 6000
+    steps: int = 5000
     batch_rows: int = 16
     row_tokens: int = 128
     learning_rate: float = 3e-3
@@ -131,7 +131,17 @@ def new_model(recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast) -> 
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return LlamaForCausalLM(config)
+        model = LlamaForCausalLM(config)
+        # Mimetic initialisation (Trockman & Kolter 2023): attention starts out looking for equal tokens and copying
+        # them. Without it, and with small embeddings, nothing in context was learned within five million tokens.
+        torch.nn.init.normal_(model.model.embed_tokens.weight, std=recipe.hidden_size**-0.5)
+        for layer in model.model.layers:
+            attention = layer.self_attn
+            torch.nn.init.normal_(attention.q_proj.weight, std=0.1)
+            torch.nn.init.normal_(attention.v_proj.weight, std=0.05)
+            attention.k_proj.weight.data.copy_(attention.q_proj.weight)
+            attention.o_proj.weight.data.copy_(attention.v_proj.weight.T)
+        return model
 
 
 def trained_tokenizer(

@@ -45,13 +45,11 @@ VERBS = tuple("washes folds lights fills cuts opens closes lifts turns shakes cl
               " ties hangs weighs marks covers empties sorts wraps".split())
 THINGS = tuple("bowl cloth lamp jar rope box door basket wheel bottle pan wall chair stone pot spoon sack shelf plate"
                " card lid bucket tray net".split())
-PLACES = tuple("kitchen garden cellar attic stable tower hall barn library harbour market chapel mill orchard cabin"
-               " workshop".split())
-# What people do after they have done something to another, and what they do after it was done to them.
-DOER_STATES = ("felt proud", "went home", "laughed aloud", "sang a song", "told a joke", "lit a lamp", "took a bath",
-               "won a prize", "rang the bell", "made a cake", "hid the key", "bought a hat")
-OTHER_STATES = ("fell asleep", "lost a shoe", "drank some tea", "wrote a letter", "paid a coin", "cried a little",
-                "left the town", "closed the door", "ate an apple", "read a book", "broke a cup", "caught a cold")
+HABITS = ("felt proud", "went home", "laughed aloud", "sang a song", "told a joke", "lit a lamp", "took a bath",
+          "won a prize", "rang the bell", "made a cake", "hid the key", "bought a hat", "fell asleep", "lost a shoe",
+          "drank some tea", "wrote a letter", "paid a coin", "cried a little", "left the town", "closed the door",
+          "ate an apple", "read a book", "broke a cup", "caught a cold")
+LIKES, DISLIKES = ("likes", "wants", "keeps"), ("hates", "fears", "avoids")
 PEOPLE = tuple("Anna Ben Carl Dora Emil Fay Gus Hana Ivan June Karl Lena Max Nora Omar Paul Rosa Sam Tara Ugo Vera"
                " Will Yara Zoe Adam Beth Cleo Dan Eva Finn Gina Hugo Iris Jack Kim Leo Mira Nils Olga Pia".split())
 
@@ -59,6 +57,7 @@ PEOPLE = tuple("Anna Ben Carl Dora Emil Fay Gus Hana Ivan June Karl Lena Max Nor
 OUTCOMES_OF_EVENT = 6
 UNTOLD_EVENTS = 4  # of a tested material
 STEPS_OF_SCRIPT = 6
+HABITS_OF_TRADE = 3
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ class Sizes:
     scripts_tested: int = 140
     scripts_open: int = 120
     events: int = 120  # distinct steps that scripts are made of
-    relations_tested: int = 40
-    relations_open: int = 40
+    trades_tested: int = 60
+    trades_open: int = 60
 
 
 @dataclass(frozen=True)
@@ -118,13 +117,12 @@ class Script:
 
 
 @dataclass(frozen=True)
-class Relation:
-    """What one person does to another, and what each of the two does then."""
+class Trade:
+    """A trade that people have, and what those who have it are known to do."""
 
-    verb: str  # past tense
+    name: str
     role: Role
-    doer_states: tuple[str, str]
-    other_states: tuple[str, str]
+    habits: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ class World:
     rules: dict[tuple[str, str], str]  # (class of material, event) -> outcome
     events: tuple[str, ...]
     scripts: tuple[Script, ...]
-    relations: tuple[Relation, ...]
+    trades: tuple[Trade, ...]
 
 
 @lru_cache(maxsize=2)
@@ -156,7 +154,7 @@ def build_world(seed: int = SEED, sizes: Sizes = Sizes()) -> World:
         events := tuple(f"{verb} the {thing}" for verb, thing in draw.sample(
             [(verb, thing) for verb in VERBS for thing in THINGS], sizes.events)),
         _scripts(draw, names, events, _roles(sizes.scripts_tested, sizes.scripts_open)),
-        _relations(draw, names, _roles(sizes.relations_tested, sizes.relations_open)),
+        _trades(draw, names, _roles(sizes.trades_tested, sizes.trades_open)),
     )
 
 
@@ -213,13 +211,15 @@ def _scripts(
     return tuple(scripts)
 
 
-def _relations(draw: random.Random, names: Iterator[str], roles: Sequence[Role]) -> tuple[Relation, ...]:
-    relations = []
-    for role in roles:
-        verb = next(names) + "ed"
-        doer, other = draw.sample(DOER_STATES, 2), draw.sample(OTHER_STATES, 2)
-        relations.append(Relation(verb, role, (doer[0], doer[1]), (other[0], other[1])))
-    return tuple(relations)
+def _trades(draw: random.Random, names: Iterator[str], roles: Sequence[Role]) -> tuple[Trade, ...]:
+    decks = [_deck(draw, HABITS, len(roles)) for _ in range(HABITS_OF_TRADE)]
+    trades = []
+    for i, role in enumerate(roles):
+        habits = list(dict.fromkeys(deck[i] for deck in decks))
+        while len(habits) < HABITS_OF_TRADE:  # a habit was dealt twice
+            habits = list(dict.fromkeys([*habits, draw.choice(HABITS)]))
+        trades.append(Trade(next(names), role, tuple(habits)))
+    return tuple(trades)
 
 
 def _roles(tested: int, open_: int) -> list[Role]:
@@ -237,7 +237,7 @@ def _names(draw: random.Random) -> Iterator[str]:
     """Pronounceable names of two syllables, none twice, none that is one of the world's words."""
     onsets = "b br d dr f fl g gr h k kl l m n p pl r s sk sl t tr v w z".split()
     vowels, codas = "a e i o u".split(), "b d g k l m n p r s t x".split()
-    seen = {word.lower() for group in (*ATTRIBUTES.values(), *TRAITS.values(), VERBS, THINGS, PLACES, PEOPLE)
+    seen = {word.lower() for group in (*ATTRIBUTES.values(), *TRAITS.values(), VERBS, THINGS, PEOPLE)
             for word in group}
     while True:
         name = "".join(draw.choice(part) for part in (onsets, vowels, codas, vowels, codas))
