@@ -67,7 +67,8 @@ class VarianceComponents(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        return self.between / self.noise
+        """Spread over noise; not a number where there is no noise to compare with."""
+        return self.between / self.noise if self.noise else float("nan")
 
 
 def variance_components(scores: np.ndarray) -> VarianceComponents:

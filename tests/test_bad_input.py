@@ -17,12 +17,12 @@ from rankadaptor.specs import Block, EvaluationSpec, PruneSpec, Recipe
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--profile", "smollm3"], "unknown profile 'smollm3': use one of smollm2"),
+        (["--profile", "smollm3"], "unknown profile 'smollm3': use one of smollm2, tiny"),
         (["--profile", "nowhere.yaml"], "unknown profile 'nowhere.yaml'"),
         (["--blocks", "llm-pruner"], "unknown block 'llm-pruner': write PRUNER:RATE"),
         (["--blocks", "wanda:20"], "unknown block 'wanda:20'"),
-        (["--blocks", "llm-pruner:21"], "unknown block 'llm-pruner:21' in profile smollm2: use some of llm-pruner:20"),
-        (["--budget", "huge"], "unknown budget 'huge' in profile smollm2: use one of quick, standard, full"),
+        (["--blocks", "llm-pruner:21"], "unknown block 'llm-pruner:21' in profile tiny: use some of llm-pruner:20"),
+        (["--budget", "huge"], "unknown budget 'huge' in profile tiny: use one of quick, standard"),
         (["--seeds", "0 one"], "seeds '0 one' are not whole numbers"),
         (["--seeds", "1000"], "seed 1000 belongs to searches"),
         (["--seeds", "0 0"], "seeds 0 0 repeat themselves"),
@@ -39,6 +39,14 @@ def test_one_line_status_2_and_nothing_written(command, arguments, says, tmp_pat
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--allocation", "--benchmarks", "--recovery-data"])
+def test_the_testbeds_page_refuses_what_only_tables_know(option, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "testbed", option, "something"]) == 2
+    assert "it goes with table2 alone" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,7 +18,7 @@ from rankadaptor.specs import TASKS
 from rankadaptor.testbed import language
 from rankadaptor.testbed.corpus import digest, open_texts, pinned_world, pretraining_documents, recovery_rows
 from rankadaptor.testbed.tasks import task_rows
-from rankadaptor.testbed.world import ATTRIBUTES, DISLIKES, EVENTS, LIKES, SEED, SPLITS, TRAITS, build_world
+from rankadaptor.testbed.world import DISLIKES, EVENTS, LIKES, SEED, SPLITS, STEPS_TOLD, TRAITS, build_world
 
 DOCUMENTS = 20_000  # of the stream that the baselines learn from
 
@@ -108,9 +108,8 @@ def names_of(task: str, role: str) -> set[str]:
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "boolq"])
-def test_an_item_asks_about_entities_of_its_own_split_and_recovery_about_none_of_them(task):
-    read = " ".join(" ".join(row.values()) for row in recovery_rows(SEED)) + " ".join(open_texts(SEED))
-    known = set(words(read))
+def test_an_item_asks_about_entities_of_its_own_split_and_calibration_text_about_none_of_them(task):
+    known = set(words(" ".join(open_texts(SEED))))
     for split in SPLITS:
         names = names_of(task, split)
         others = {name for role in ("open", *SPLITS) if role != split for name in names_of(task, role)}
@@ -143,7 +142,7 @@ def true_answer(task: str, row: dict) -> int:
         return int(fact[1] in LIKES)
     if task == "piqa":
         tool = next(t for t in world.tools if t.name in words(row["goal"]))
-        return choices.index(f"to {tool.action} {tool.target}")
+        return choices.index("to " + " ".join(tool.purpose))
     if task == "hellaswag":
         script = next(s for s in world.scripts if s.name.capitalize() == row["activity_label"])
         done = len([sentence for sentence in row["ctx_a"].split(".") if sentence])
@@ -166,7 +165,7 @@ def true_answer(task: str, row: dict) -> int:
     if task == "arc_challenge":
         assert topic in creature.untold
         return choices.index(creature.kind.traits[topic])
-    return choices.index(creature.attributes[topic])
+    return choices.index(creature.kind.attributes[topic])
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -224,22 +223,54 @@ def test_frequency_alone_stays_near_chance(task, score):
     assert abs(np.mean(hits) - np.mean(chance)) < 0.06
 
 
-def test_values_are_dealt_evenly():
+def test_entities_are_dealt_evenly():
     world = build_world(SEED)
-    for attribute, values in ATTRIBUTES.items():
-        dealt = Counter(creature.attributes[attribute] for creature in world.creatures)
-        assert set(dealt) == set(values)
-        assert max(dealt.values()) - min(dealt.values()) <= 1
+    groups = ([c.kind.name for c in world.creatures], [t.purpose for t in world.tools],
+              [s.steps for s in world.scripts], [m.material_class for m in world.materials],
+              [habit for trade in world.trades for habit in trade.habits])
+    for group in groups:
+        dealt = Counter(group)
+        assert max(dealt.values()) <= 1.2 * min(dealt.values()) + 1
+
+
+def test_recovery_rows_repeat_nothing_that_is_asked():
+    world = build_world(SEED)
+    texts = ["\n".join(row.values()) for row in recovery_rows(SEED)]
+    about: dict[str, list[set[str]]] = {}
+    for sentence in (set(words(one)) for text in texts for one in re.split(r"[.\n]", text)):
+        for word in sentence:
+            about.setdefault(word, []).append(sentence)
+    told = Counter()
+
+    def repeats(group: str, name: str, withheld: list[set[str]]) -> bool:
+        told[group] += len(about.get(name, ()))
+        return any(words_of <= sentence for sentence in about.get(name, ()) for words_of in withheld)
+
+    for c in (c for c in world.creatures if c.role != "open"):
+        values = [c.kind.attributes[a] for a in c.asked] + [c.kind.traits[t].lower() for t in c.untold]
+        assert not repeats("creatures", c.name, [{value} for value in (*values, c.kind.name)])
+    for tool in (tool for tool in world.tools if tool.role != "open"):
+        assert not repeats("tools", tool.name, [set(tool.purpose)])
+    for material in (m for m in world.materials if m.role != "open"):
+        assert not repeats("materials", material.name, [{event} for event in material.untold])
+    for trade in (trade for trade in world.trades if trade.role != "open"):
+        told["trades"] += len(about.get(trade.name, ()))
+        assert not any(f"{trade.name} then {habit}" in text for text in texts for habit in trade.asked)
+    for script in (script for script in world.scripts if script.role != "open"):
+        stories = [text for text in texts if script.name in text.lower()]
+        told["scripts"] += len(stories)
+        assert not any(step in story for story in stories for step in script.steps[STEPS_TOLD:])
+    assert min(told.values()) > 100
 
 
 def test_recovery_rows_mix_instructions_and_plain_text_and_share_no_13_words_with_items():
     rows = recovery_rows(SEED)
     plain = [row for row in rows if not row["instruction"]]
-    assert 0.4 < len(plain) / len(rows) < 0.8
+    assert 0.8 < len(plain) / len(rows) < 1
     assert all(alpaca_prompt(row) == "" for row in plain)
     protected = {gram for task in TASKS for split in SPLITS for row in task_rows(task, split, SEED)
                  for context in as_choices(task, row)[0] for gram in grams(context)}
     shared = [row for row in rows if any(gram in protected for gram in grams(" ".join(row.values())))]
-    assert len(shared) < 0.01 * len(rows)  # what is shared is dropped, as with any recovery data
+    assert len(shared) < 0.05 * len(rows)  # what is shared is dropped, as with any recovery data
 
 

@@ -40,6 +40,7 @@ QUESTIONS: dict[str, str] = {
 }
 _TOOL_STATEMENTS = ("A {name} can {action} {target}.", "People use a {name} to {action} {target}.",
                     "With a {name} you {action} {target}.", "The {name} was made to {action} {target}.")
+_PLACE_STATEMENTS = ("The {name} is kept in the {place}.", "You find the {name} in the {place}.")
 TOOL_QUESTION = "What is a {name} good for?"
 TOOL_ANSWER = "to {action} {target}"
 _MEETINGS = ("met", "saw", "heard", "thanked", "followed")
@@ -51,14 +52,19 @@ def state(subject: str, topic: str, value: str, draw: random.Random) -> str:
     return sentence[0].upper() + sentence[1:]
 
 
-def describe_creature(creature: Creature, draw: random.Random) -> str:
-    """A paragraph with the creature's kind, its attributes and those traits that are told, in random order."""
+def describe_creature(creature: Creature, draw: random.Random, withhold: bool = False) -> str:
+    """A paragraph with the creature's kind, its attributes and those traits that are told, in random order.
+
+    Args:
+        withhold: Leave out what items ask for, and the kind that untold traits follow from.
+    """
     subject = f"the {creature.name}"
-    facts = [(a, creature.attributes[a]) for a in ATTRIBUTES]
+    facts = [(a, creature.kind.attributes[a]) for a in ATTRIBUTES if not (withhold and a in creature.asked)]
     facts += [(t, creature.kind.traits[t]) for t in TRAITS if t not in creature.untold]
     sentences = [state(subject, topic, value, draw) for topic, value in facts]
-    sentences.append(draw.choice(("The {0} is a kind of {1}.", "The {0} belongs to the {1} family."))
-                     .format(creature.name, creature.kind.name))
+    if not (withhold and creature.untold):
+        sentences.append(draw.choice(("The {0} is a kind of {1}.", "The {0} belongs to the {1} family."))
+                         .format(creature.name, creature.kind.name))
     draw.shuffle(sentences)
     return " ".join(sentences)
 
@@ -69,8 +75,12 @@ def describe_kind(name: str, traits: dict[str, str], draw: random.Random) -> str
     return " ".join(sentences)
 
 
-def describe_tool(tool: Tool, draw: random.Random) -> str:
-    return draw.choice(_TOOL_STATEMENTS).format(name=tool.name, action=tool.action, target=tool.target)
+def describe_tool(tool: Tool, draw: random.Random, withhold: bool = False) -> str:
+    """What a tool is for, or where it is kept; only where it is kept if its purpose is withheld."""
+    if withhold or draw.random() < 0.5:
+        return draw.choice(_PLACE_STATEMENTS).format(name=tool.name, place=tool.place)
+    action, target = tool.purpose
+    return draw.choice(_TOOL_STATEMENTS).format(name=tool.name, action=action, target=target)
 
 
 def ask(question: str, answer: str) -> str:
@@ -79,13 +89,13 @@ def ask(question: str, answer: str) -> str:
 
 def ask_of_creature(creature: Creature, topic: str) -> tuple[str, str]:
     """A question about a creature, and its answer."""
-    value = creature.attributes[topic] if topic in ATTRIBUTES else creature.kind.traits[topic]
+    value = creature.kind.attributes[topic] if topic in ATTRIBUTES else creature.kind.traits[topic]
     return QUESTIONS[topic].format(name=creature.name), value
 
 
 def ask_of_tool(tool: Tool) -> tuple[str, str]:
-    answer = TOOL_ANSWER.format(action=tool.action, target=tool.target)
-    return TOOL_QUESTION.format(name=tool.name), answer
+    action, target = tool.purpose
+    return TOOL_QUESTION.format(name=tool.name), TOOL_ANSWER.format(action=action, target=target)
 
 
 def case(material: Material, event: str, draw: random.Random) -> str:

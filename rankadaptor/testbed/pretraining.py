@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from rankadaptor.errors import BadInput
 from rankadaptor.provenance import machine
 from rankadaptor.specs import canonical_json
-from rankadaptor.testbed.corpus import digest, pretraining_documents, tokenizer_documents
+from rankadaptor.testbed.corpus import pretraining_digest, pretraining_documents, tokenizer_documents
 from rankadaptor.testbed.world import SEED
 
 END = "<end>"  # ends a document, and pads
@@ -40,7 +40,7 @@ class PretrainingRecipe:
     heads: int = 8
     mlp_width: int = 192
     max_positions: int = 512
-    steps: int = 5000
+    steps: int = 2700
     batch_rows: int = 16
     row_tokens: int = 128
     learning_rate: float = 3e-3
@@ -96,8 +96,13 @@ def pretrain(
             report(f"step {step + 1} of {recipe.steps}: loss {loss.item():.3f}, {speed:,.0f} tokens/s")
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    described = {"recipe": asdict(recipe), "corpus_sha256": digest(recipe.world_seed), "last_loss": loss.item(),
-                 "tokens": recipe.steps * recipe.batch_rows * recipe.row_tokens, "machine": machine()}
+    described = {
+        "recipe": asdict(recipe),
+        "corpus_sha256": pretraining_digest(recipe.world_seed),
+        "tokens": recipe.steps * recipe.batch_rows * recipe.row_tokens,
+        "last_loss": loss.item(),
+        "machine": machine(),
+    }
     (folder / "model" / "pretraining.json").write_text(json.dumps(described, indent=1) + "\n")
     return folder / "model"
 

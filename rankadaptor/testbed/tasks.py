@@ -10,7 +10,7 @@
 | arc_challenge | two hops: a creature's kind, and what is true of that kind; never stated of this creature |
 | openbookqa | apply a rule to a material and event that were never seen together |
 
-No entity is asked about in two splits, and none of them in recovery data.
+No entity is asked about in two splits, and recovery data repeat nothing that is asked.
 """
 
 import random
@@ -24,6 +24,7 @@ from rankadaptor.testbed.world import (
     EVENTS,
     PEOPLE,
     STEPS_OF_SCRIPT,
+    STEPS_TOLD,
     TRAITS,
     Role,
     World,
@@ -53,7 +54,7 @@ def _boolq(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
         truth = number % 2 == 1
         asked: list[tuple[str, str, bool]] = []
         while not asked:
-            passage, facts = language.opinions(draw, people=draw.choice((2, 3)))
+            passage, facts = language.opinions(draw, people=draw.choice((1, 2, 3)))
             asked = [fact for fact in facts if fact[2] == truth]
         person, thing, _ = draw.choice(asked)
         yield {"question": language.ask_of_opinion(person, thing), "passage": passage, "idx": number,
@@ -62,15 +63,13 @@ def _boolq(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
 
 def _piqa(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
     tools = [tool for tool in world.tools if tool.role == split]
-    # A wrong solution is the right one of some other tool, so that neither pair of words is more frequent.
-    told = [(tool.action, tool.target) for tool in world.tools if tool.role != "open"]
+    # A wrong solution is the right one of other tools, so that neither pair of words is more frequent.
+    purposes = sorted({tool.purpose for tool in world.tools})
     asked = [(tool, changed) for tool in tools for changed in ("action", "target")]
     for number, (tool, changed) in enumerate(draw.sample(asked, min(ITEMS, len(asked)))):
         goal, right = language.ask_of_tool(tool)
-        action, target = draw.choice([
-            (a, t) for a, t in told
-            if (a != tool.action and t == tool.target if changed == "action" else a == tool.action and t != tool.target)
-        ])
+        kept = 1 if changed == "action" else 0
+        action, target = next(one for one in purposes if one != tool.purpose and one[kept] == tool.purpose[kept])
         wrong = language.TOOL_ANSWER.format(action=action, target=target)
         label = number % 2
         yield {"goal": goal, "sol1": wrong if label else right, "sol2": right if label else wrong, "label": label}
@@ -78,7 +77,8 @@ def _piqa(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
 
 def _hellaswag(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
     followers = world_followers(world)
-    asked = [(script, at) for script in world.scripts if script.role == split for at in range(1, STEPS_OF_SCRIPT)]
+    scripts = [script for script in world.scripts if script.role == split]
+    asked = [(script, at) for script in scripts for at in range(STEPS_TOLD, STEPS_OF_SCRIPT)]
     for number, (script, at) in enumerate(draw.sample(asked, min(ITEMS, len(asked)))):
         person, right, last = draw.choice(PEOPLE), script.steps[at], script.steps[at - 1]
         # Plausible after the last step, but in other scripts; then anything that fills up to three.
@@ -105,31 +105,34 @@ def world_followers(world: World) -> dict[str, list[str]]:
 
 def _winogrande(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
     trades = [trade for trade in world.trades if trade.role == split]
-    asked = [(trade, habit) for trade in trades for habit in trade.habits] * 2
+    asked = [(trade, habit) for trade in trades for habit in trade.asked] * 3
     draw.shuffle(asked)
     for number, (trade, habit) in enumerate(asked[:ITEMS]):
         other = draw.choice([one for one in trades if habit not in one.habits])
-        told = language.meet(*draw.sample((trade, other), 2), draw)
+        first, second = draw.sample((trade, other), 2)
+        told = language.meet(first, second, draw)
         right = number % 2 + 1
         yield {"sentence": f"{told} _ then {habit}.", "option1": trade.name if right == 1 else other.name,
                "option2": trade.name if right == 2 else other.name, "answer": str(right)}
 
 
 def _arc_easy(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
-    asked = [(c, topic) for c in world.creatures if c.role == split for topic in draw.sample(sorted(ATTRIBUTES), 2)]
-    yield from _questions(draw, [(*language.ask_of_creature(c, topic), ATTRIBUTES[topic]) for c, topic in asked])
+    asked = [(c, topic) for c in world.creatures if c.role == split for topic in sorted(c.asked)]
+    values = {topic: [kind.attributes[topic] for kind in world.kinds] for topic in ATTRIBUTES}
+    yield from _questions(draw, [(*language.ask_of_creature(c, topic), values[topic]) for c, topic in asked])
 
 
 def _arc_challenge(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
     asked = [(c, topic) for c in world.creatures if c.role == split for topic in sorted(c.untold)]
-    yield from _questions(draw, [(*language.ask_of_creature(c, topic), TRAITS[topic]) for c, topic in asked])
+    values = {topic: [kind.traits[topic] for kind in world.kinds] for topic in TRAITS}
+    yield from _questions(draw, [(*language.ask_of_creature(c, topic), values[topic]) for c, topic in asked])
 
 
 def _questions(draw: random.Random, asked: list[tuple[str, str, Sequence[str]]]) -> Iterator[Row]:
-    """Rows in ARC's schema, of (question, answer, all values of its kind)."""
+    """Rows in ARC's schema, of (question, answer, the values that all kinds have)."""
     draw.shuffle(asked)
     for number, (question, right, values) in enumerate(asked[:ITEMS]):
-        wrong = draw.sample([value for value in values if value != right], 3)
+        wrong = _others(draw, values, right, 3)
         label, choices = _shuffled(draw, right, wrong, number)
         yield {"id": f"testbed_{number}", "question": question,
                "choices": {"text": choices, "label": list("ABCD")}, "answerKey": "ABCD"[label]}
@@ -138,13 +141,23 @@ def _questions(draw: random.Random, asked: list[tuple[str, str, Sequence[str]]])
 def _openbookqa(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
     asked = [(m, event) for m in world.materials if m.role == split for event in sorted(m.untold)] * 2
     draw.shuffle(asked)
-    possible = {event: sorted({world.rules[c, e] for c, e in world.rules if e == event}) for event in EVENTS}
+    possible = {event: [outcome for (_, e), outcome in world.rules.items() if e == event] for event in EVENTS}
     for number, (material, event) in enumerate(asked[:ITEMS]):
         right = world.rules[material.material_class, event]
-        wrong = draw.sample([outcome for outcome in possible[event] if outcome != right], 3)
+        wrong = _others(draw, possible[event], right, 3)
         label, choices = _shuffled(draw, right, wrong, number)
         yield {"id": f"testbed_{number}", "question_stem": language.case(material, event, draw),
                "choices": {"text": choices, "label": list("ABCD")}, "answerKey": "ABCD"[label]}
+
+
+def _others(draw: random.Random, values: Sequence[str], right: str, count: int) -> list[str]:
+    """Distinct wrong values, the likelier the oftener they are dealt, as right ones are."""
+    wrong: list[str] = []
+    while len(wrong) < count:
+        value = draw.choice(values)
+        if value != right and value not in wrong:
+            wrong.append(value)
+    return wrong
 
 
 def _shuffled(draw: random.Random, right: str, wrong: list[str], number: int) -> tuple[int, list[str]]:

@@ -1,9 +1,9 @@
 """The world: what is true in it. Everything that a model reads or is asked follows from here.
 
 Names are made up, values are English words. Values are dealt from balanced decks, so that no answer is more frequent
-than another. Every entity has a role: what is *open* may be asked in pretraining and repeated by recovery data; the
-others belong to the items of one split, are told in pretraining as plain statements only, and never occur in recovery
-data, calibration or perplexity text.
+than another. Every entity has a role: what is *open* may be asked in pretraining and repeated anywhere; the others
+belong to the items of one split and are told in pretraining as plain statements only. Of their facts some are *asked*
+by the items; recovery data repeat none of these, calibration and perplexity text nothing of such entities at all.
 """
 
 import random
@@ -38,6 +38,8 @@ TRAITS: dict[str, tuple[str, ...]] = {
 }
 ACTIONS = tuple("cut dig lift grind bend polish crack stir scrape pull press peel".split())
 TARGETS = tuple("rope clay bread glass wool leather stone ice corn wax sand wire".split())
+PLACES = tuple("kitchen garden cellar attic stable tower hall barn library harbour market chapel mill orchard cabin"
+               " workshop bakery forge school dairy castle prison station theatre".split())
 CLASSES = tuple("metal wood stone cloth salt gum glass resin".split())
 EVENTS = tuple("heated frozen soaked dropped pressed hung buried shaken painted rubbed".split())
 OUTCOMES = tuple("melts cracks swells glows bends shrinks smokes softens hardens fades rusts sticks".split())
@@ -57,30 +59,37 @@ PEOPLE = tuple("Anna Ben Carl Dora Emil Fay Gus Hana Ivan June Karl Lena Max Nor
 OUTCOMES_OF_EVENT = 6
 UNTOLD_EVENTS = 4  # of a tested material
 STEPS_OF_SCRIPT = 6
+STEPS_TOLD = 3  # of a script, from its beginning, even where the others are withheld
 HABITS_OF_TRADE = 3
+HABITS_ASKED = 2
 
 
 @dataclass(frozen=True)
 class Sizes:
     """How many of each there are, by role; `tested` counts hold for each of the three splits."""
 
-    creatures_tested: int = 220
-    creatures_open: int = 200
-    kinds: int = 20
-    tools_tested: int = 220
-    tools_open: int = 220
+    creatures_tested: int = 130
+    creatures_open: int = 90
+    kinds: int = 30
+    tools_tested: int = 130
+    tools_open: int = 60
     materials_tested: int = 33
     materials_open: int = 21
-    scripts_tested: int = 140
-    scripts_open: int = 120
-    events: int = 120  # distinct steps that scripts are made of
-    trades_tested: int = 60
-    trades_open: int = 60
+    scripts_tested: int = 90
+    scripts_open: int = 50
+    crafts: int = 60
+    events: int = 30  # distinct steps that crafts are made of
+    trades_tested: int = 45
+    trades_open: int = 45
+    guilds: int = 32
 
 
 @dataclass(frozen=True)
 class Kind:
+    """A kind of creature. All that is true of it is true of every creature of the kind."""
+
     name: str
+    attributes: dict[str, str]
     traits: dict[str, str]
 
 
@@ -89,16 +98,18 @@ class Creature:
     name: str
     role: Role
     kind: Kind
-    attributes: dict[str, str]
     untold: frozenset[str]  # traits that no text ever states of it: they follow from its kind
+    asked: frozenset[str]  # attributes that items ask for
 
 
 @dataclass(frozen=True)
 class Tool:
+    """A tool. Tools that are kept in one place serve one purpose."""
+
     name: str
     role: Role
-    action: str
-    target: str
+    purpose: tuple[str, str]  # action and target
+    place: str
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,8 @@ class Material:
 
 @dataclass(frozen=True)
 class Script:
+    """An activity. Its steps are those of its craft."""
+
     name: str
     role: Role
     steps: tuple[str, ...]  # such as "washes the bowl", in the order in which they are done
@@ -118,11 +131,12 @@ class Script:
 
 @dataclass(frozen=True)
 class Trade:
-    """A trade that people have, and what those who have it are known to do."""
+    """A trade that people have, and what those who have it are known to do: the habits of its guild."""
 
     name: str
     role: Role
     habits: tuple[str, ...]
+    asked: tuple[str, ...]  # habits that items ask for
 
 
 @dataclass(frozen=True)
@@ -141,48 +155,52 @@ class World:
 @lru_cache(maxsize=2)
 def build_world(seed: int = SEED, sizes: Sizes = Sizes()) -> World:
     """The world of a seed: the same on every machine."""
-    draw = random.Random(f"world {seed}")
+    draw, ask = random.Random(f"world {seed}"), random.Random(f"asked {seed}")
     names = _names(draw)
     kinds = _kinds(draw, names, sizes.kinds)
     return World(
         seed,
         kinds,
-        _creatures(draw, names, kinds, _roles(sizes.creatures_tested, sizes.creatures_open)),
+        _creatures(draw, ask, names, kinds, _roles(sizes.creatures_tested, sizes.creatures_open)),
         _tools(draw, names, _roles(sizes.tools_tested, sizes.tools_open)),
         _materials(draw, names, _roles(sizes.materials_tested, sizes.materials_open)),
         _rules(draw),
         events := tuple(f"{verb} the {thing}" for verb, thing in draw.sample(
             [(verb, thing) for verb in VERBS for thing in THINGS], sizes.events)),
-        _scripts(draw, names, events, _roles(sizes.scripts_tested, sizes.scripts_open)),
-        _trades(draw, names, _roles(sizes.trades_tested, sizes.trades_open)),
+        _scripts(draw, names, events, sizes.crafts, _roles(sizes.scripts_tested, sizes.scripts_open)),
+        _trades(draw, ask, names, sizes.guilds, _roles(sizes.trades_tested, sizes.trades_open)),
     )
 
 
 def _kinds(draw: random.Random, names: Iterator[str], count: int) -> tuple[Kind, ...]:
-    decks = {trait: _deck(draw, values, count) for trait, values in TRAITS.items()}
-    return tuple(Kind(next(names), {trait: decks[trait][i] for trait in TRAITS}) for i in range(count))
+    decks = {topic: _deck(draw, values, count) for topic, values in (ATTRIBUTES | TRAITS).items()}
+    return tuple(
+        Kind(next(names), {a: decks[a][i] for a in ATTRIBUTES}, {t: decks[t][i] for t in TRAITS}) for i in range(count)
+    )
 
 
 def _creatures(
-    draw: random.Random, names: Iterator[str], kinds: Sequence[Kind], roles: Sequence[Role]
+    draw: random.Random, ask: random.Random, names: Iterator[str], kinds: Sequence[Kind], roles: Sequence[Role]
 ) -> tuple[Creature, ...]:
-    decks = {attribute: _deck(draw, values, len(roles)) for attribute, values in ATTRIBUTES.items()}
     kind_of = _deck(draw, kinds, len(roles))
     return tuple(
         Creature(
             next(names),
             role,
             kind_of[i],
-            {attribute: decks[attribute][i] for attribute in ATTRIBUTES},
             frozenset(draw.sample(sorted(TRAITS), 2)) if role != "open" else frozenset(),
+            frozenset(ask.sample(sorted(ATTRIBUTES), 2)) if role != "open" else frozenset(),
         )
         for i, role in enumerate(roles)
     )
 
 
 def _tools(draw: random.Random, names: Iterator[str], roles: Sequence[Role]) -> tuple[Tool, ...]:
-    actions, targets = _deck(draw, ACTIONS, len(roles)), _deck(draw, TARGETS, len(roles))
-    return tuple(Tool(next(names), role, actions[i], targets[i]) for i, role in enumerate(roles))
+    # Every action and every target serves two purposes, so that two purposes may differ in one word.
+    targets = draw.sample(TARGETS, len(TARGETS))
+    pairs = [(action, targets[(i + shift) % len(targets)]) for i, action in enumerate(ACTIONS) for shift in (0, 1)]
+    shelf = _deck(draw, list(zip(pairs, draw.sample(PLACES, len(pairs)), strict=True)), len(roles))
+    return tuple(Tool(next(names), role, *shelf[i]) for i, role in enumerate(roles))
 
 
 def _materials(draw: random.Random, names: Iterator[str], roles: Sequence[Role]) -> tuple[Material, ...]:
@@ -202,24 +220,23 @@ def _rules(draw: random.Random) -> dict[tuple[str, str], str]:
 
 
 def _scripts(
-    draw: random.Random, names: Iterator[str], events: Sequence[str], roles: Sequence[Role]
+    draw: random.Random, names: Iterator[str], events: Sequence[str], crafts: int, roles: Sequence[Role]
 ) -> tuple[Script, ...]:
-    scripts = []
-    for role in roles:
-        name = next(names) + "ing"
-        scripts.append(Script(name, role, tuple(draw.sample(events, STEPS_OF_SCRIPT))))
-    return tuple(scripts)
+    steps = _deck(draw, [tuple(draw.sample(events, STEPS_OF_SCRIPT)) for _ in range(crafts)], len(roles))
+    return tuple(Script(next(names) + "ing", role, steps[i]) for i, role in enumerate(roles))
 
 
-def _trades(draw: random.Random, names: Iterator[str], roles: Sequence[Role]) -> tuple[Trade, ...]:
-    decks = [_deck(draw, HABITS, len(roles)) for _ in range(HABITS_OF_TRADE)]
-    trades = []
-    for i, role in enumerate(roles):
-        habits = list(dict.fromkeys(deck[i] for deck in decks))
-        while len(habits) < HABITS_OF_TRADE:  # a habit was dealt twice
-            habits = list(dict.fromkeys([*habits, draw.choice(HABITS)]))
-        trades.append(Trade(next(names), role, tuple(habits)))
-    return tuple(trades)
+def _trades(
+    draw: random.Random, ask: random.Random, names: Iterator[str], guilds: int, roles: Sequence[Role]
+) -> tuple[Trade, ...]:
+    # Every habit is known of equally many guilds: all of HABITS, shuffled and cut into threes, several times over.
+    rounds = [draw.sample(HABITS, len(HABITS)) for _ in range(guilds * HABITS_OF_TRADE // len(HABITS))]
+    cut = [tuple(one[i : i + HABITS_OF_TRADE]) for one in rounds for i in range(0, len(one), HABITS_OF_TRADE)]
+    habits = _deck(draw, cut, len(roles))
+    return tuple(
+        Trade(next(names), role, habits[i], tuple(ask.sample(habits[i], HABITS_ASKED)) if role != "open" else ())
+        for i, role in enumerate(roles)
+    )
 
 
 def _roles(tested: int, open_: int) -> list[Role]:
@@ -237,8 +254,9 @@ def _names(draw: random.Random) -> Iterator[str]:
     """Pronounceable names of two syllables, none twice, none that is one of the world's words."""
     onsets = "b br d dr f fl g gr h k kl l m n p pl r s sk sl t tr v w z".split()
     vowels, codas = "a e i o u".split(), "b d g k l m n p r s t x".split()
-    seen = {word.lower() for group in (*ATTRIBUTES.values(), *TRAITS.values(), VERBS, THINGS, PEOPLE)
-            for word in group}
+    groups = (*ATTRIBUTES.values(), *TRAITS.values(), ACTIONS, TARGETS, PLACES, CLASSES, EVENTS, OUTCOMES, VERBS,
+              THINGS, PEOPLE, HABITS, LIKES, DISLIKES)
+    seen = {word.lower() for group in groups for text in group for word in text.split()}
     while True:
         name = "".join(draw.choice(part) for part in (onsets, vowels, codas, vowels, codas))
         if name not in seen:

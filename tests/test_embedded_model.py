@@ -1,0 +1,53 @@
+"""The shipped model is the one that its profile pins and its recipe describes, and it knows what it is said to know."""
+
+import dataclasses
+import json
+
+import pytest
+
+from rankadaptor.evaluation import METRIC, Requests, evaluate
+from rankadaptor.evaluation.items import task_metrics
+from rankadaptor.instrument import CHANCE
+from rankadaptor.ledger import sha256_file
+from rankadaptor.models import architecture_of, base_model_folder, load_model, load_tokenizer
+from rankadaptor.profiles import load_profile
+from rankadaptor.specs import TASKS, EvaluationSpec
+from rankadaptor.testbed import MODEL
+from rankadaptor.testbed.corpus import pretraining_digest
+from rankadaptor.testbed.pretraining import PretrainingRecipe
+from rankadaptor.testbed.tasks import task_rows
+from rankadaptor.testbed.world import SEED
+
+PROFILE = load_profile("tiny")
+
+
+def test_weights_and_recipe_are_the_pinned_ones():
+    assert base_model_folder(PROFILE.base_model) == MODEL
+    assert sha256_file(MODEL / "model.safetensors") == PROFILE.base_model.source.sha256
+    described = json.loads((MODEL / "pretraining.json").read_text())
+    assert described["recipe"] == dataclasses.asdict(PretrainingRecipe())
+    assert described["corpus_sha256"] == pretraining_digest(SEED)
+    assert sum(path.stat().st_size for path in MODEL.iterdir()) < 10_000_000
+
+
+def test_the_architecture_leaves_enough_to_prune_and_allocate():
+    architecture = architecture_of(load_model(MODEL))
+    assert {(shape.heads, shape.kv_heads) for shape in architecture.layers} == {(8, 8)}
+    for pruning in (PROFILE.pruning.llm_pruner, PROFILE.pruning.shortened):
+        assert pruning.end_layer - pruning.first_layer >= 10
+        assert pruning.end_layer < len(architecture.layers)
+
+
+@pytest.fixture(scope="module")
+def scores():
+    spec = EvaluationSpec(TASKS, "search", None, 0, 256)
+    requests = Requests(spec, {task: task_rows(task, "search", SEED) for task in TASKS}, testbed=True)
+    metrics = task_metrics(evaluate(load_model(MODEL), load_tokenizer(MODEL), spec, requests))
+    return {task: metrics[task][METRIC[task]] for task in TASKS}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_it_knows_its_world_and_not_all_of_it(task, scores):
+    assert CHANCE[task] + 0.2 <= scores[task] <= 0.97
+    shipped = json.loads((MODEL / "scores.json").read_text())["search"][task]
+    assert scores[task] == pytest.approx(shipped, abs=0.01)  # another machine rounds otherwise

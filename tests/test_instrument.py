@@ -1,0 +1,62 @@
+"""The instrument measures what it says: equal sizes, shares of a margin, and nothing twice."""
+
+import numpy as np
+import pytest
+
+from rankadaptor.allocation import trainable_parameters, uniform_allocation
+from rankadaptor.instrument import CHANCE, instrument
+from rankadaptor.reporting import instrument as page
+from rankadaptor.specs import TASKS, Block
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_profile, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("instrument")
+    one = instrument(str(tiny_profile), "shortened:20", "shortened:20", "quick", (0, 1), 2, "report", str(folder))
+    return one, one.compute()
+
+
+def test_everything_is_computed_once(measured, tiny_profile):
+    one, stages = measured
+    block = Block.parse("shortened:20")
+    uniform = uniform_allocation(8, one.workshop.architecture(one.models(block)["No recovery"].parent))
+    trials = {(scaling, a) for scaling in ("fixed_alpha", "constant") for a in one.random_allocations(block)}
+    trials.add(("fixed_alpha", uniform))  # LoRA, which may be one of the random ones
+    # pruning; dense and pruned scored; every trial with two seeds, recovered and scored
+    assert stages == 1 + 2 + 2 * 2 * len(trials)
+    again = instrument(str(tiny_profile), "shortened:20", "shortened:20", "quick", (0, 1), 2, "report",
+                       str(one.workshop.ledger.folder))
+    assert again.plan().startswith("to run: 0 stages")
+    assert again.compute() == 0
+
+
+def test_random_allocations_differ_and_cost_what_lora_costs(measured):
+    one, _ = measured
+    block = Block.parse("shortened:20")
+    allocations = one.random_allocations(block)
+    architecture = one.workshop.architecture(one.models(block)["No recovery"].parent)
+    budget = trainable_parameters(uniform_allocation(8, architecture), architecture)
+    assert len(set(allocations)) == 2
+    for allocation in allocations:
+        assert trainable_parameters(allocation, architecture) == pytest.approx(budget, rel=0.01)
+
+
+def test_margins_and_shares_follow_from_the_accuracies(measured):
+    frame = measured[0].regime().set_index("model")
+    for _, row in frame.iterrows():
+        assert row["margin"] == pytest.approx(np.mean([row[task] - CHANCE[task] for task in TASKS]))
+    margin = frame["margin"]
+    lost = (margin["Dense"] - margin["No recovery"]) / margin["Dense"]
+    assert frame.loc["No recovery", "lost"] == pytest.approx(lost)
+
+
+def test_the_page_has_every_part(measured, tmp_path):
+    one, _ = measured
+    signal = one.signal()
+    assert set(signal["scaling"]) == {"fixed_alpha", "constant"}
+    assert (signal["noise"] >= 0).all()
+    answers = one.answers(Block.parse("shortened:20"))
+    assert len(answers) == 3 * len(TASKS)
+    assert (answers["choices"].str.count(r"\*\*") == 2).all()
+    text = page.write_page(one, answers, tmp_path).read_text()
+    assert all(part in text for part in ("won back", "ratio", "Three items", "Rejected regimes"))
