@@ -87,7 +87,7 @@ def _hellaswag(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
         wrong.append(draw.choice([step for i, step in enumerate(script.steps) if i not in (at, at - 1)]))
         wrong += draw.sample([step for step in world.events if step not in (*script.steps, *wrong)], 3 - len(wrong))
         label, endings = _shuffled(draw, right, wrong, number)
-        told = language.story(script, person, 0, at)
+        told = language.story(script, person, at - 2, at)
         yield {"ind": number, "activity_label": script.name.capitalize(), "ctx_a": told, "ctx_b": person,
                "ctx": f"{told} {person}", "endings": [f"{ending}." for ending in endings], "source_id": "",
                "split": split, "split_type": "", "label": str(label)}
