@@ -145,8 +145,10 @@ def true_answer(task: str, row: dict) -> int:
         return choices.index("to " + " ".join(tool.purpose))
     if task == "hellaswag":
         script = next(s for s in world.scripts if s.name.capitalize() == row["activity_label"])
-        done = len([sentence for sentence in row["ctx_a"].split(".") if sentence])
-        return choices.index(script.steps[done] + ".")
+        told = [sentence.split(maxsplit=1)[1] for sentence in row["ctx_a"].split(".") if sentence]
+        start = script.steps.index(told[0])
+        assert list(script.steps[start : start + len(told)]) == told
+        return choices.index(script.steps[start + len(told)] + ".")
     if task == "winogrande":
         told, habit = row["sentence"].split(" _ then ")
         habits = {trade.name: trade.habits for trade in world.trades}

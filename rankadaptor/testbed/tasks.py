@@ -4,7 +4,7 @@
 |---|---|
 | boolq | find a fact in a passage that was never seen |
 | piqa | recall what a tool is for; the wrong solution differs in one word |
-| hellaswag | recall the next step of a script; the wrong ones follow the same step in other scripts |
+| hellaswag | recall the next step of a script from its name and two steps; the wrong ones follow in other scripts |
 | winogrande | recall which of two trades is known for what was done |
 | arc_easy | recall one fact |
 | arc_challenge | two hops: a creature's kind, and what is true of that kind; never stated of this creature |
