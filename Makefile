@@ -1,7 +1,8 @@
 # Every target that needs the environment makes it first. `make help` lists the targets and what they cost.
 
 PROFILE ?= tiny
-BUDGET  ?= quick
+# Of search and training: quick, standard or full; empty means quick for tables, standard for the testbed's page.
+BUDGET  ?=
 # Blocks such as "llm-pruner:20 shortened:50"; empty means all of the profile.
 BLOCKS  ?=
 # Training seeds such as "0 1 2"; empty means the budget's.
@@ -66,7 +67,7 @@ plan-testbed: $(READY)  ## print what the testbed's page would run and cost (sec
 reproduce-testbed: $(READY)  ## what pruning costs and recovery wins on the testbed, and its spread over noise (half an hour)
 	@$(RUN) reproduce testbed $(OPTIONS)
 
-pretrain-testbed: $(READY)  ## the embedded model once more, from nothing, into build/testbed (under an hour on 2 cores; resumes)
+pretrain-testbed: $(READY)  ## the embedded model once more, from nothing, into build/testbed (20 minutes on 2 cores; resumes)
 	$(VENV)/bin/python -m rankadaptor.testbed pretrain build/testbed
 	$(VENV)/bin/python -m rankadaptor.testbed score build/testbed/model
 

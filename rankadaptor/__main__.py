@@ -4,25 +4,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rankadaptor import profiles
-from rankadaptor.errors import BadInput
+from rankadaptor.errors import ArgumentParser, BadInput
 
 NOTEBOOKS = {"table2": "03_main_tables", "testbed": "07_testbed"}
-# Options that only one of them knows, and what they are when nobody sets them.
-_TABLE_ONLY = ("benchmarks", "recovery_data", "allocation")
-
-
-class _Parser(argparse.ArgumentParser):
-    """One line an error, as everywhere."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+_TABLE_ONLY = ("benchmarks", "recovery_data", "allocation")  # options that table2 alone knows
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="rankadaptor", description="RankAdaptor, reproduced. See `make help` for the targets.")
+    parser = ArgumentParser(prog="rankadaptor", description="RankAdaptor, reproduced. See `make help` for the targets.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (("plan", "print what a table needs, what is missing and its cost; computes nothing"),
                        ("reproduce", "compute what a table lacks and render it into reports/")):
@@ -30,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("table", choices=sorted(NOTEBOOKS), metavar="TABLE", help=", ".join(NOTEBOOKS))
         command.add_argument("--profile", default="tiny", help=f"{', '.join(profiles.names())}, or a YAML file")
         command.add_argument("--blocks", default="", help="such as 'llm-pruner:20 shortened:50'; default: all")
-        command.add_argument("--budget", default="quick", help="quick, standard or full")
+        command.add_argument("--budget", default="", help="quick, standard or full; default: the page's own")
         command.add_argument("--seeds", default="", help="training seeds, such as '0 1 2'; default: the budget's")
         command.add_argument("--allocation", default="", help="ranks by layer of one more row, such as '8 8 4 12 ...'")
         command.add_argument("--ledger", default="ledger", help="folder of finished results")
@@ -65,10 +57,11 @@ def _run(options: argparse.Namespace) -> int:
     parameters: dict[str, Any] = {
         "profile": options.profile,
         "blocks": options.blocks,
-        "budget": options.budget,
         "seeds": _seeds(options.seeds),
         "ledger": options.ledger,
     }
+    if options.budget:
+        parameters["budget"] = options.budget
     only = {name: getattr(options, name) for name in _TABLE_ONLY}
     if options.table == "table2":
         parameters |= only

@@ -1,4 +1,8 @@
-"""The errors that a caller is meant to catch. Everything else is a bug and keeps its traceback."""
+"""The errors that a caller is meant to catch, everything else being a bug that keeps its traceback; and how a command
+line tells of bad arguments."""
+
+import argparse
+from typing import NoReturn
 
 
 class BadInput(ValueError):
@@ -18,3 +22,10 @@ class NotInLedger(LookupError):
 
 class DamagedEntry(RuntimeError):
     """A ledger entry whose files do not match their recorded checksums."""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse, with one line an error, as everywhere."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")

@@ -92,12 +92,22 @@ def main_table(
         )
         chosen = dataclasses.replace(chosen, recovery_data=data)
     parsed = parse_blocks(blocks, chosen)
-    reported = tuple(seeds) or tuple(chosen.budget(budget).training_seeds)
+    reported = report_seeds(chosen, budget, seeds)
+    return MainTable(chosen, parsed, budget, reported, Ledger(ledger), parse_allocation(allocation))
+
+
+def report_seeds(profile: Profile, budget: str, seeds: Sequence[int]) -> tuple[int, ...]:
+    """Training seeds of what is reported: those given, or the budget's.
+
+    Raises:
+        BadInput: on seeds that repeat themselves, or the one that searches use.
+    """
+    reported = tuple(seeds) or tuple(profile.budget(budget).training_seeds)
     if len(set(reported)) < len(reported):
         raise BadInput(f"seeds {' '.join(map(str, reported))} repeat themselves: give each once")
-    if chosen.search.training_seed in reported:
-        raise BadInput(f"seed {chosen.search.training_seed} belongs to searches: report with other seeds")
-    return MainTable(chosen, parsed, budget, reported, Ledger(ledger), parse_allocation(allocation))
+    if profile.search.training_seed in reported:
+        raise BadInput(f"seed {profile.search.training_seed} belongs to searches: report with other seeds")
+    return reported
 
 
 def parse_blocks(text: str, profile: Profile) -> tuple[Block, ...]:
@@ -291,18 +301,17 @@ class MainTable:
         return Step("evaluate", self._search_evaluation(), Step("recover", recovery, pruned))
 
     def _scores(self, trial: Step) -> Scores:
-        result = self._workshop.run(trial).result["result"]
-        if "diverged" in result:
+        signal = self.profile.search.signal
+        try:
+            metrics = self._workshop.metrics(trial)
+        except RecoveryDiverged:
             return dict.fromkeys(TASKS, 0.0)  # below every real score, and finite
-        metrics, signal = result["metrics"], self.profile.search.signal
         return {task: metrics[task][METRIC[task] if signal == "accuracy" else signal] for task in TASKS}
 
     # -- specs --------------------------------------------------------------------------------------------------------
 
     def _lora(self, allocation: RankAllocation, rate: float, seed: int) -> RecoverySpec:
-        adapters = self.profile.adapters
-        recipe = self.budget.training.recipe(rate)
-        return RecoverySpec("lora", allocation, adapters.scaling, adapters.alpha, recipe, seed)
+        return self.profile.lora_spec(self.budget, allocation, rate, seed)
 
     def _baseline(self, method: str, architecture: Architecture, rate: float, seed: int) -> RecoverySpec:
         adapters = self.profile.adapters
@@ -317,13 +326,10 @@ class MainTable:
         return uniform
 
     def _search_evaluation(self) -> EvaluationSpec:
-        settings = self.profile.evaluation
-        return EvaluationSpec(TASKS, "search", self.budget.search_items, settings.item_seed, settings.batch_size)
+        return self.profile.evaluation_spec(self.budget, "search")
 
     def _report_step(self, parent: Step | None) -> Step:
-        settings = self.profile.evaluation
-        spec = EvaluationSpec(TASKS, "report", self.budget.report_items, settings.item_seed, settings.batch_size)
-        return Step("evaluate", spec, parent)
+        return Step("evaluate", self.profile.evaluation_spec(self.budget, "report"), parent)
 
     # -- rows ---------------------------------------------------------------------------------------------------------
 
@@ -337,7 +343,7 @@ class MainTable:
     def _row(
         self, block: str, method: str, steps: list[Step], rate: float | None, allocations: tuple[RankAllocation, ...]
     ) -> Row:
-        tables = [self._items(step) for step in steps]
+        tables = [self._workshop.items(step) for step in steps]
         parent = steps[0].parent
         recovered = parent if parent is not None and parent.stage == "recover" else None
         recoveries = [self._workshop.run(s.parent).result["result"] for s in steps if s.parent] if recovered else []
@@ -370,12 +376,6 @@ class MainTable:
             allocations=tuple(by_task[task].allocations[0] for task in TASKS),
             keys=tuple(sorted({key for row in by_task.values() for key in row.keys})),
         )
-
-    def _items(self, step: Step) -> pd.DataFrame:
-        entry = self._workshop.run(step)
-        if (reason := entry.result["result"].get("diverged")) is not None:
-            raise RecoveryDiverged(f"a row of the table has no result: {reason}")
-        return pd.read_parquet(entry.path("items.parquet"))
 
 
 def solution_space(profile: Profile, block: Block, architecture: Architecture) -> SolutionSpace:

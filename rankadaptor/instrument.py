@@ -1,7 +1,7 @@
 """How good an instrument a profile is: what pruning costs, what recovery wins back, and whether allocations of equal
 size differ by more than the noise of training. No method is compared with another here.
 
-    testbed = instrument(profile="tiny", budget="standard")
+    testbed = instrument(profile="tiny")
     testbed.compute()    # runs what the ledger lacks
     testbed.regime()     # margins over chance, by block
     testbed.signal()     # spread between allocations over noise, by block, scaling and signal
@@ -15,11 +15,12 @@ import pandas as pd
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, uniform_allocation
 from rankadaptor.costs import ProgressBar, StageKind, stage_kind, stage_seconds
+from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.items import METRIC
-from rankadaptor.experiments import DEFAULT_LEDGER, parse_blocks, solution_space
+from rankadaptor.experiments import DEFAULT_LEDGER, parse_blocks, report_seeds, solution_space
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
-from rankadaptor.specs import TASKS, Block, EvaluationSpec, RecoverySpec, Scaling
+from rankadaptor.specs import TASKS, Block, Scaling, Split
 from rankadaptor.stages import Step, Workshop
 from rankadaptor.statistics import variance_components
 
@@ -37,7 +38,7 @@ def instrument(
     budget: str = "standard",
     seeds: Sequence[int] = (),
     allocations: int = 20,
-    split: str = "report",
+    split: Split = "report",
     ledger: str = DEFAULT_LEDGER,
 ) -> "Instrument":
     """Measurements of a profile.
@@ -50,14 +51,21 @@ def instrument(
         seeds: Training seeds, paired over allocations; empty for the budget's.
         allocations: Random ones of equal trainable parameters a block.
         split: "report", "search", or "tuning" where the profile has it.
+
+    Raises:
+        BadInput: on anything unknown, or too few seeds or allocations to tell spread from noise.
     """
     chosen = load_profile(profile)
+    training_seeds = report_seeds(chosen, budget, seeds)
+    if len(training_seeds) < 2 or allocations < 2:
+        raise BadInput(f"{len(training_seeds)} training seeds and {allocations} allocations tell no spread from noise:"
+                       " give two or more of both, such as seeds '0 1 2' or budget standard")
     return Instrument(
         chosen,
         parse_blocks(blocks, chosen),
         parse_blocks(signal_blocks, chosen),
         budget,
-        tuple(seeds) or tuple(chosen.budget(budget).training_seeds),
+        training_seeds,
         allocations,
         split,
         Ledger(ledger),
@@ -75,7 +83,7 @@ class Instrument:
         budget_name: str,
         seeds: tuple[int, ...],
         allocations: int,
-        split: str,
+        split: Split,
         ledger: Ledger,
     ):
         self.profile, self.blocks, self.signal_blocks, self.seeds = profile, blocks, signal_blocks, seeds
@@ -83,17 +91,13 @@ class Instrument:
         self.allocations = allocations
         self._bar = ProgressBar(profile.cost)
         self.workshop = Workshop(profile, ledger, self._bar.on_progress)
-        settings = profile.evaluation
-        items = self.budget.search_items if split == "search" else self.budget.report_items
-        self._evaluation = EvaluationSpec(
-            TASKS, split, items, settings.item_seed, settings.batch_size  # type: ignore[arg-type]
-        )
+        self._evaluation = profile.evaluation_spec(self.budget, split)
+        self._drawn: dict[Block, list[RankAllocation]] = {}
 
     def plan(self) -> str:
         """What would run, and for how long. Which trials a block that is not pruned yet needs is counted at most."""
-        prunings = self._prunings()
-        missing = [step for step in prunings if self.workshop.find(step) is None]
-        if not missing:
+        blocks = dict.fromkeys((*self.blocks, *self.signal_blocks))
+        if all(self.workshop.find(self._prune(block)) for block in blocks):
             missing = self._missing()
             seconds = sum(stage_seconds(stage_kind(step), self.profile.cost) for step in missing)
             return f"to run: {len(missing)} stages, about {seconds / 60:,.0f} minutes on {self.profile.cost.machine}"
@@ -107,16 +111,13 @@ class Instrument:
 
     def compute(self) -> int:
         """Run what the ledger lacks, and show progress; returns how many stages that was."""
-        for step in self._prunings():
-            self.workshop.run(step)
+        for block in dict.fromkeys((*self.blocks, *self.signal_blocks)):
+            self.workshop.run(self._prune(block))
         missing = self._missing()
         with self._bar.over(sum(stage_seconds(stage_kind(step), self.profile.cost) for step in missing)):
             for step in missing:
                 self.workshop.run(step)
         return len(self.workshop.computed)
-
-    def _prunings(self) -> list[Step]:
-        return [self._prune(block) for block in dict.fromkeys((*self.blocks, *self.signal_blocks))]
 
     def _missing(self) -> list[Step]:
         """What the ledger lacks once every block is pruned, parents first, each once."""
@@ -127,13 +128,13 @@ class Instrument:
     def _regime_steps(self) -> Iterator[Step]:
         for block in self.blocks:
             yield self._evaluate(self._prune(block))
-            yield from (self._trial(block, None, self.profile.adapters.scaling, seed) for seed in self.seeds)
+            yield from self._uniform_trials(block)
 
     def _signal_steps(self) -> Iterator[Step]:
         for block in self.signal_blocks:
             for scaling in SCALINGS_COMPARED:
                 for allocation in self.random_allocations(block):
-                    yield from (self._trial(block, allocation, scaling, seed) for seed in self.seeds)
+                    yield from self._trials(block, allocation, scaling)
 
     def _prune(self, block: Block) -> Step:
         return Step("prune", self.profile.prune_spec(block))
@@ -141,18 +142,24 @@ class Instrument:
     def _evaluate(self, parent: Step | None) -> Step:
         return Step("evaluate", self._evaluation, parent)
 
-    def _trial(self, block: Block, allocation: RankAllocation | None, scaling: Scaling, seed: int) -> Step:
-        """A recovery and its evaluation; no allocation stands for LoRA's uniform rank."""
-        adapters, pruned = self.profile.adapters, self._prune(block)
-        uniform = uniform_allocation(adapters.lora_rank, self.workshop.architecture(pruned))
-        recipe = self.budget.training.recipe(self.budget.learning_rates[0])
-        spec = RecoverySpec("lora", allocation or uniform, scaling, adapters.alpha, recipe, seed)
-        return self._evaluate(Step("recover", spec, pruned))
+    def _trials(self, block: Block, allocation: RankAllocation, scaling: Scaling) -> list[Step]:
+        """A recovery with an allocation and its evaluation, one a seed."""
+        rate, pruned = self.budget.learning_rates[0], self._prune(block)
+        specs = [self.profile.lora_spec(self.budget, allocation, rate, seed, scaling) for seed in self.seeds]
+        return [self._evaluate(Step("recover", spec, pruned)) for spec in specs]
+
+    def _uniform_trials(self, block: Block) -> list[Step]:
+        """LoRA with one rank."""
+        adapters, architecture = self.profile.adapters, self.workshop.architecture(self._prune(block))
+        return self._trials(block, uniform_allocation(adapters.lora_rank, architecture), adapters.scaling)
 
     def random_allocations(self, block: Block) -> list[RankAllocation]:
         """Distinct random allocations with the trainable parameters of uniform LoRA, within the tolerance."""
-        space = solution_space(self.profile, block, self.workshop.architecture(self._prune(block)))
-        return equal_allocations(space, self.allocations, np.random.default_rng(_ALLOCATION_SEED))
+        if block not in self._drawn:
+            space = solution_space(self.profile, block, self.workshop.architecture(self._prune(block)))
+            generator = np.random.default_rng(_ALLOCATION_SEED)
+            self._drawn[block] = equal_allocations(space, self.allocations, generator)
+        return self._drawn[block]
 
     # -- what came out ------------------------------------------------------------------------------------------------
 
@@ -162,20 +169,22 @@ class Instrument:
         Returns:
             One row a model, proportions, means over seeds: block, model, the tasks, mean, margin, gold probability,
             `lost` (share of the dense margin that pruning took) and `won back` (share of that which LoRA returned).
+
+        Raises:
+            RecoveryDiverged: if a recovery has no score.
         """
         dense = self._scores([self._evaluate(None)])
         rows = [{"block": "", "model": "Dense"} | dense]
         for block in self.blocks:
             pruned = self._scores([self._evaluate(self._prune(block))])
-            scaling = self.profile.adapters.scaling
-            recovered = self._scores([self._trial(block, None, scaling, seed) for seed in self.seeds])
+            recovered = self._scores(self._uniform_trials(block))
             lost, won = dense["margin"] - pruned["margin"], recovered["margin"] - pruned["margin"]
             rows.append({"block": str(block), "model": "No recovery"} | pruned | {"lost": lost / dense["margin"]})
             rows.append({"block": str(block), "model": "LoRA"} | recovered | {"won back": won / lost})
         return pd.DataFrame(rows)
 
     def _scores(self, steps: Sequence[Step]) -> dict[str, Any]:
-        metrics = [self.workshop.run(step).result["result"]["metrics"] for step in steps]
+        metrics = [self.workshop.metrics(step) for step in steps]
         accuracy = {task: float(np.mean([one[task][METRIC[task]] for one in metrics])) for task in TASKS}
         gold = float(np.mean([[one[task]["gold_probability"] for task in TASKS] for one in metrics]))
         margin = float(np.mean([accuracy[task] - CHANCE[task] for task in TASKS]))
@@ -186,34 +195,30 @@ class Instrument:
 
         Returns:
             One row a block, scaling and signal: `between` and `noise` (standard deviations, proportions), `ratio`.
+
+        Raises:
+            RecoveryDiverged: if a recovery has no score.
         """
         rows = []
         for block in self.signal_blocks:
             for scaling in SCALINGS_COMPARED:
-                scores = self._allocation_scores(block, scaling)
-                for name, values in scores.items():
+                scored = [
+                    [self._scores([trial]) for trial in self._trials(block, allocation, scaling)]
+                    for allocation in self.random_allocations(block)
+                ]
+                for name, key in (("gold probability", "gold probability"), ("accuracy", "mean")):
+                    values = np.array([[one[key] for one in row] for row in scored])  # (allocations, seeds)
                     components = variance_components(values)
                     rows.append({"block": str(block), "scaling": scaling, "signal": name, **components._asdict(),
                                  "ratio": components.ratio, "allocations": values.shape[0], "seeds": values.shape[1]})
         return pd.DataFrame(rows)
 
-    def _allocation_scores(self, block: Block, scaling: Scaling) -> dict[str, np.ndarray]:
-        """Means over the seven tasks, (allocations, seeds), by signal."""
-        scored = [
-            [self._scores([self._trial(block, allocation, scaling, seed)]) for seed in self.seeds]
-            for allocation in self.random_allocations(block)
-        ]
-        return {
-            signal: np.array([[one[key] for one in row] for row in scored])
-            for signal, key in (("gold probability", "gold probability"), ("accuracy", "mean"))
-        }
-
     def trial_seconds(self) -> pd.DataFrame:
         """Median seconds of recovering and of evaluating, by block, as the ledger's provenance has them."""
         rows = []
         for block in self.signal_blocks:
-            trials = [self._trial(block, one, "fixed_alpha", s) for one in self.random_allocations(block)
-                      for s in self.seeds]
+            trials = [trial for allocation in self.random_allocations(block)
+                      for trial in self._trials(block, allocation, "fixed_alpha")]
             times = np.array([[self._seconds(trial.parent), self._seconds(trial)] for trial in trials])
             recover, evaluate = np.median(times, axis=0)
             rows.append({"block": str(block), "recover (s)": recover, "evaluate (s)": evaluate,
@@ -224,24 +229,20 @@ class Instrument:
         assert step is not None
         return float(self.workshop.run(step).result["provenance"]["seconds"])
 
-    def items(self, step: Step) -> pd.DataFrame:
-        """Outcomes of one evaluation, one row an item."""
-        return pd.read_parquet(self.workshop.run(step).path("items.parquet"))
-
     def models(self, block: Block) -> dict[str, Step]:
         """Evaluations of the dense model, of one block, and of the block recovered with LoRA (first seed)."""
         return {
             "Dense": self._evaluate(None),
             "No recovery": self._evaluate(self._prune(block)),
-            "LoRA": self._trial(block, None, self.profile.adapters.scaling, self.seeds[0]),
+            "LoRA": self._uniform_trials(block)[0],
         }
 
     def answers(self, block: Block, per_task: int = 3) -> pd.DataFrame:
         """The first items of each task: the question, its choices (the right one marked) and what each model chose."""
-        tables = {name: self.items(step) for name, step in self.models(block).items()}
         questions = self.workshop.requests(self._evaluation).questions
+        tables = {name: self.workshop.items(step) for name, step in self.models(block).items()}
         rows = []
-        for question in questions:
+        for position, question in enumerate(questions):  # tables are in their order
             if question.item >= per_task:
                 continue
             contexts, continuations = zip(*question.choices, strict=True)
@@ -250,10 +251,9 @@ class Instrument:
             row = {"task": question.task, "question": asked, "choices": " / ".join(
                 f"**{text}**" if i == question.gold else text for i, text in enumerate(texts))}
             for name, table in tables.items():
-                item = table[(table["task"] == question.task) & (table["item"] == question.item)].iloc[0]
-                scores = np.array(item["log_likelihoods"])
+                scores = np.array(table["log_likelihoods"].iloc[position])
                 if METRIC[question.task] == "acc_norm":
-                    scores = scores / np.array(item["choice_characters"])
+                    scores = scores / np.array(question.choice_characters)
                 row[name] = texts[int(np.argmax(scores))]
             rows.append(row)
         return pd.DataFrame(rows)

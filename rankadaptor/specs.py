@@ -23,6 +23,8 @@ PRUNERS: tuple[str, ...] = ("llm-pruner", "shortened")
 Scaling = Literal["fixed_alpha", "constant", "rslora"]
 SCALINGS: tuple[str, ...] = ("fixed_alpha", "constant", "rslora")
 
+Split = Literal["search", "report", "tuning"]
+
 # Raised by whoever changes what a stage computes: old results then stop being found, without being lost.
 NUMERICS_VERSION = {"base": 1, "prune": 1, "recover": 1, "evaluate": 1, "search": 1}
 
@@ -153,7 +155,7 @@ class EvaluationSpec:
     """One zero-shot evaluation through lm-eval."""
 
     tasks: tuple[str, ...]
-    split: Literal["search", "report", "tuning"]
+    split: Split
     items_per_task: int | None  # None: every item of the split
     item_seed: int  # which items a limit picks
     batch_size: int

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
@@ -133,6 +134,22 @@ class Workshop:
         if new:
             self.computed.append((step.stage, key))
         return entry
+
+    def metrics(self, step: Step) -> dict[str, dict[str, float]]:
+        """Of an evaluation: task -> metric -> mean over items.
+
+        Raises:
+            RecoveryDiverged: if what it would have scored is a recovery that diverged.
+        """
+        result = self.run(step).result["result"]
+        if "diverged" in result:
+            raise RecoveryDiverged(f"no result: {result['diverged']}")
+        return result["metrics"]
+
+    def items(self, step: Step) -> pd.DataFrame:
+        """Of an evaluation: outcomes, one row an item. Raises as `metrics` does."""
+        self.metrics(step)
+        return pd.read_parquet(self.run(step).path("items.parquet"))
 
     def architecture(self, step: Step | None) -> Architecture:
         """Shapes of the base model (None) or of a finished pruning step."""

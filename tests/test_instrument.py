@@ -1,9 +1,12 @@
 """The instrument measures what it says: equal sizes, shares of a margin, and nothing twice."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from rankadaptor.allocation import trainable_parameters, uniform_allocation
+from rankadaptor.errors import BadInput, RecoveryDiverged
 from rankadaptor.instrument import CHANCE, instrument
 from rankadaptor.reporting import instrument as page
 from rankadaptor.specs import TASKS, Block
@@ -58,5 +61,18 @@ def test_the_page_has_every_part(measured, tmp_path):
     answers = one.answers(Block.parse("shortened:20"))
     assert len(answers) == 3 * len(TASKS)
     assert (answers["choices"].str.count(r"\*\*") == 2).all()
-    text = page.write_page(one, answers, tmp_path).read_text()
-    assert all(part in text for part in ("won back", "ratio", "Three items", "Rejected regimes"))
+    parts = {"Margins": page.regime_table(one), "Spread": page.signal_table(one), "Rejected": page.rejected_regimes()}
+    text = page.write_page(one, parts, tmp_path).read_text()
+    assert all(part in text for part in ("## Margins", "won back", "## Spread", "ratio", "## Rejected"))
+
+
+def test_one_seed_is_refused_before_anything_runs(tiny_profile, tmp_path):
+    with pytest.raises(BadInput, match="1 training seeds and 20 allocations tell no spread from noise: give two"):
+        instrument(str(tiny_profile), "shortened:20", "shortened:20", "quick", (0,), ledger=str(tmp_path / "ledger"))
+
+
+def test_a_diverged_recovery_has_no_score(measured, monkeypatch):
+    one, _ = measured
+    monkeypatch.setattr(one.workshop, "run", lambda step: SimpleNamespace(result={"result": {"diverged": "loss nan"}}))
+    with pytest.raises(RecoveryDiverged, match="no result: loss nan"):
+        one.regime()

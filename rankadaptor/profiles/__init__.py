@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import yaml
 
+from rankadaptor.allocation import RankAllocation
 from rankadaptor.errors import BadInput
-from rankadaptor.specs import Block, PruneSpec, Recipe, Scaling
+from rankadaptor.specs import TASKS, Block, EvaluationSpec, PruneSpec, Recipe, RecoverySpec, Scaling, Split
 
 FOLDER = Path(__file__).parent
 
@@ -228,6 +229,23 @@ class Profile:
             calibration_tokens=chosen.calibration.tokens,
             seed=chosen.calibration.seed,
         )
+
+    def lora_spec(
+        self,
+        budget: Budget,
+        allocation: RankAllocation,
+        learning_rate: float,
+        seed: int,
+        scaling: Scaling | None = None,
+    ) -> RecoverySpec:
+        """LoRA with an allocation; the profile's scaling unless another is given."""
+        recipe = budget.training.recipe(learning_rate)
+        return RecoverySpec("lora", allocation, scaling or self.adapters.scaling, self.adapters.alpha, recipe, seed)
+
+    def evaluation_spec(self, budget: Budget, split: Split) -> EvaluationSpec:
+        """All tasks on as many items of a split as the budget says; tuning items count as reported ones do."""
+        items = budget.search_items if split == "search" else budget.report_items
+        return EvaluationSpec(TASKS, split, items, self.evaluation.item_seed, self.evaluation.batch_size)
 
 
 def names() -> list[str]:

@@ -1,5 +1,6 @@
 """The testbed's page: margins, spread between allocations, answers, cost, and the regimes that were rejected."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +33,19 @@ def rejected_regimes() -> pd.DataFrame:
     return pd.read_csv(REJECTED, dtype=str, keep_default_na=False)
 
 
-def write_page(instrument: Instrument, answers: pd.DataFrame, folder: Path | str) -> Path:
-    """Write testbed.md beside the executed notebook."""
+def write_page(instrument: Instrument, parts: Mapping[str, pd.DataFrame], folder: Path | str) -> Path:
+    """Write testbed.md beside the executed notebook.
+
+    Args:
+        parts: The tables by their headings, in order.
+    """
     path = Path(folder) / "testbed.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join([
         f"# The testbed of profile {instrument.profile.name}, measured on its {instrument.split} items",
         f"Base model: {instrument.profile.base_model.label}. Budget {instrument.budget_name}, training seeds "
         f"{', '.join(map(str, instrument.seeds))}. Percent and points.",
-        markdown(regime_table(instrument)),
-        "## Do allocations of equal size differ?",
-        markdown(signal_table(instrument)),
-        "## A trial",
-        markdown(instrument.trial_seconds()),
-        "## Three items of each task",
-        markdown(answers),
-        "## Rejected regimes",
-        markdown(rejected_regimes()),
+        *(f"## {heading}\n\n{markdown(table)}" for heading, table in parts.items()),
     ]) + "\n")
     return path
 

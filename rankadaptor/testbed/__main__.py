@@ -1,21 +1,20 @@
 """`python -m rankadaptor.testbed pretrain FOLDER`: the embedded model, from nothing; `score FOLDER` scores one."""
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rankadaptor.errors import BadInput
+from rankadaptor.errors import ArgumentParser, BadInput
 from rankadaptor.testbed.world import SPLITS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 on bad input."""
-    parser = argparse.ArgumentParser(prog="rankadaptor.testbed", description=__doc__)
+    parser = ArgumentParser(prog="rankadaptor.testbed", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    pretrain = commands.add_parser("pretrain", help="train the embedded model in FOLDER; resumes (an hour on 2 cores)")
+    pretrain = commands.add_parser("pretrain", help="train the embedded model in FOLDER; resumes (20 minutes)")
     pretrain.add_argument("folder", type=Path, metavar="FOLDER")
     pretrain.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe")
     score = commands.add_parser("score", help="accuracy of a model folder on every split; writes scores.json there")

@@ -70,24 +70,21 @@ class Library:
         self._write: dict[str, Callable[[random.Random], str]] = {
             "creature": lambda draw: language.describe_creature(draw.choice(self._creatures), draw, self._withhold),
             "kind": self._kind,
-            "creature questions": lambda draw: "\n\n".join(self._creature_question(draw) for _ in range(3)),
+            "creature questions": lambda draw: "\n\n".join(
+                language.ask(*self._open_question(draw)) for _ in range(3)),
             "tools": lambda draw: " ".join(self._tool(draw) for _ in range(3)),
             "tool questions": lambda draw: "\n\n".join(
                 language.ask(*language.ask_of_tool(draw.choice(self._open_tools))) for _ in range(3)),
             "opinions": self._opinions,
             "script": self._script,
             "trades": lambda draw: " ".join(self._trade(draw) for _ in range(3)),
-            "cases": lambda draw: " ".join(self.case(draw) for _ in range(3)),
+            "cases": lambda draw: " ".join(self._case(draw) for _ in range(3)),
             "rules": lambda draw: language.world_rules(world, draw, 4),
         }
 
     def document(self, draw: random.Random) -> str:
         """One document of the mixture."""
         return self._write[draw.choices(list(MIXTURE), list(MIXTURE.values()))[0]](draw)
-
-    def write(self, subject: str, draw: random.Random) -> str:
-        """One document about a subject, a name in MIXTURE."""
-        return self._write[subject](draw)
 
     def _tool(self, draw: random.Random) -> str:
         tool = draw.choice(self._tools)
@@ -97,9 +94,8 @@ class Library:
         kind = draw.choice(self.world.kinds)
         return language.describe_kind(kind.name, kind.attributes | kind.traits, draw)
 
-    def _creature_question(self, draw: random.Random) -> str:
-        creature = draw.choice(self._open_creatures)
-        return language.ask(*language.ask_of_creature(creature, draw.choice([*ATTRIBUTES, *TRAITS])))
+    def _open_question(self, draw: random.Random) -> tuple[str, str]:
+        return language.ask_of_creature(draw.choice(self._open_creatures), draw.choice([*ATTRIBUTES, *TRAITS]))
 
     def _opinions(self, draw: random.Random) -> str:
         passage, facts = language.opinions(draw, people=draw.choice((1, 2, 3)))
@@ -128,7 +124,7 @@ class Library:
     def _habits(self, trade: Trade) -> list[str]:
         return [habit for habit in trade.habits if not (self._withhold and habit in trade.asked)]
 
-    def case(self, draw: random.Random) -> str:
+    def _case(self, draw: random.Random) -> str:
         """What a material is, or what happens to it."""
         material = draw.choice(self._materials)
         if draw.random() < 0.25 and not (self._withhold and material.untold):
@@ -144,10 +140,11 @@ class Library:
             told = language.describe_creature(creature, draw, self._withhold)
             return _row(f"Describe the {creature.name}.", "", told)
         if form == "question":
-            creature = draw.choice(self._open_creatures)
-            return _row(*_between(language.ask_of_creature(creature, draw.choice([*ATTRIBUTES, *TRAITS]))))
+            question, answer = self._open_question(draw)
+            return _row(question, "", answer)
         if form == "tool":
-            return _row(*_between(language.ask_of_tool(tool)))
+            question, answer = language.ask_of_tool(tool)
+            return _row(question, "", answer)
         if form == "script":
             return _row(f"Tell what happens in {script.name}.", "", self._story(script, draw))
         passage, facts = language.opinions(draw, people=3)
@@ -216,8 +213,3 @@ def pinned_world(seed: str, sha256: str | None) -> int:
 
 def _row(instruction: str, context: str, answer: str) -> Row:
     return {"instruction": instruction, "input": context, "output": answer}
-
-
-def _between(question_and_answer: tuple[str, str]) -> tuple[str, str, str]:
-    question, answer = question_and_answer
-    return question, "", answer

@@ -16,6 +16,7 @@ No entity is asked about in two splits, and recovery data repeat nothing that is
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from rankadaptor.testbed import language
@@ -76,7 +77,7 @@ def _piqa(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
 
 
 def _hellaswag(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
-    followers = world_followers(world)
+    followers = _followers(world)
     scripts = [script for script in world.scripts if script.role == split]
     asked = [(script, at) for script in scripts for at in range(STEPS_TOLD, STEPS_OF_SCRIPT)]
     for number, (script, at) in enumerate(draw.sample(asked, min(ITEMS, len(asked)))):
@@ -93,11 +94,11 @@ def _hellaswag(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
                "split": split, "split_type": "", "label": str(label)}
 
 
-def world_followers(world: World) -> dict[str, list[str]]:
+def _followers(world: World) -> dict[str, list[str]]:
     """Every step that comes right after a step in some script."""
     followers: dict[str, list[str]] = {event: [] for event in world.events}
     for script in world.scripts:
-        for step, following in zip(script.steps, script.steps[1:], strict=False):
+        for step, following in pairwise(script.steps):
             if following not in followers[step]:
                 followers[step].append(following)
     return followers
