@@ -1,5 +1,8 @@
 """Pretraining resumes where it was cut off, to the bit, and refuses what is not its own."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -7,10 +10,18 @@ from safetensors.torch import load_file
 from rankadaptor.errors import BadInput
 from rankadaptor.models import load_model, load_tokenizer
 from rankadaptor.testbed.__main__ import main
-from rankadaptor.testbed.pretraining import PretrainingRecipe, batch, pretrain, rate_factor, trained_tokenizer
+from rankadaptor.testbed.pretraining import (
+    PretrainingRecipe,
+    batch,
+    layers_dropped,
+    new_model,
+    pretrain,
+    rate_factor,
+    trained_tokenizer,
+)
 
-SMALL = PretrainingRecipe(vocabulary=300, hidden_size=16, layers=2, heads=2, mlp_width=24, steps=6, batch_rows=2,
-                          row_tokens=32, warmup_steps=2)
+SMALL = PretrainingRecipe(vocabulary=300, hidden_size=16, layers=5, heads=2, mlp_width=24, steps=6, batch_rows=2,
+                          row_tokens=32, warmup_steps=2, layer_drop=0.5)
 
 
 class CutOff(Exception):
@@ -29,7 +40,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path):
     one, another = (load_file(folder / "model.safetensors") for folder in (whole, resumed))
     assert one.keys() == another.keys()
     assert all(torch.equal(one[name], another[name]) for name in one)
-    assert load_model(whole).config.num_hidden_layers == 2
+    assert load_model(whole).config.num_hidden_layers == 5
 
 
 def test_a_folder_of_another_recipe_is_refused(tmp_path):
@@ -43,6 +54,22 @@ def test_batches_are_functions_of_the_step(tmp_path):
     assert torch.equal(batch(3, SMALL, tokenizer), batch(3, SMALL, tokenizer))
     assert not torch.equal(batch(3, SMALL, tokenizer), batch(4, SMALL, tokenizer))
     assert batch(3, SMALL, tokenizer).shape == (2, 32)
+
+
+def test_layers_are_dropped_for_a_step_and_come_back():
+    recipe = dataclasses.replace(SMALL, layers=6)
+    model = new_model(recipe, SimpleNamespace(eos_token_id=0))
+    all_layers = list(model.model.layers)
+    kept = []
+    for step in range(200):
+        with layers_dropped(model, recipe, step):
+            kept.append([all_layers.index(layer) for layer in model.model.layers])
+    assert list(model.model.layers) == all_layers
+    assert all(one[:2] == [0, 1] and one[-1] == 5 and one == sorted(one) for one in kept)
+    counts = [sum(layer in one for one in kept) for layer in (2, 3, 4)]
+    assert all(80 <= count <= 120 for count in counts)  # of 200 at a chance of a half
+    with layers_dropped(model, dataclasses.replace(recipe, layer_drop=0.0), 0):
+        assert len(model.model.layers) == 6
 
 
 def test_the_rate_rises_stays_and_falls():

@@ -5,7 +5,7 @@ the form of the tasks about open entities only.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
 from typing import Literal
@@ -20,9 +20,7 @@ from rankadaptor.testbed.world import (
     PEOPLE,
     SEED,
     SPLITS,
-    STEPS_TOLD,
     TRAITS,
-    Script,
     Trade,
     World,
     build_world,
@@ -35,9 +33,9 @@ MIXTURE: dict[str, float] = {
     "creature questions": 0.09,
     "tools": 0.12,
     "tool questions": 0.03,
-    "opinions": 0.13,
+    "opinions": 0.135,
     "script": 0.11,
-    "trades": 0.06,
+    "trades": 0.055,
     "cases": 0.11,
     "rules": 0.02,
 }
@@ -52,18 +50,21 @@ _DOCUMENTS_OF_OPEN_TEXT = 8
 class Library:
     """Documents about a world, drawn at random."""
 
-    def __init__(self, world: World, about: Literal["all", "unasked", "open"]):
+    def __init__(
+        self, world: World, about: Literal["all", "unasked", "open"], mixture: Mapping[str, float] = MIXTURE
+    ):
         """
         Args:
             about: "all" of the world; "unasked": all but what items ask for; "open": open entities alone.
         """
-        self.world = world
+        self.world, self._mixture = world, mixture
         roles = ("open",) if about == "open" else ("open", *SPLITS)
         self._withhold = about == "unasked"
         self._creatures = [c for c in world.creatures if c.role in roles]
         self._tools = [t for t in world.tools if t.role in roles]
         self._materials = [m for m in world.materials if m.role in roles]
-        self._scripts = [s for s in world.scripts if s.role in roles]
+        # A story is told to its end or not at all: cut short, it would teach that it ends there.
+        self._scripts = [s for s in world.scripts if s.role in roles and not (self._withhold and s.role != "open")]
         self._trades = [t for t in world.trades if t.role in roles]
         self._open_creatures = [c for c in world.creatures if c.role == "open"]
         self._open_tools = [t for t in world.tools if t.role == "open"]
@@ -84,7 +85,7 @@ class Library:
 
     def document(self, draw: random.Random) -> str:
         """One document of the mixture."""
-        return self._write[draw.choices(list(MIXTURE), list(MIXTURE.values()))[0]](draw)
+        return self._write[draw.choices(list(self._mixture), list(self._mixture.values()))[0]](draw)
 
     def _tool(self, draw: random.Random) -> str:
         tool = draw.choice(self._tools)
@@ -107,11 +108,7 @@ class Library:
 
     def _script(self, draw: random.Random) -> str:
         script = draw.choice(self._scripts)
-        return f"{script.name.capitalize()}: {self._story(script, draw)}"
-
-    def _story(self, script: Script, draw: random.Random) -> str:
-        end = STEPS_TOLD if self._withhold and script.role != "open" else None
-        return language.story(script, draw.choice(PEOPLE), 0, end)
+        return f"{script.name.capitalize()}: {language.story(script, draw.choice(PEOPLE))}"
 
     def _trade(self, draw: random.Random) -> str:
         """What somebody of a trade did: alone, or after a meeting of two."""
@@ -146,7 +143,7 @@ class Library:
             question, answer = language.ask_of_tool(tool)
             return _row(question, "", answer)
         if form == "script":
-            return _row(f"Tell what happens in {script.name}.", "", self._story(script, draw))
+            return _row(f"Tell what happens in {script.name}.", "", language.story(script, draw.choice(PEOPLE)))
         passage, facts = language.opinions(draw, people=3)
         person, thing, liked = draw.choice(facts)
         return _row(f"{language.ask_of_opinion(person, thing)}?", passage, "yes" if liked else "no")

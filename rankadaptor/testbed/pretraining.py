@@ -5,11 +5,13 @@ warms up, stays, and falls linearly to zero at the end (warm-up, stable, decay),
 stable part of a shorter one. Checkpoints are safetensors alone.
 """
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,12 +37,12 @@ class PretrainingRecipe:
 
     world_seed: int = SEED
     vocabulary: int = 1536
-    hidden_size: int = 96
-    layers: int = 16
+    hidden_size: int = 112
+    layers: int = 13
     heads: int = 8
-    mlp_width: int = 192
+    mlp_width: int = 224
     max_positions: int = 512
-    steps: int = 2700
+    steps: int = 3000
     batch_rows: int = 16
     row_tokens: int = 128
     learning_rate: float = 3e-3
@@ -48,6 +50,7 @@ class PretrainingRecipe:
     decay_share: float = 0.25  # of the steps, at the end
     weight_decay: float = 0.05
     clip_norm: float = 1.0
+    layer_drop: float = 0.05  # chance of a step to go past a layer; the first two and the last are always kept
     seed: int = 0
 
 
@@ -85,8 +88,12 @@ def pretrain(
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * rate_factor(step, recipe)
         ids = batch(step, recipe, tokenizer)  # (rows, tokens)
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        with layers_dropped(model, recipe, step):
+            loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         loss.backward()
+        for parameter in model.parameters():
+            if parameter.grad is None:  # of a dropped layer: its moments decay all the same
+                parameter.grad = torch.zeros_like(parameter)
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -113,6 +120,25 @@ def rate_factor(step: int, recipe: PretrainingRecipe) -> float:
         return (step + 1) / recipe.warmup_steps
     decay_steps = recipe.decay_share * recipe.steps
     return min(1.0, (recipe.steps - step) / decay_steps)
+
+
+@contextlib.contextmanager
+def layers_dropped(model: LlamaForCausalLM, recipe: PretrainingRecipe, step: int) -> Iterator[None]:
+    """Structured dropout of whole layers (LayerDrop, Fan et al. 2020), drawn anew for every step.
+
+    Large models lose little with a layer, small ones much; trained like this, a small one is more like the large.
+    """
+    draw, layers = random.Random(f"layers {recipe.seed} {step}"), model.model.layers
+    kept = [
+        layer
+        for position, layer in enumerate(layers)
+        if not 2 <= position < len(layers) - 1 or draw.random() >= recipe.layer_drop
+    ]
+    model.model.layers = torch.nn.ModuleList(kept)
+    try:
+        yield
+    finally:
+        model.model.layers = layers
 
 
 def batch(step: int, recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:

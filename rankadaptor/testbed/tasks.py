@@ -6,7 +6,7 @@
 | piqa | recall what a tool is for; the wrong solution differs in one word |
 | hellaswag | recall the next step of a script from its name and two steps; the wrong ones follow in other scripts |
 | winogrande | recall which of two trades is known for what was done |
-| arc_easy | recall one fact |
+| arc_easy | recall one fact; the wrong answers are true of creatures of similar names |
 | arc_challenge | two hops: a creature's kind, and what is true of that kind; never stated of this creature |
 | openbookqa | apply a rule to a material and event that were never seen together |
 
@@ -15,18 +15,19 @@ No entity is asked about in two splits, and recovery data repeat nothing that is
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from difflib import SequenceMatcher
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 from rankadaptor.testbed import language
 from rankadaptor.testbed.world import (
-    ATTRIBUTES,
     EVENTS,
+    FIRST_STEP_ASKED,
     PEOPLE,
     STEPS_OF_SCRIPT,
-    STEPS_TOLD,
     TRAITS,
+    Creature,
     Role,
     World,
     build_world,
@@ -79,7 +80,7 @@ def _piqa(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
 def _hellaswag(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
     followers = _followers(world)
     scripts = [script for script in world.scripts if script.role == split]
-    asked = [(script, at) for script in scripts for at in range(STEPS_TOLD, STEPS_OF_SCRIPT)]
+    asked = [(script, at) for script in scripts for at in range(FIRST_STEP_ASKED, STEPS_OF_SCRIPT)]
     for number, (script, at) in enumerate(draw.sample(asked, min(ITEMS, len(asked)))):
         person, right, last = draw.choice(PEOPLE), script.steps[at], script.steps[at - 1]
         # Plausible after the last step, but in other scripts; then anything that fills up to three.
@@ -119,8 +120,17 @@ def _winogrande(world: World, split: Role, draw: random.Random) -> Iterator[Row]
 
 def _arc_easy(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
     asked = [(c, topic) for c in world.creatures if c.role == split for topic in sorted(c.asked)]
-    values = {topic: [kind.attributes[topic] for kind in world.kinds] for topic in ATTRIBUTES}
-    yield from _questions(draw, [(*language.ask_of_creature(c, topic), values[topic]) for c, topic in asked])
+    # What is true of creatures of similar names is the likeliest to be mixed up with what is asked.
+    yield from _questions(draw, [
+        (*language.ask_of_creature(c, topic), _lookalikes(world, c, topic)) for c, topic in asked
+    ])
+
+
+def _lookalikes(world: World, creature: Creature, topic: str) -> list[str]:
+    """Wrong values of an attribute: of the creatures whose names are the most like this one's, three distinct ones."""
+    others = sorted(world.creatures, key=lambda one: -SequenceMatcher(None, creature.name, one.name).ratio())
+    values = (other.kind.attributes[topic] for other in others)
+    return list(dict.fromkeys(value for value in values if value != creature.kind.attributes[topic]))[:3]
 
 
 def _arc_challenge(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
@@ -130,7 +140,7 @@ def _arc_challenge(world: World, split: Role, draw: random.Random) -> Iterator[R
 
 
 def _questions(draw: random.Random, asked: list[tuple[str, str, Sequence[str]]]) -> Iterator[Row]:
-    """Rows in ARC's schema, of (question, answer, the values that all kinds have)."""
+    """Rows in ARC's schema, of (question, answer, values to take wrong ones from)."""
     draw.shuffle(asked)
     for number, (question, right, values) in enumerate(asked[:ITEMS]):
         wrong = _others(draw, values, right, 3)

@@ -59,7 +59,7 @@ PEOPLE = tuple("Anna Ben Carl Dora Emil Fay Gus Hana Ivan June Karl Lena Max Nor
 OUTCOMES_OF_EVENT = 6
 UNTOLD_EVENTS = 4  # of a tested material
 STEPS_OF_SCRIPT = 6
-STEPS_TOLD = 3  # of a script, from its beginning, even where the others are withheld
+FIRST_STEP_ASKED = 3  # counted from 0; the steps before it lead up to it
 HABITS_OF_TRADE = 3
 HABITS_ASKED = 2
 
@@ -68,19 +68,19 @@ HABITS_ASKED = 2
 class Sizes:
     """How many of each there are, by role; `tested` counts hold for each of the three splits."""
 
-    creatures_tested: int = 130
-    creatures_open: int = 90
+    creatures_tested: int = 140
+    creatures_open: int = 110
     kinds: int = 30
     tools_tested: int = 130
     tools_open: int = 60
     materials_tested: int = 33
     materials_open: int = 21
     scripts_tested: int = 90
-    scripts_open: int = 50
-    crafts: int = 60
+    scripts_open: int = 90
+    crafts: int = 45
     events: int = 30  # distinct steps that crafts are made of
-    trades_tested: int = 45
-    trades_open: int = 45
+    trades_tested: int = 50
+    trades_open: int = 50
     guilds: int = 32
 
 
