@@ -25,7 +25,7 @@ OPTIONS = --profile "$(PROFILE)" --blocks "$(BLOCKS)" --budget "$(BUDGET)" --see
           --allocation "$(ALLOCATION)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint lab plan-table2 reproduce-table2 plan-testbed reproduce-testbed pretrain-testbed clean
+.PHONY: help setup test lint lab plan-table2 reproduce-table2 plan-testbed reproduce-testbed bench-pruning pretrain-testbed clean
 
 help:  ## list the targets and what they cost
 	@echo "RankAdaptor, reproduced. Two commands on a fresh machine: make reproduce-table2, make test."
@@ -66,6 +66,9 @@ plan-testbed: $(READY)  ## print what the testbed's page would run and cost (sec
 
 reproduce-testbed: $(READY)  ## what pruning costs and recovery wins on the testbed, and its spread over noise (half an hour)
 	@$(RUN) reproduce testbed $(OPTIONS)
+
+bench-pruning: $(READY)  ## memory and time of importance against the plain way, on SmolLM2 (2 minutes, downloads 105 MB)
+	@$(VENV)/bin/python benchmarks/pruning.py
 
 pretrain-testbed: $(READY)  ## the embedded model once more, from nothing, into build/testbed (20 minutes on 2 cores; resumes)
 	$(VENV)/bin/python -m rankadaptor.testbed pretrain build/testbed

@@ -1,4 +1,4 @@
-"""`python -m rankadaptor plan|reproduce table2|testbed ...`: the shell's door, which `make` uses."""
+"""`python -m rankadaptor plan|reproduce table2|testbed ...`, `prune MODEL ...`: the shell's door, which `make` uses."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from typing import Any
 
 from rankadaptor import profiles
 from rankadaptor.errors import ArgumentParser, BadInput
+from rankadaptor.specs import DEPTH_IMPORTANCES, GROUP_REDUCTIONS, PRUNERS, WIDTH_IMPORTANCES, PruneSpec
 
 NOTEBOOKS = {"table2": "03_main_tables", "testbed": "07_testbed"}
 _TABLE_ONLY = ("benchmarks", "recovery_data", "allocation")  # options that table2 alone knows
@@ -29,7 +30,67 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--reports", default="reports", help="folder of reports")
         command.add_argument("--benchmarks", default="", help="folder of <task>/<split>.jsonl to use instead")
         command.add_argument("--recovery-data", default="", help=".jsonl of instruction rows to use instead")
+    _add_prune(commands)
     return parser
+
+
+def _add_prune(commands: Any) -> None:
+    text = "prune a LLaMA checkpoint of one's own"
+    prune = commands.add_parser("prune", help=text, description=text)
+    prune.add_argument("model", type=Path, metavar="MODEL", help="folder with config.json, safetensors and tokenizer")
+    prune.add_argument("--out", type=Path, required=True, help="folder to be made")
+    prune.add_argument("--calibration", type=Path, required=True, metavar="FILE",
+                       help="text with blank lines between documents, or .json: a list of token-id lists, used as is")
+    prune.add_argument("--method", default="llm-pruner", choices=PRUNERS, help="width or depth; default: llm-pruner")
+    prune.add_argument("--importance", default="", help="default: element1 of llm-pruner, taylor of shortened;"
+                       f" {', '.join(WIDTH_IMPORTANCES)}; {', '.join(DEPTH_IMPORTANCES)}")
+    prune.add_argument("--ratio", type=float, help="llm-pruner: share of heads and channels that goes from each layer")
+    prune.add_argument("--share", type=float, help="llm-pruner: solve the MLP width for this share of the decoder")
+    prune.add_argument("--blocks", type=int, help="shortened: how many blocks go")
+    prune.add_argument("--layers", default="", metavar="FIRST:END", help="0-based, END excluded; default: the first"
+                       " eighth and the last sixteenth are kept whole, as the paper does with 4 and 2 of 32")
+    prune.add_argument("--mlp-layers", default="", metavar="FIRST:END", help="of MLP channels, where not the same")
+    prune.add_argument("--reduction", default="sum", choices=GROUP_REDUCTIONS, help="over the tensors of a group")
+    prune.add_argument("--ranking", default="local", choices=("local", "global"))
+    prune.add_argument("--iterations", type=int, default=1)
+    prune.add_argument("--uniform-width", action="store_true", help="every layer alike: a plain LLaMA checkpoint")
+    prune.add_argument("--samples", type=int, default=10, help="calibration windows; default: 10")
+    prune.add_argument("--tokens", type=int, default=0, help="of a window; default: 64, of shortened 128")
+    prune.add_argument("--seed", type=int, default=42)
+
+
+def _range(text: str) -> tuple[int, int]:
+    first, separator, end = text.partition(":")
+    if not (separator and first.isdecimal() and end.isdecimal()):
+        raise BadInput(f"layers {text!r} are no range: write FIRST:END, such as 4:30")
+    return int(first), int(end)
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from rankadaptor.pruning.own import default_range, prune_folder, summary
+
+    width = options.method == "llm-pruner"
+    first, end = _range(options.layers) if options.layers else default_range(options.model)
+    spec = PruneSpec(
+        method=options.method,
+        rate_percent=round(100 * (options.share or options.ratio or 0)),
+        importance=options.importance or ("element1" if width else "taylor"),
+        first_layer=first,
+        end_layer=end,
+        ratio=options.ratio,
+        decoder_share=options.share,
+        blocks_removed=options.blocks,
+        calibration_samples=options.samples,
+        calibration_tokens=options.tokens or (64 if width else 128),
+        seed=options.seed,
+        group_reduction=options.reduction,
+        ranking=options.ranking,
+        iterations=options.iterations,
+        mlp_range=_range(options.mlp_layers) if options.mlp_layers else None,
+        uniform_width=options.uniform_width,
+    )
+    print(summary(options.model, prune_folder(options.model, spec, options.calibration, options.out)))
+    return 0
 
 
 def _seeds(text: str) -> list[int]:
@@ -43,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 when a notebook failed, 2 on bad input."""
     options = _parser().parse_args(arguments)
     try:
-        return _run(options)
+        return _prune(options) if options.command == "prune" else _run(options)
     except BadInput as error:
         print(f"rankadaptor: {error}", file=sys.stderr)
         return 2

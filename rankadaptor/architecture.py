@@ -25,6 +25,20 @@ class LayerShape:
 
 
 @dataclass(frozen=True)
+class Ranges:
+    """Layers whose heads and whose MLP channels may go, 0-based and end-exclusive; the two may differ."""
+
+    attention: tuple[int, int]
+    mlp: tuple[int, int]
+
+    def check(self, layers: int) -> None:
+        """Raises BadInput if a range is empty or leaves a model of so many layers."""
+        for first, end in (self.attention, self.mlp):
+            if not 0 <= first < end <= layers:
+                raise BadInput(f"layers {first}..{end - 1} do not lie in a model of {layers} layers")
+
+
+@dataclass(frozen=True)
 class Architecture:
     """A LLaMA-family decoder: one shape per layer that is present, and where each stood in the unpruned model."""
 
@@ -69,6 +83,10 @@ class Architecture:
             "down_proj": (layer.mlp_width, hidden),
         }
 
+    def weight_shapes(self, position: int) -> dict[str, tuple[int, int]]:
+        """Shapes of the seven weights of a layer, by projection.  # (out, in)"""
+        return {name: (o, i) for name, (i, o) in self._projection_shapes(self.layers[position]).items()}
+
     def layer_parameters(self, layer: LayerShape) -> int:
         """Parameters of one decoder layer: seven matrices and two RMSNorms."""
         return sum(i * o for i, o in self._projection_shapes(layer).values()) + 2 * self.hidden_size
@@ -82,6 +100,14 @@ class Architecture:
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
         return self.decoder_parameters() + embeddings + self.hidden_size
 
+    def kv_head_parameters(self, layer: LayerShape) -> int:
+        """Parameters that go with one KV head of a layer: its own, and those of the query heads it owns."""
+        return 2 * self.hidden_size * self.head_dim * (layer.heads // layer.kv_heads + 1)
+
+    def channel_parameters(self) -> int:
+        """Parameters that go with one MLP channel: a row of gate and up, a column of down."""
+        return 3 * self.hidden_size
+
     def rank_costs(self) -> tuple[int, ...]:
         """Trainable parameters of one unit of rank per *original* layer; 0 where the layer is gone.
 
@@ -94,33 +120,33 @@ class Architecture:
 
     # -- pruning ----------------------------------------------------------------------------------------------------
 
-    def width_pruned(self, first_layer: int, end_layer: int, ratio: float, decoder_share: float | None = None) -> Self:
-        """Shapes after LLM-Pruner with local ranking on layers [first_layer, end_layer).
+    def width_pruned(self, ranges: Ranges, ratio: float, decoder_share: float | None = None) -> Self:
+        """Shapes after LLM-Pruner with local ranking.
 
         Args:
+            ranges: Layers that are pruned.
             ratio: LLM-Pruner's `pruning_ratio`. Of C channels, C - int(C * (1 - ratio)) go; whole heads only, rounded
                 down in removal. With few KV heads a KV head goes with all query heads it owns.
             decoder_share: When given, the MLP width is solved so that this share of the decoder's parameters goes in
                 all, whatever the heads' rounding left (for models with few KV heads).
 
         Raises:
-            BadInput: if the range is empty or a layer would lose everything.
+            BadInput: if a range does not fit the model or a layer would lose everything.
         """
-        if not 0 <= first_layer < end_layer <= len(self.layers):
-            raise BadInput(f"layers {first_layer}..{end_layer - 1} do not lie in a model of {len(self.layers)} layers")
-        pruned = [self._prune_shape(shape, ratio) for shape in self.layers]
+        ranges.check(len(self.layers))
+        attention, mlp = range(*ranges.attention), range(*ranges.mlp)
+        ruled = [self._prune_shape(shape, ratio) for shape in self.layers]
+        pruned = []
+        for i, (shape, small) in enumerate(zip(self.layers, ruled, strict=True)):
+            heads = small if i in attention else shape
+            pruned.append(LayerShape(heads.heads, heads.kv_heads, (small if i in mlp else shape).mlp_width))
         if decoder_share is not None:
-            middle = range(first_layer, end_layer)
-            target = sum(self.layer_parameters(self.layers[i]) for i in middle) - round(
-                decoder_share * self.decoder_parameters()
-            )
-            channel = 3 * self.hidden_size  # one MLP channel: a row of gate and up, a column of down
-            without_mlp = sum(self.layer_parameters(replace(pruned[i], mlp_width=0)) for i in middle)
-            width = round((target - without_mlp) / (channel * len(middle)))
-            pruned = [replace(shape, mlp_width=width) for shape in pruned]
-        layers = tuple(
-            pruned[i] if first_layer <= i < end_layer else shape for i, shape in enumerate(self.layers)
-        )
+            target = self.decoder_parameters() - round(decoder_share * self.decoder_parameters())
+            bare = [replace(shape, mlp_width=0) if i in mlp else shape for i, shape in enumerate(pruned)]
+            left = target - sum(self.layer_parameters(shape) for shape in bare)
+            width = round(left / (self.channel_parameters() * len(mlp)))
+            pruned = [replace(shape, mlp_width=width) if i in mlp else shape for i, shape in enumerate(pruned)]
+        layers = tuple(pruned)
         if min(min(shape.kv_heads, shape.mlp_width) for shape in layers) < 1:
             raise BadInput(f"ratio {ratio} leaves a layer without heads or MLP channels: give a smaller one")
         return replace(self, layers=layers)

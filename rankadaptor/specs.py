@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rankadaptor.architecture import Ranges
 from rankadaptor.errors import BadInput
 
 # The paper's seven benchmarks, in the order of its tables.
@@ -20,6 +21,10 @@ TASKS = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge"
 PruningMethod = Literal["llm-pruner", "shortened"]
 PRUNERS: tuple[str, ...] = ("llm-pruner", "shortened")
 
+WIDTH_IMPORTANCES = ("element1", "element2", "mixed", "vector", "l1", "l2", "random")
+DEPTH_IMPORTANCES = ("taylor", "perplexity", "magnitude")
+GROUP_REDUCTIONS = ("sum", "mean", "max", "prod")
+
 Scaling = Literal["fixed_alpha", "constant", "rslora"]
 SCALINGS: tuple[str, ...] = ("fixed_alpha", "constant", "rslora")
 
@@ -27,6 +32,11 @@ Split = Literal["search", "report", "tuning"]
 
 # Raised by whoever changes what a stage computes: old results then stop being found, without being lost.
 NUMERICS_VERSION = {"base": 1, "prune": 1, "recover": 1, "evaluate": 1, "search": 1}
+
+
+def _later(default: Any) -> Any:
+    """A field that specs got after results were made: it stays out of keys while it holds its default."""
+    return dataclasses.field(default=default, metadata={"later": True})
 
 
 def canonical_json(value: Any) -> str:
@@ -52,10 +62,15 @@ def stage_identity(stage: str, spec: Any, parent: str, revisions: dict[str, str]
     return {
         "stage": stage,
         "numerics_version": NUMERICS_VERSION[stage],
-        "spec": dataclasses.asdict(spec),
+        "spec": _spec_content(spec),
         "parent": parent,
         "revisions": revisions,
     }
+
+
+def _spec_content(spec: Any) -> dict[str, Any]:
+    unset = {f.name for f in dataclasses.fields(spec) if f.metadata.get("later") and getattr(spec, f.name) == f.default}
+    return {name: value for name, value in dataclasses.asdict(spec).items() if name not in unset}
 
 
 def identity_key(identity: dict[str, Any]) -> str:
@@ -88,7 +103,7 @@ class PruneSpec:
 
     method: PruningMethod
     rate_percent: int  # the global target, as the paper's tables call it
-    importance: str  # "element1" for width, "taylor" for depth
+    importance: str  # width: element1, element2, mixed, vector, l1, l2, random; depth: taylor, perplexity, magnitude
     first_layer: int  # 0-based; width: the range that is pruned, depth: the range that may be removed
     end_layer: int  # exclusive
     ratio: float | None  # width: LLM-Pruner's own `pruning_ratio` on that range
@@ -96,9 +111,32 @@ class PruneSpec:
     blocks_removed: int | None  # depth: how many blocks go
     calibration_samples: int
     calibration_tokens: int
-    seed: int
+    seed: int  # of the calibration windows, and of random importance
+    group_reduction: str = _later("sum")  # over the tensors of a group: sum, mean, max, prod
+    ranking: Literal["local", "global"] = _later("local")  # within each layer, or in one pool
+    iterations: int = _later(1)  # steps to the rate, importance measured anew before each
+    mlp_range: tuple[int, int] | None = _later(None)  # [first, end) of MLP pruning where it differs from the heads'
+    uniform_width: bool = _later(False)  # every layer alike, ends included: a plain LLaMA checkpoint
+
+    @property
+    def ranges(self) -> Ranges:
+        attention = (self.first_layer, self.end_layer)
+        return Ranges(attention, self.mlp_range or attention)
 
     def __post_init__(self) -> None:
+        known = WIDTH_IMPORTANCES if self.method == "llm-pruner" else DEPTH_IMPORTANCES
+        if self.importance not in known:
+            raise BadInput(f"unknown importance {self.importance!r} of {self.method}: use one of {', '.join(known)}")
+        if self.group_reduction not in GROUP_REDUCTIONS:
+            raise BadInput(f"unknown group reduction {self.group_reduction!r}: use one of"
+                           f" {', '.join(GROUP_REDUCTIONS)}")
+        if self.ranking not in ("local", "global"):
+            raise BadInput(f"unknown ranking {self.ranking!r}: use local or global")
+        if self.iterations < 1:
+            raise BadInput(f"iterations is {self.iterations}: give at least 1")
+        if self.uniform_width and self.ranking == "global":
+            raise BadInput("uniform_width was asked for with global ranking, which gives every layer its own width:"
+                           " use local")
         if self.method == "llm-pruner":
             if self.ratio is None or not 0 < self.ratio < 1 or self.blocks_removed is not None:
                 raise BadInput(f"llm-pruner needs a ratio between 0 and 1 and no blocks_removed: got {self.ratio}")

@@ -10,13 +10,13 @@ from rankadaptor.allocation import (
     uniform_allocation,
     validate_allocation,
 )
-from rankadaptor.architecture import Architecture
+from rankadaptor.architecture import Architecture, Ranges
 from rankadaptor.errors import BadInput
 
 CONFIG = {"hidden_size": 64, "num_attention_heads": 8, "num_hidden_layers": 32, "intermediate_size": 160,
           "vocab_size": 100}
 DENSE = Architecture.from_config(CONFIG)
-WIDTH = DENSE.width_pruned(4, 30, 0.5)
+WIDTH = DENSE.width_pruned(Ranges((4, 30), (4, 30)), 0.5)
 DEPTH = DENSE.depth_pruned((10, 11, 12))
 
 

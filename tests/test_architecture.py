@@ -3,7 +3,7 @@
 import pytest
 
 from rankadaptor.allocation import trainable_parameters, uniform_allocation
-from rankadaptor.architecture import Architecture
+from rankadaptor.architecture import Architecture, Ranges
 from rankadaptor.errors import BadInput
 from rankadaptor.models import architecture_of
 from rankadaptor.profiles import load_profile
@@ -42,7 +42,7 @@ SMOLLM2 = {"hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 
 def test_width_pruned_counts(config, dense, layers, ratio, pruned):
     architecture = Architecture.from_config(config)
     assert architecture.parameters() == dense
-    assert architecture.width_pruned(*layers, ratio).parameters() == pruned
+    assert architecture.width_pruned(Ranges(layers, layers), ratio).parameters() == pruned
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_depth_pruned_counts(config, blocks, pruned):
     ],
 )
 def test_lora_counts_of_rank_8(config, layers, ratio, trained):
-    pruned = Architecture.from_config(config).width_pruned(*layers, ratio)
+    pruned = Architecture.from_config(config).width_pruned(Ranges(layers, layers), ratio)
     assert trainable_parameters(uniform_allocation(8, pruned), pruned) == trained
 
 
@@ -97,7 +97,7 @@ def test_few_kv_heads_still_meet_the_rate(rate):
     spec = profile.prune_spec(block)
     dense = Architecture.from_config(SMOLLM2)
     assert dense.parameters() == 134_515_008
-    pruned = dense.width_pruned(spec.first_layer, spec.end_layer, spec.ratio, spec.decoder_share)
+    pruned = dense.width_pruned(spec.ranges, spec.ratio, spec.decoder_share)
     gone = 1 - pruned.decoder_parameters() / dense.decoder_parameters()
     assert abs(gone - rate / 100) < 0.005
     assert pruned.layers[10].kv_heads == (3 if rate <= 25 else 2)
@@ -109,6 +109,6 @@ def test_counts_agree_with_a_real_model(llama):
 
 def test_a_ratio_that_leaves_nothing_is_refused():
     with pytest.raises(BadInput, match=r"ratio 0\.999 leaves a layer without"):
-        Architecture.from_config(SMOLLM2).width_pruned(4, 28, 0.999)
+        Architecture.from_config(SMOLLM2).width_pruned(Ranges((4, 28), (4, 28)), 0.999)
     with pytest.raises(BadInput, match=r"layers 4\.\.39 do not lie in a model of 30 layers"):
-        Architecture.from_config(SMOLLM2).width_pruned(4, 40, 0.25)
+        Architecture.from_config(SMOLLM2).width_pruned(Ranges((4, 28), (4, 40)), 0.25)

@@ -1,16 +1,17 @@
-"""The paper's two pruners: LLM-Pruner (width) and Shortened LLaMA Taylor+ (depth)."""
+"""The paper's two pruners: LLM-Pruner (width) and Shortened LLaMA (depth)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from rankadaptor.errors import BadInput
+from rankadaptor.architecture import Architecture, Ranges
 from rankadaptor.models import architecture_of
 from rankadaptor.pruning.depth import remove_blocks
-from rankadaptor.pruning.importance import block_importance, unit_importance
-from rankadaptor.pruning.width import keep_units, select_units
+from rankadaptor.pruning.importance import UnitImportance, block_importance, unit_importance
+from rankadaptor.pruning.ranking import KeptUnits, rank_globally, rank_locally
+from rankadaptor.pruning.width import keep_units
 from rankadaptor.specs import PruneSpec
 
 
@@ -30,21 +31,55 @@ def prune(model: PreTrainedModel, spec: PruneSpec, windows: torch.Tensor) -> Pru
         model: Unpruned; left as it was.
         spec: What to remove.
         windows: Calibration token ids.  # (samples, tokens)
+
+    Raises:
+        BadInput: if the ranges do not fit the model, or a layer would lose everything.
     """
-    known = "taylor" if spec.method == "shortened" else "element1"
-    if spec.importance != known:
-        raise BadInput(f"importance {spec.importance!r} is not one of {spec.method}: use {known}")
     if spec.method == "shortened":
-        scores = block_importance(model, windows)
+        scores = block_importance(model, windows, spec.importance)  # type: ignore[arg-type]
         pruned, kept, order = remove_blocks(model, scores, spec.first_layer, spec.end_layer, spec.blocks_removed or 0)
         return Pruned(pruned, {"blocks": kept}, {"blocks": scores.tolist(), "order": order})
-    importance = unit_importance(model, windows)
-    target = architecture_of(model).width_pruned(
-        spec.first_layer, spec.end_layer, spec.ratio or 0.0, spec.decoder_share
-    )
-    kept_units = select_units(importance, target)
-    return Pruned(
-        keep_units(model, kept_units, target),
-        {"layers": [{"kv_heads": k.kv_heads, "channels": k.channels} for k in kept_units]},
-        {"layers": [{"kv_heads": i.kv_heads.tolist(), "channels": i.channels.tolist()} for i in importance]},
-    )
+    return _prune_width(model, spec, windows)
+
+
+def _prune_width(model: PreTrainedModel, spec: PruneSpec, windows: torch.Tensor) -> Pruned:
+    """In `spec.iterations` equal steps, each measured on what the step before left."""
+    dense = architecture_of(model)
+    if spec.uniform_width:
+        everywhere = (0, len(dense.layers))
+        spec = replace(spec, first_layer=0, end_layer=len(dense.layers), mlp_range=everywhere)
+    spec.ranges.check(len(dense.layers))
+    current, scores = model, []
+    kept = [KeptUnits(list(range(s.kv_heads)), list(range(s.mlp_width))) for s in dense.layers]
+    for step in range(1, spec.iterations + 1):
+        importance = unit_importance(current, windows, spec.importance, spec.group_reduction, spec.seed)  # type: ignore
+        chosen = _select(importance, dense, architecture_of(current), spec, step / spec.iterations)
+        current = keep_units(current, chosen, plain=spec.uniform_width and step == spec.iterations)
+        kept = [KeptUnits([before.kv_heads[i] for i in now.kv_heads], [before.channels[i] for i in now.channels])
+                for before, now in zip(kept, chosen, strict=True)]
+        scores.append([{"kv_heads": i.kv_heads.tolist(), "channels": i.channels.tolist()} for i in importance])
+    found: dict[str, Any] = {"layers": scores[0]}
+    if len(scores) > 1:
+        found["later_steps"] = scores[1:]  # of the units that each of them still had
+    return Pruned(current, {"layers": [{"kv_heads": k.kv_heads, "channels": k.channels} for k in kept]}, found)
+
+
+def _select(
+    importance: list[UnitImportance], dense: Architecture, current: Architecture, spec: PruneSpec, way: float
+) -> list[KeptUnits]:
+    """Units that stay once this share of the way to the rate is gone."""
+    ratio = (spec.ratio or 0.0) * way
+    share = None if spec.decoder_share is None else spec.decoder_share * way
+    if spec.ranking == "local":
+        return rank_locally(importance, dense.width_pruned(spec.ranges, ratio, share))
+    if share is None:
+        stay = int(_units(dense, spec.ranges) * (1 - ratio))
+        return rank_globally(importance, current, spec.ranges, units=_units(current, spec.ranges) - stay)
+    over = current.decoder_parameters() - dense.decoder_parameters() * (1 - share)
+    return rank_globally(importance, current, spec.ranges, parameters=over)
+
+
+def _units(architecture: Architecture, ranges: Ranges) -> int:
+    """Heads and channels that may go."""
+    return (sum(architecture.layers[i].kv_heads for i in range(*ranges.attention))
+            + sum(architecture.layers[i].mlp_width for i in range(*ranges.mlp)))

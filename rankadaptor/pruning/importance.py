@@ -1,106 +1,144 @@
-"""Taylor importance of heads, MLP channels and blocks: the first-order term of Eq. 2, |dL/dW * W|.
+"""Importance of heads, MLP channels and blocks.
 
-Each parameter's gradient is reduced to its few sums as soon as it arrives and is dropped at once, so a model costs its
-weights and one gradient. Sums are taken in float32 whatever the model's dtype.
-Source: LLM-Pruner `param_first` with group reduction `sum` (Element^1); Shortened LLaMA `taylor`.
+The dependency groups of Eq. 1, block-wise: rows of q, k, v with columns of o; rows of gate, up with columns of down.
+What is removed from one tensor of a group goes from all; residual width, norms and embeddings are in no group. A KV
+head is in one group with the query heads that it owns, so it owns their importance too.
+Source: LLM-Pruner `TaylorImportance`, `MagnitudeImportance`, `RandomImportance`; Shortened LLaMA.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import Literal
 
 import torch
+from torch.nn import functional
 from transformers import PreTrainedModel
 
-from rankadaptor.architecture import MLP_PROJECTIONS, PROJECTIONS
+from rankadaptor.architecture import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, PROJECTIONS
+from rankadaptor.layers import layers_kept
 from rankadaptor.models import architecture_of
+from rankadaptor.pruning.salience import KINDS, Reduction, reduce_saliences
+
+UnitCriterion = Literal["element1", "element2", "mixed", "vector", "l1", "l2", "random"]
+UNIT_CRITERIA: tuple[str, ...] = (*KINDS, "l1", "l2", "random")
+GroupReduction = Literal["sum", "mean", "max", "prod"]
+GROUP_REDUCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sum": lambda scores: scores.sum(0),
+    "mean": lambda scores: scores.mean(0),
+    "max": lambda scores: scores.amax(0),
+    "prod": lambda scores: scores.prod(0),
+}
+BlockCriterion = Literal["taylor", "perplexity", "magnitude"]
+BLOCK_CRITERIA: tuple[str, ...] = ("taylor", "perplexity", "magnitude")
+
+_BY_COLUMN = ("o_proj", "down_proj")  # pruned by column, the others by row
 
 
 @dataclass(frozen=True)
 class UnitImportance:
-    """Scores of one layer's units. A KV head is scored together with the query heads it owns."""
+    """Scores of one layer's units, float32. A KV head is scored together with the query heads it owns."""
 
     kv_heads: torch.Tensor  # (kv_heads,)
     channels: torch.Tensor  # (mlp_width,)
 
 
-def salience_sums(
-    model: PreTrainedModel, windows: torch.Tensor, reductions: dict[str, Callable[[torch.Tensor], torch.Tensor]]
-) -> dict[str, torch.Tensor]:
-    """Reduce |W * G| of some parameters, G the gradient of the mean next-token loss over all windows at once.
+def unit_importance(
+    model: PreTrainedModel,
+    windows: torch.Tensor,
+    criterion: UnitCriterion = "element1",
+    group_reduction: GroupReduction = "sum",
+    seed: int = 0,
+) -> list[UnitImportance]:
+    """Importance of every KV head (with its query heads) and MLP channel, by layer.
+
+    Every tensor of a group gives one score a channel; `group_reduction` makes one of them, and a head's score is the
+    sum over its channels. Query channels are first added to the KV channels that own them.
 
     Args:
-        model: In evaluation mode; its parameters are left without gradients.
-        windows: Token ids.  # (samples, tokens)
-        reductions: Parameter name -> what to make of its |W * G| (float32, the parameter's shape).
-
-    Returns:
-        Parameter name -> the reduction's result, on the CPU.
-    """
-    sums: dict[str, torch.Tensor] = {}
-    parameters = dict(model.named_parameters())
-    wanted = {name: parameter.requires_grad for name, parameter in parameters.items()}
-
-    def reduce_on_arrival(name: str) -> Callable[[torch.Tensor], None]:
-        def hook(parameter: torch.Tensor) -> None:
-            assert parameter.grad is not None
-            salience = (parameter.detach().float() * parameter.grad.float()).abs_()
-            sums[name] = reductions[name](salience).cpu()
-            parameter.grad = None
-
-        return hook
-
-    model.requires_grad_(False)
-    hooks = []
-    for name in reductions:
-        parameters[name].requires_grad_(True)
-        hooks.append(parameters[name].register_post_accumulate_grad_hook(reduce_on_arrival(name)))
-    try:
-        batch = windows.to(model.device)
-        model(input_ids=batch, labels=batch, use_cache=False).loss.backward()
-    finally:
-        for handle in hooks:
-            handle.remove()
-        for name, parameter in parameters.items():
-            parameter.requires_grad_(wanted[name])
-    return sums
-
-
-def unit_importance(model: PreTrainedModel, windows: torch.Tensor) -> list[UnitImportance]:
-    """Element^1 importance of every KV head (with its query heads) and MLP channel, by layer.
-
-    The dependency groups of Eq. 1, block-wise: rows of q, k, v with columns of o; rows of gate, up with columns of
-    down. All tensors of a group count alike. Residual width, norms and embeddings are in no group.
+        model: A LLaMA, dense or pruned; left as it was.
+        windows: Calibration token ids; not read by l1, l2 and random.  # (samples, tokens)
+        seed: Of the random criterion.
     """
     architecture = architecture_of(model)
-    rows = {"o_proj": 0, "down_proj": 0}  # these are pruned by column: sum over rows
-    reductions: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-        _name(layer, projection): partial(torch.sum, dim=rows.get(projection, 1))
-        for layer in range(len(architecture.layers))
-        for projection in PROJECTIONS
-    }
-    sums = salience_sums(model, windows, reductions)
+    if criterion == "random":
+        generator = torch.Generator().manual_seed(seed)
+        return [UnitImportance(*(torch.rand(units, generator=generator) for units in (s.kv_heads, s.mlp_width)))
+                for s in architecture.layers]
+    scores = _channel_scores(model, windows, criterion)
+    reduce = GROUP_REDUCTIONS[group_reduction]
     importance = []
     for layer, shape in enumerate(architecture.layers):
-        by_projection = {projection: sums[_name(layer, projection)] for projection in PROJECTIONS}
-        # Query heads g*j .. g*j+g-1 belong to KV head j, so both foldings put the owner first.
-        heads = sum(by_projection[p].view(shape.kv_heads, -1).sum(1) for p in ("q_proj", "k_proj", "v_proj", "o_proj"))
-        channels = sum(by_projection[p] for p in MLP_PROJECTIONS)
-        assert isinstance(heads, torch.Tensor)
-        assert isinstance(channels, torch.Tensor)
-        importance.append(UnitImportance(heads, channels))
+        attention = reduce(torch.stack(
+            [_owned(scores[_name(layer, p)], shape.kv_heads, architecture.head_dim) for p in ATTENTION_PROJECTIONS]))
+        channels = reduce(torch.stack([scores[_name(layer, p)] for p in MLP_PROJECTIONS]))
+        importance.append(UnitImportance(attention.view(shape.kv_heads, -1).sum(1), channels))
     return importance
 
 
-def block_importance(model: PreTrainedModel, windows: torch.Tensor) -> torch.Tensor:
-    """Taylor score of every decoder block: the sum of |W * G| over its nine weights.  # (layers,)"""
-    count = len(architecture_of(model).layers)
-    names = [name for name, _ in model.named_parameters() if name.startswith("model.layers.")]
-    sums = salience_sums(model, windows, dict.fromkeys(names, torch.sum))
+def _channel_scores(model: PreTrainedModel, windows: torch.Tensor, criterion: UnitCriterion) -> dict[str, torch.Tensor]:
+    """Score of every prunable row or column of the seven projections, by parameter name, on the CPU."""
+    names = {_name(layer, projection): 0 if projection in _BY_COLUMN else 1
+             for layer in range(len(model.model.layers)) for projection in PROJECTIONS}
+    if criterion in ("l1", "l2"):
+        parameters, power = dict(model.named_parameters()), 1 if criterion == "l1" else 2
+        return {name: parameters[name].detach().float().abs().pow(power).sum(dim).cpu() for name, dim in names.items()}
+    signed = criterion == "vector"
+    reductions = {name: _sum_over(dim, signed) for name, dim in names.items()}
+    return reduce_saliences(model, windows, criterion, reductions)  # type: ignore[arg-type]
+
+
+def _sum_over(dim: int, signed: bool) -> Reduction:
+    return (lambda salience: salience.sum(dim).abs()) if signed else (lambda salience: salience.abs().sum(dim))
+
+
+def _owned(scores: torch.Tensor, kv_heads: int, head_dim: int) -> torch.Tensor:
+    """Scores of query channels, added up over the query heads of each KV head; those of KV channels as they are.
+
+    Query heads g*j .. g*j+g-1 belong to KV head j, g = heads / kv_heads.
+
+    Args:
+        scores: (heads * head_dim,) or (kv_heads * head_dim,)
+
+    Returns:
+        (kv_heads * head_dim,)
+    """
+    return scores.view(kv_heads, -1, head_dim).sum(1).flatten()
+
+
+def block_importance(
+    model: PreTrainedModel, windows: torch.Tensor, criterion: BlockCriterion = "taylor"
+) -> torch.Tensor:
+    """Score of every decoder block; the lowest goes first.
+
+    taylor: sum of abs(W G) over the block's nine weights. magnitude: sum of abs(W) over them. perplexity: that of the
+    calibration windows without the block.
+
+    Returns:
+        float64.  # (layers,)
+    """
+    count = len(model.model.layers)
+    if criterion == "perplexity":
+        return torch.tensor([_perplexity_without(model, windows, block) for block in range(count)], dtype=torch.float64)
+    named = {name: parameter for name, parameter in model.named_parameters() if name.startswith("model.layers.")}
+    if criterion == "magnitude":
+        sums = {name: parameter.detach().float().abs().sum().cpu() for name, parameter in named.items()}
+    else:
+        sums = reduce_saliences(model, windows, "element1", dict.fromkeys(named, lambda salience: salience.abs().sum()))
     scores = torch.zeros(count, dtype=torch.float64)
-    for name in names:
-        scores[int(name.split(".")[2])] += sums[name].double()
+    for name, total in sums.items():
+        scores[int(name.split(".")[2])] += total.double()
     return scores
+
+
+def _perplexity_without(model: PreTrainedModel, windows: torch.Tensor, block: int) -> float:
+    """exp of the mean next-token loss over all windows, one block left out."""
+    batch = windows.to(model.device)
+    with torch.no_grad(), layers_kept(model, [layer for layer in range(len(model.model.layers)) if layer != block]):
+        losses = [
+            functional.cross_entropy(model(input_ids=one[None], use_cache=False).logits[0, :-1].float(), one[1:])
+            for one in batch
+        ]
+    return float(torch.stack(losses).mean().exp())
 
 
 def _name(layer: int, projection: str) -> str:

@@ -1,52 +1,47 @@
-"""LLM-Pruner: remove the least important heads and MLP channels of each layer (local ranking, one shot)."""
+"""LLM-Pruner: a model without some of its heads and MLP channels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers.initialization import no_init_weights
 
-from rankadaptor.architecture import Architecture
+from rankadaptor.architecture import Architecture, LayerShape
 from rankadaptor.models import PrunedLlamaConfig, PrunedLlamaForCausalLM, architecture_of
-from rankadaptor.pruning.importance import UnitImportance
+from rankadaptor.pruning.ranking import KeptUnits
 
 
-@dataclass(frozen=True)
-class KeptUnits:
-    """Units of one layer that stay, ascending."""
+def keep_units(model: PreTrainedModel, kept: Sequence[KeptUnits], plain: bool = False) -> PreTrainedModel:
+    """A new model with the kept units only; weights are copied, the given model is left as it was.
 
-    kv_heads: list[int]
-    channels: list[int]
-
-
-def select_units(importance: Sequence[UnitImportance], target: Architecture) -> list[KeptUnits]:
-    """The most important units of each layer, as many as the target's shapes hold. Ties go to the lower index."""
-    return [
-        KeptUnits(_top(scores.kv_heads, shape.kv_heads), _top(scores.channels, shape.mlp_width))
-        for scores, shape in zip(importance, target.layers, strict=True)
-    ]
-
-
-def _top(scores: torch.Tensor, count: int) -> list[int]:
-    return sorted(torch.argsort(scores, descending=True, stable=True)[:count].tolist())
-
-
-def keep_units(model: PreTrainedModel, kept: Sequence[KeptUnits], target: Architecture) -> PreTrainedModel:
-    """A new model with the kept units only; weights are copied, the given model is left as it was."""
-    dense = architecture_of(model)
-    settings = {name: value for name, value in model.config.to_dict().items() if name != "model_type"}
+    Args:
+        kept: By layer, indices into the given model's units.
+        plain: Make a stock LLaMA, which wants one shape for all layers.
+    """
+    before = architecture_of(model)
+    layers = tuple(
+        LayerShape(len(units.kv_heads) * (shape.heads // shape.kv_heads), len(units.kv_heads), len(units.channels))
+        for shape, units in zip(before.layers, kept, strict=True)
+    )
+    after = replace(before, layers=layers)
+    settings = model.config.to_dict()
+    for name in ("model_type", "layer_shapes"):
+        settings.pop(name, None)
     settings |= {
-        "layer_shapes": [[s.heads, s.kv_heads, s.mlp_width] for s in target.layers],
-        "original_layers": list(target.original_layers),
-        "original_layer_count": target.original_layer_count,
-        "head_dim": dense.head_dim,
+        "original_layers": list(after.original_layers),
+        "original_layer_count": after.original_layer_count,
+        "head_dim": after.head_dim,
         "architectures": None,
     }
-    pruned = PrunedLlamaForCausalLM(PrunedLlamaConfig(**settings)).to(model.dtype)
+    with no_init_weights():
+        pruned = _empty(settings, after, plain).to(model.dtype)
+    pruned.tie_weights()
     state = model.state_dict()
-    for layer, (shape, units) in enumerate(zip(dense.layers, kept, strict=True)):
-        kv = _head_channels(units.kv_heads, dense.head_dim)
-        query = _head_channels(units.kv_heads, dense.head_dim * (shape.heads // shape.kv_heads))
+    for layer, (shape, units) in enumerate(zip(before.layers, kept, strict=True)):
+        kv = _head_channels(units.kv_heads, before.head_dim)
+        query = _head_channels(units.kv_heads, before.head_dim * (shape.heads // shape.kv_heads))
         channels = torch.tensor(units.channels)
         prefix = f"model.layers.{layer}"
         for name, rows in (("self_attn.q_proj", query), ("self_attn.k_proj", kv), ("self_attn.v_proj", kv),
@@ -58,6 +53,16 @@ def keep_units(model: PreTrainedModel, kept: Sequence[KeptUnits], target: Archit
             state[key] = state[key][:, columns.to(state[key].device)]
     pruned.load_state_dict(state)
     return pruned.to(model.device).eval()
+
+
+def _empty(settings: dict[str, Any], architecture: Architecture, plain: bool) -> PreTrainedModel:
+    if plain:
+        (shape,) = set(architecture.layers)
+        settings |= {"num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads,
+                     "intermediate_size": shape.mlp_width}
+        return LlamaForCausalLM(LlamaConfig(**settings))
+    settings |= {"layer_shapes": [[shape.heads, shape.kv_heads, shape.mlp_width] for shape in architecture.layers]}
+    return PrunedLlamaForCausalLM(PrunedLlamaConfig(**settings))
 
 
 def _head_channels(heads: Sequence[int], width: int) -> torch.Tensor:

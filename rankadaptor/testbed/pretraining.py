@@ -11,7 +11,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rankadaptor.errors import BadInput
+from rankadaptor.layers import layers_kept
 from rankadaptor.provenance import machine
 from rankadaptor.specs import canonical_json
 from rankadaptor.testbed.corpus import pretraining_digest, pretraining_documents, tokenizer_documents
@@ -122,23 +123,17 @@ def rate_factor(step: int, recipe: PretrainingRecipe) -> float:
     return min(1.0, (recipe.steps - step) / decay_steps)
 
 
-@contextlib.contextmanager
-def layers_dropped(model: LlamaForCausalLM, recipe: PretrainingRecipe, step: int) -> Iterator[None]:
+def layers_dropped(
+    model: LlamaForCausalLM, recipe: PretrainingRecipe, step: int
+) -> contextlib.AbstractContextManager[None]:
     """Structured dropout of whole layers (LayerDrop, Fan et al. 2020), drawn anew for every step.
 
     Large models lose little with a layer, small ones much; trained like this, a small one is more like the large.
     """
-    draw, layers = random.Random(f"layers {recipe.seed} {step}"), model.model.layers
-    kept = [
-        layer
-        for position, layer in enumerate(layers)
-        if not 2 <= position < len(layers) - 1 or draw.random() >= recipe.layer_drop
-    ]
-    model.model.layers = torch.nn.ModuleList(kept)
-    try:
-        yield
-    finally:
-        model.model.layers = layers
+    draw, count = random.Random(f"layers {recipe.seed} {step}"), len(model.model.layers)
+    return layers_kept(model, [
+        layer for layer in range(count) if not 2 <= layer < count - 1 or draw.random() >= recipe.layer_drop
+    ])
 
 
 def batch(step: int, recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:

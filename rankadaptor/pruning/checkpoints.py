@@ -1,0 +1,77 @@
+"""Pruned checkpoints as folders: safetensors, `config.json`, the tokenizer, and what was kept and why.
+
+`kept.json`: width {"layers": [{"kv_heads": [...], "channels": [...]}, ...]}, depth {"blocks": [...]}; indices into the
+unpruned model, ascending. `importance.json`: width {"layers": [...]} of the same form, the scores of all units of the
+unpruned model, and "later_steps" of iterative pruning; depth {"blocks": [...], "order": [...]}, the scores and the
+blocks from the least important on.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from transformers import PreTrainedModel
+
+from rankadaptor.architecture import MLP_PROJECTIONS, Architecture
+from rankadaptor.errors import BadInput
+from rankadaptor.models import Tokenizer, load_model
+from rankadaptor.pruning import Pruned
+
+
+def save_pruned(pruned: Pruned, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write all of a pruned model into a folder that does not have to exist."""
+    pruned.model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "kept.json").write_text(json.dumps(pruned.kept) + "\n")
+    (folder / "importance.json").write_text(json.dumps(pruned.importance) + "\n")
+
+
+def load_pruned(folder: Path | str, device: torch.device | None = None) -> PreTrainedModel:
+    """A pruned checkpoint, checked before any weight is read.
+
+    Raises:
+        BadInput: if there is none, or if its JSON and its tensors disagree; the first disagreement is named.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise BadInput(f"no model in {folder}: a model folder holds config.json and safetensors files")
+    architecture = Architecture.from_config(json.loads((folder / "config.json").read_text()))
+    stored = _stored_shapes(folder)
+    for position in range(len(architecture.layers)):
+        for projection, shape in architecture.weight_shapes(position).items():
+            part = "mlp" if projection in MLP_PROJECTIONS else "self_attn"
+            name = f"model.layers.{position}.{part}.{projection}.weight"
+            if stored.get(name) != shape:
+                raise BadInput(f"{folder}: config.json gives {name} the shape {list(shape)}, its tensor has"
+                               f" {list(stored.get(name, ())) or 'none'}: restore the folder as it was written")
+    _check_kept(folder, architecture)
+    return load_model(folder, device)
+
+
+def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor, from the headers alone."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return shapes
+
+
+def _check_kept(folder: Path, architecture: Architecture) -> None:
+    path = folder / "kept.json"
+    if not path.is_file():
+        return
+    kept = json.loads(path.read_text())
+    if "blocks" in kept:
+        if tuple(kept["blocks"]) != architecture.original_layers:
+            raise BadInput(f"{path} keeps blocks {kept['blocks']}, config.json {list(architecture.original_layers)}:"
+                           " restore the folder as it was written")
+        return
+    for layer, (units, shape) in enumerate(zip(kept["layers"], architecture.layers, strict=True)):
+        counts = len(units["kv_heads"]), len(units["channels"])
+        if counts != (shape.kv_heads, shape.mlp_width):
+            raise BadInput(f"{path} keeps {counts[0]} KV heads and {counts[1]} channels of layer {layer}, config.json"
+                           f" {shape.kv_heads} and {shape.mlp_width}: restore the folder as it was written")
+
+

@@ -1,0 +1,166 @@
+"""Saliences of weights, Eq. 2 and its relatives, in one backward pass and little memory.
+
+With W a weight, G the gradient of the mean next-token loss over all windows, g_j that over window j alone and
+H = mean_j g_j^2 (the diagonal of the empirical Fisher matrix, Eq. 2's Hessian):
+
+| kind | salience S | score of a row or column |
+|---|---|---|
+| element1 | W G | sum of abs(S) |
+| element2 | W H W | sum of abs(S) |
+| mixed | W G - W H W / 2 | sum of abs(S) |
+| vector | W G | abs of the sum of S |
+
+Source: LLM-Pruner `param_first`, `param_second`, `param_mix`, `vectorize`; Shortened LLaMA `taylor`.
+
+A linear layer's gradient over window j is (dL/dy_j)^T x_j, a product of two small matrices that backpropagation holds
+anyway. So all g_j of a weight are formed one after another the moment its layer is reached, reduced in float32 to the
+few sums that are wanted, and dropped: no gradient of the model's size ever exists, and the second-order kinds cost no
+further passes. Layers are checkpointed and the output head sees one window at a time.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+Kind = Literal["element1", "element2", "mixed", "vector"]
+KINDS: tuple[str, ...] = ("element1", "element2", "mixed", "vector")
+
+# Of a salience, float32 and of the weight's shape, what is kept of it.
+Reduction = Callable[[torch.Tensor], torch.Tensor]
+
+
+def reduce_saliences(
+    model: PreTrainedModel, windows: torch.Tensor, kind: Kind, reductions: Mapping[str, Reduction]
+) -> dict[str, torch.Tensor]:
+    """What the reductions make of the saliences of some weights of the decoder's layers.
+
+    Args:
+        model: A LLaMA without biases; its weights, `requires_grad` and gradients are left as they were.
+        windows: Token ids.  # (samples, tokens)
+        kind: Which salience.
+        reductions: Parameter name -> reduction of its signed salience. Of the norms' weights only element1 and vector
+            exist: their gradients are formed for all windows at once.
+
+    Returns:
+        Parameter name -> the reduction's result, on the CPU.
+    """
+    found: dict[str, torch.Tensor] = {}
+    linear = {f"{name}.weight": module for name, module in model.named_modules()
+              if isinstance(module, torch.nn.Linear) and f"{name}.weight" in reductions}
+    others = {name: parameter for name, parameter in model.named_parameters()
+              if name in reductions and name not in linear}
+
+    def reached(name: str, weight: torch.Tensor, inputs: torch.Tensor, grads: torch.Tensor) -> None:
+        found[name] = reductions[name](_salience(kind, weight.detach().float(), inputs, grads)).cpu()
+
+    def arrived(name: str, parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        found[name] = reductions[name](parameter.detach().float() * parameter.grad.float()).cpu()
+        parameter.grad = None
+
+    with _frozen(model), _tapped(linear, reached), _checkpointed(model):
+        hooks = []
+        for name, parameter in others.items():
+            parameter.requires_grad_(True)
+            hooks.append(parameter.register_post_accumulate_grad_hook(partial(arrived, name)))
+        try:
+            _backward(model, windows.to(model.device))
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return found
+
+
+def _salience(kind: Kind, weight: torch.Tensor, inputs: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
+    """The salience of a linear layer's weight.
+
+    Args:
+        weight: float32.  # (out, in)
+        inputs: Of the layer.  # (samples, tokens, in)
+        grads: Of the mean loss over all samples, with respect to the layer's outputs.  # (samples, tokens, out)
+    """
+    inputs, grads = inputs.float(), grads.float()
+    if kind in ("element1", "vector"):
+        return weight * (grads.flatten(0, 1).T @ inputs.flatten(0, 1))
+    samples = len(inputs)
+    total, squares = torch.zeros_like(weight), torch.zeros_like(weight)
+    for x, dy in zip(inputs, grads, strict=True):
+        gradient = dy.T @ x  # of the mean over all samples: g_j / samples
+        squares.addcmul_(gradient, gradient, value=samples)  # g_j^2 / samples
+        if kind == "mixed":
+            total += gradient
+    second = squares.mul_(weight).mul_(weight)
+    return second if kind == "element2" else total.mul_(weight).sub_(second, alpha=0.5)
+
+
+def _backward(model: PreTrainedModel, windows: torch.Tensor) -> None:
+    """Backpropagation of the mean next-token loss over all windows, the output head one window at a time."""
+    embedded = model.get_input_embeddings()(windows).requires_grad_(True)
+    hidden = model.model(inputs_embeds=embedded, use_cache=False).last_hidden_state  # (samples, tokens, hidden)
+    targets = windows[:, 1:]
+    parts = []
+    for own, target in zip(hidden.detach(), targets, strict=True):
+        own.requires_grad_(True)
+        logits = model.lm_head(own[:-1]).float()  # (tokens - 1, vocabulary)
+        loss = functional.cross_entropy(logits, target, reduction="sum") / targets.numel()
+        parts.append(torch.autograd.grad(loss, own)[0])
+    hidden.backward(torch.stack(parts))
+
+
+class _Tap(torch.autograd.Function):
+    """A linear map that shows its inputs and its outputs' gradients to a callback on the way back."""
+
+    @staticmethod
+    def forward(context: Any, inputs: torch.Tensor, weight: torch.Tensor, reached: Callable[..., None]) -> torch.Tensor:
+        context.save_for_backward(inputs, weight)
+        context.reached = reached
+        return functional.linear(inputs, weight)
+
+    @staticmethod
+    def backward(context: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        inputs, weight = context.saved_tensors
+        context.reached(weight, inputs, grads[0])
+        return grads[0] @ weight, None, None
+
+
+@contextmanager
+def _tapped(modules: Mapping[str, torch.nn.Linear], reached: Callable[..., None]) -> Iterator[None]:
+    for name, module in modules.items():
+        module.forward = partial(  # type: ignore[method-assign]
+            lambda inputs, weight, callback: _Tap.apply(inputs, weight, callback),
+            weight=module.weight, callback=partial(reached, name))
+    try:
+        yield
+    finally:
+        for module in modules.values():
+            del module.forward
+
+
+@contextmanager
+def _checkpointed(model: PreTrainedModel) -> Iterator[None]:
+    """Layers keep their inputs only and are computed again on the way back."""
+    layers = list(model.model.layers)
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+@contextmanager
+def _frozen(model: PreTrainedModel) -> Iterator[None]:
+    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(wanted[name])

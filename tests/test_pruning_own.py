@@ -1,0 +1,135 @@
+"""A model of one's own: pruned from the shell, checked when it is read, and never written by halves."""
+
+import json
+
+import pytest
+import torch
+from conftest import tiny_llama
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from rankadaptor.__main__ import main
+from rankadaptor.errors import BadInput
+from rankadaptor.models import architecture_of
+from rankadaptor.pruning.checkpoints import load_pruned
+
+
+@pytest.fixture
+def dense(tmp_path, tokenizer):
+    folder = tmp_path / "dense"
+    tiny_llama().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def windows(tmp_path):
+    path = tmp_path / "windows.json"
+    path.write_text(json.dumps(torch.randint(0, 90, (3, 12), generator=torch.Generator().manual_seed(0)).tolist()))
+    return path
+
+
+def prune(dense, out, calibration, *more):
+    return main(["prune", str(dense), "--out", str(out), "--calibration", str(calibration), "--layers", "1:3", *more])
+
+
+@pytest.mark.parametrize("more", [
+    ("--ratio", "0.5"),
+    ("--ratio", "0.5", "--importance", "mixed", "--reduction", "max", "--ranking", "global", "--mlp-layers", "0:3"),
+    ("--ratio", "0.5", "--iterations", "2", "--importance", "element2"),
+    ("--ratio", "0.5", "--share", "0.2"),
+    ("--ratio", "0.5", "--uniform-width"),
+    ("--method", "shortened", "--blocks", "1"),
+    ("--method", "shortened", "--blocks", "1", "--importance", "perplexity"),
+])
+def test_what_was_pruned_loads_anywhere(dense, windows, tmp_path, capsys, more):
+    out = tmp_path / "pruned"
+    assert prune(dense, out, windows, *more) == 0
+    said = capsys.readouterr().out
+    ours, stock = load_pruned(out), AutoModelForCausalLM.from_pretrained(out)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    assert torch.equal(ours(ids).logits, stock(ids).logits)
+    assert f"{ours.num_parameters():,} of {tiny_llama().num_parameters():,} parameters" in said
+    assert ours.num_parameters() < tiny_llama().num_parameters()
+    kept = json.loads((out / "kept.json").read_text())
+    assert len(kept.get("blocks", kept.get("layers"))) == len(architecture_of(ours).layers)
+    assert (out / "importance.json").is_file()
+
+
+def test_text_is_cut_into_windows_of_the_seed(dense, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"Question: yes or no {i}? Answer: yes no yes no yes no {i}" for i in range(20)))
+    for name, seed in (("one", "1"), ("same", "1"), ("other", "2")):
+        assert prune(dense, tmp_path / name, text, "--ratio", "0.5", "--samples", "4", "--tokens", "10",
+                     "--seed", seed) == 0
+    one, same, other = ((tmp_path / name / "importance.json").read_text() for name in ("one", "same", "other"))
+    assert one == same
+    assert one != other
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    (("--ratio", "1.5"), "llm-pruner needs a ratio between 0 and 1"),
+    ((), "llm-pruner needs a ratio between 0 and 1"),
+    (("--ratio", "0.5", "--layers", "1:9"), "layers 1..8 do not lie in a model of 4 layers"),
+    (("--ratio", "0.5", "--layers", "1-3"), "layers '1-3' are no range: write FIRST:END"),
+    (("--ratio", "0.99"), "leaves a layer without heads or MLP channels"),
+    (("--method", "shortened", "--blocks", "3"), "3 blocks are to go, but only 2 of 4 are not protected"),
+    (("--ratio", "0.5", "--importance", "taylor"), "unknown importance 'taylor' of llm-pruner"),
+    (("--ratio", "0.5", "--calibration", "/no/such/file"), "no calibration file /no/such/file"),
+])
+def test_bad_input_is_one_line_and_writes_nothing(dense, windows, tmp_path, capsys, more, says):
+    assert prune(dense, tmp_path / "pruned", windows, *more) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"dense", "windows.json"}
+
+
+@pytest.mark.parametrize(("content", "says"), [
+    ("[[1, 2], [3]]", "is not a JSON list of token-id lists of one length"),
+    ("[[1, 2], [3, 400]]", "holds token ids from 1 to 400"),
+    ("[1, 2]", "holds numbers of shape [2]"),
+    ("[[0.5, 1.5]]", "holds numbers of shape [1, 2]"),
+    ("nonsense", "is not a JSON list"),
+])
+def test_bad_windows_are_told(dense, tmp_path, capsys, content, says):
+    path = tmp_path / "windows.json"
+    path.write_text(content)
+    assert prune(dense, tmp_path / "pruned", path, "--ratio", "0.5") == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "pruned").exists()
+
+
+def test_short_text_other_models_and_folders_in_use_are_told(dense, windows, tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("Too short.")
+    assert prune(dense, tmp_path / "pruned", text, "--ratio", "0.5") == 2
+    assert "holds 0 texts of at least 64 tokens, 10 are needed" in capsys.readouterr().err
+    assert prune(dense, dense, windows, "--ratio", "0.5") == 2
+    assert "is there already" in capsys.readouterr().err
+    config = json.loads((dense / "config.json").read_text())
+    (dense / "config.json").write_text(json.dumps(config | {"model_type": "opt"}))
+    assert prune(dense, tmp_path / "pruned", windows, "--ratio", "0.5") == 2
+    assert "is of type 'opt': only dense llama models are pruned" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["llm-pruner", "shortened"])
+def test_json_and_tensors_that_disagree_are_told(dense, windows, tmp_path, method):
+    out = tmp_path / "pruned"
+    more = ("--ratio", "0.5") if method == "llm-pruner" else ("--method", "shortened", "--blocks", "1")
+    assert prune(dense, out, windows, *more) == 0
+    weights = load_file(out / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    save_file(weights | {name: weights[name][:-1].clone()}, out / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BadInput, match=r"config.json gives model.layers.1.mlp.up_proj.weight the shape \[\d+, 32\]"):
+        load_pruned(out)
+    save_file(weights, out / "model.safetensors", {"format": "pt"})
+    load_pruned(out)
+    kept = json.loads((out / "kept.json").read_text())
+    if method == "llm-pruner":
+        kept["layers"][1]["channels"].pop()
+    else:
+        kept["blocks"][1] = 0
+    (out / "kept.json").write_text(json.dumps(kept))
+    with pytest.raises(BadInput, match="restore the folder as it was written"):
+        load_pruned(out)
