@@ -185,7 +185,7 @@ def test_blocks_by_magnitude_and_by_perplexity(criterion):
             shorter = tiny_llama(seed=3)
             del shorter.model.layers[block]
             expected = shorter(input_ids=WINDOWS, labels=WINDOWS, use_cache=False).loss.exp()
-        assert float(scores[block]) == pytest.approx(float(expected), rel=1e-5)
+        assert float(scores[block]) == pytest.approx(expected.item(), rel=1e-5)
     assert len(model.model.layers) == LAYERS
 
 
