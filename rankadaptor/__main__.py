@@ -8,7 +8,7 @@ from typing import Any
 
 from rankadaptor import profiles
 from rankadaptor.errors import ArgumentParser, BadInput
-from rankadaptor.specs import DEPTH_IMPORTANCES, GROUP_REDUCTIONS, PRUNERS, WIDTH_IMPORTANCES, PruneSpec
+from rankadaptor.specs import BLOCK_CRITERIA, GROUP_REDUCTIONS, PRUNERS, UNIT_CRITERIA, PruneSpec
 
 NOTEBOOKS = {"table2": "03_main_tables", "testbed": "07_testbed"}
 _TABLE_ONLY = ("benchmarks", "recovery_data", "allocation")  # options that table2 alone knows
@@ -43,7 +43,7 @@ def _add_prune(commands: Any) -> None:
                        help="text with blank lines between documents, or .json: a list of token-id lists, used as is")
     prune.add_argument("--method", default="llm-pruner", choices=PRUNERS, help="width or depth; default: llm-pruner")
     prune.add_argument("--importance", default="", help="default: element1 of llm-pruner, taylor of shortened;"
-                       f" {', '.join(WIDTH_IMPORTANCES)}; {', '.join(DEPTH_IMPORTANCES)}")
+                       f" {', '.join(UNIT_CRITERIA)}; {', '.join(BLOCK_CRITERIA)}")
     prune.add_argument("--ratio", type=float, help="llm-pruner: share of heads and channels that goes from each layer")
     prune.add_argument("--share", type=float, help="llm-pruner: solve the MLP width for this share of the decoder")
     prune.add_argument("--blocks", type=int, help="shortened: how many blocks go")

@@ -35,7 +35,8 @@ class Ranges:
         """Raises BadInput if a range is empty or leaves a model of so many layers."""
         for first, end in (self.attention, self.mlp):
             if not 0 <= first < end <= layers:
-                raise BadInput(f"layers {first}..{end - 1} do not lie in a model of {layers} layers")
+                raise BadInput(f"layers {first}..{end - 1} do not lie in a model of {layers} layers: name some of"
+                               f" 0..{layers - 1}")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ A pruned model is a plain LLaMA checkpoint plus three entries of its `config.jso
 """
 
 import copy
+import json
 import tempfile
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -79,10 +80,21 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def read_architecture(folder: Path) -> Architecture:
+    """Shapes of a checkpoint, dense or pruned, from its `config.json`.
+
+    Raises:
+        BadInput: if there is none.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise BadInput(f"no model in {folder}: a model folder holds config.json and safetensors files")
+    return Architecture.from_config(json.loads(path.read_text()))
+
+
 def load_model(folder: Path, device: torch.device | None = None) -> PreTrainedModel:
     """A checkpoint of this project, dense or pruned, in the dtype it was saved in, ready to be evaluated."""
-    if not (folder / "config.json").is_file():
-        raise BadInput(f"no model in {folder}: a model folder holds config.json and safetensors files")
+    read_architecture(folder)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", use_safetensors=True, trust_remote_code=False, local_files_only=True
     )

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rankadaptor.architecture import Ranges
 from rankadaptor.errors import BadInput
@@ -19,14 +19,17 @@ from rankadaptor.errors import BadInput
 TASKS = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 
 PruningMethod = Literal["llm-pruner", "shortened"]
-PRUNERS: tuple[str, ...] = ("llm-pruner", "shortened")
+PRUNERS: tuple[str, ...] = get_args(PruningMethod)
 
-WIDTH_IMPORTANCES = ("element1", "element2", "mixed", "vector", "l1", "l2", "random")
-DEPTH_IMPORTANCES = ("taylor", "perplexity", "magnitude")
-GROUP_REDUCTIONS = ("sum", "mean", "max", "prod")
+UnitCriterion = Literal["element1", "element2", "mixed", "vector", "l1", "l2", "random"]
+UNIT_CRITERIA: tuple[str, ...] = get_args(UnitCriterion)
+BlockCriterion = Literal["taylor", "perplexity", "magnitude"]
+BLOCK_CRITERIA: tuple[str, ...] = get_args(BlockCriterion)
+GroupReduction = Literal["sum", "mean", "max", "prod"]
+GROUP_REDUCTIONS: tuple[str, ...] = get_args(GroupReduction)
 
 Scaling = Literal["fixed_alpha", "constant", "rslora"]
-SCALINGS: tuple[str, ...] = ("fixed_alpha", "constant", "rslora")
+SCALINGS: tuple[str, ...] = get_args(Scaling)
 
 Split = Literal["search", "report", "tuning"]
 
@@ -103,7 +106,7 @@ class PruneSpec:
 
     method: PruningMethod
     rate_percent: int  # the global target, as the paper's tables call it
-    importance: str  # width: element1, element2, mixed, vector, l1, l2, random; depth: taylor, perplexity, magnitude
+    importance: UnitCriterion | BlockCriterion  # the first of llm-pruner, the second of shortened
     first_layer: int  # 0-based; width: the range that is pruned, depth: the range that may be removed
     end_layer: int  # exclusive
     ratio: float | None  # width: LLM-Pruner's own `pruning_ratio` on that range
@@ -112,7 +115,7 @@ class PruneSpec:
     calibration_samples: int
     calibration_tokens: int
     seed: int  # of the calibration windows, and of random importance
-    group_reduction: str = _later("sum")  # over the tensors of a group: sum, mean, max, prod
+    group_reduction: GroupReduction = _later("sum")  # over the tensors of a group  # noqa: RUF009
     ranking: Literal["local", "global"] = _later("local")  # within each layer, or in one pool
     iterations: int = _later(1)  # steps to the rate, importance measured anew before each
     mlp_range: tuple[int, int] | None = _later(None)  # [first, end) of MLP pruning where it differs from the heads'
@@ -124,7 +127,7 @@ class PruneSpec:
         return Ranges(attention, self.mlp_range or attention)
 
     def __post_init__(self) -> None:
-        known = WIDTH_IMPORTANCES if self.method == "llm-pruner" else DEPTH_IMPORTANCES
+        known = UNIT_CRITERIA if self.method == "llm-pruner" else BLOCK_CRITERIA
         if self.importance not in known:
             raise BadInput(f"unknown importance {self.importance!r} of {self.method}: use one of {', '.join(known)}")
         if self.group_reduction not in GROUP_REDUCTIONS:

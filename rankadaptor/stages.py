@@ -5,7 +5,6 @@ first.
 """
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,9 +31,11 @@ from rankadaptor.models import (
     base_model_identity,
     load_model,
     load_tokenizer,
+    read_architecture,
 )
 from rankadaptor.profiles import Profile
 from rankadaptor.pruning import prune
+from rankadaptor.pruning.checkpoints import save_pruned
 from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, save_adapter
 from rankadaptor.recovery.training import train
 from rankadaptor.specs import EvaluationSpec, PruneSpec, RecoverySpec, identity_key, sha256_text, stage_identity
@@ -154,7 +155,7 @@ class Workshop:
     def architecture(self, step: Step | None) -> Architecture:
         """Shapes of the base model (None) or of a finished pruning step."""
         folder = base_model_folder(self.profile.base_model) if step is None else self.run(step).path("model")
-        return Architecture.from_config(json.loads((folder / "config.json").read_text()))
+        return read_architecture(folder)
 
     # -- the stages ---------------------------------------------------------------------------------------------------
 
@@ -172,10 +173,7 @@ class Workshop:
         )
         dense = load_model(base_model_folder(self.profile.base_model))
         pruned = prune(dense, spec, torch.tensor(windows))
-        pruned.model.save_pretrained(folder / "model")
-        tokenizer.save_pretrained(folder / "model")
-        (folder / "kept.json").write_text(json.dumps(pruned.kept) + "\n")
-        (folder / "importance.json").write_text(json.dumps(pruned.importance) + "\n")
+        save_pruned(pruned, tokenizer, folder / "model")
         before, after = architecture_of(dense), architecture_of(pruned.model)
         return {
             "parameters": {"base": before.parameters(), "pruned": after.parameters()},

@@ -39,6 +39,15 @@ def tiny_llama(
     return LlamaForCausalLM(config).eval()
 
 
+def gradients(model, windows) -> dict[str, torch.Tensor]:
+    """Of the mean next-token loss, by parameter name."""
+    model.zero_grad()
+    model(input_ids=windows, labels=windows).loss.backward()
+    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    return found
+
+
 @pytest.fixture
 def llama() -> LlamaForCausalLM:
     return tiny_llama()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import tiny_llama
+from conftest import gradients, tiny_llama
 from transformers import LlamaForCausalLM
 
 from rankadaptor.errors import BadInput
@@ -23,14 +23,6 @@ def spec(method="llm-pruner", **changes):
 @pytest.fixture
 def windows() -> torch.Tensor:
     return torch.randint(0, 96, (3, 12), generator=torch.Generator().manual_seed(0))
-
-
-def gradients(model, windows):
-    model.zero_grad()
-    model(input_ids=windows, labels=windows).loss.backward()
-    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
-    model.zero_grad()
-    return found
 
 
 @pytest.mark.parametrize(
@@ -164,3 +156,8 @@ def test_depth_pruned_checkpoints_are_plain_llama(windows, tmp_path):
     stock = LlamaForCausalLM.from_pretrained(tmp_path)
     ids = torch.tensor([[1, 2, 3]])
     assert torch.equal(stock(ids).logits, pruned(ids).logits)
+
+
+def test_a_range_of_blocks_outside_the_model_is_refused(llama, windows):
+    with pytest.raises(BadInput, match=r"layers 2\.\.8 do not lie in a model of 4 layers"):
+        prune(llama, spec("shortened", first_layer=2, end_layer=9), windows)

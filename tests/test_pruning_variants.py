@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from conftest import tiny_llama
+from conftest import gradients, tiny_llama
 
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
@@ -20,14 +20,6 @@ SPEC = PruneSpec("llm-pruner", 50, "element1", 1, 3, 0.5, None, None, 3, 12, 0)
 ATTENTION, MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 
 
-def gradient(model, windows):
-    model.zero_grad()
-    model(input_ids=windows, labels=windows).loss.backward()
-    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
-    model.zero_grad()
-    return found
-
-
 def channel_score(criterion, weight, first, second, projection):
     """One score a row (a column of o and down)."""
     dim = 0 if projection in ("o_proj", "down_proj") else 1
@@ -40,8 +32,8 @@ def channel_score(criterion, weight, first, second, projection):
 
 def reference(model, criterion, reduction):
     """(layer, "kv_heads" or "channels", unit) -> score, one unit after the other."""
-    whole = gradient(model, WINDOWS)
-    single = [gradient(model, window[None]) for window in WINDOWS]
+    whole = gradients(model, WINDOWS)
+    single = [gradients(model, window[None]) for window in WINDOWS]
     second = {name: sum(one[name] ** 2 for one in single) / len(single) for name in whole}
     reduce = {"sum": sum, "mean": lambda values: sum(values) / len(values), "max": max,
               "prod": lambda values: torch.stack(values).prod()}[reduction]

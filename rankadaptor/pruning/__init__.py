@@ -36,6 +36,7 @@ def prune(model: PreTrainedModel, spec: PruneSpec, windows: torch.Tensor) -> Pru
         BadInput: if the ranges do not fit the model, or a layer would lose everything.
     """
     if spec.method == "shortened":
+        spec.ranges.check(len(architecture_of(model).layers))
         scores = block_importance(model, windows, spec.importance)  # type: ignore[arg-type]
         pruned, kept, order = remove_blocks(model, scores, spec.first_layer, spec.end_layer, spec.blocks_removed or 0)
         return Pruned(pruned, {"blocks": kept}, {"blocks": scores.tolist(), "order": order})

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from rankadaptor.architecture import MLP_PROJECTIONS, Architecture
 from rankadaptor.errors import BadInput
-from rankadaptor.models import Tokenizer, load_model
+from rankadaptor.models import Tokenizer, load_model, read_architecture
 from rankadaptor.pruning import Pruned
 
 
@@ -34,9 +34,7 @@ def load_pruned(folder: Path | str, device: torch.device | None = None) -> PreTr
         BadInput: if there is none, or if its JSON and its tensors disagree; the first disagreement is named.
     """
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise BadInput(f"no model in {folder}: a model folder holds config.json and safetensors files")
-    architecture = Architecture.from_config(json.loads((folder / "config.json").read_text()))
+    architecture = read_architecture(folder)
     stored = _stored_shapes(folder)
     for position in range(len(architecture.layers)):
         for projection, shape in architecture.weight_shapes(position).items():

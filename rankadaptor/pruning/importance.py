@@ -8,7 +8,6 @@ Source: LLM-Pruner `TaylorImportance`, `MagnitudeImportance`, `RandomImportance`
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch.nn import functional
@@ -17,20 +16,15 @@ from transformers import PreTrainedModel
 from rankadaptor.architecture import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, PROJECTIONS
 from rankadaptor.layers import layers_kept
 from rankadaptor.models import architecture_of
-from rankadaptor.pruning.salience import KINDS, Reduction, reduce_saliences
+from rankadaptor.pruning.salience import Reduction, reduce_saliences
+from rankadaptor.specs import BlockCriterion, GroupReduction, UnitCriterion
 
-UnitCriterion = Literal["element1", "element2", "mixed", "vector", "l1", "l2", "random"]
-UNIT_CRITERIA: tuple[str, ...] = (*KINDS, "l1", "l2", "random")
-GroupReduction = Literal["sum", "mean", "max", "prod"]
-GROUP_REDUCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+_REDUCE: dict[GroupReduction, Callable[[torch.Tensor], torch.Tensor]] = {
     "sum": lambda scores: scores.sum(0),
     "mean": lambda scores: scores.mean(0),
     "max": lambda scores: scores.amax(0),
     "prod": lambda scores: scores.prod(0),
 }
-BlockCriterion = Literal["taylor", "perplexity", "magnitude"]
-BLOCK_CRITERIA: tuple[str, ...] = ("taylor", "perplexity", "magnitude")
-
 _BY_COLUMN = ("o_proj", "down_proj")  # pruned by column, the others by row
 
 
@@ -65,7 +59,7 @@ def unit_importance(
         return [UnitImportance(*(torch.rand(units, generator=generator) for units in (s.kv_heads, s.mlp_width)))
                 for s in architecture.layers]
     scores = _channel_scores(model, windows, criterion)
-    reduce = GROUP_REDUCTIONS[group_reduction]
+    reduce = _REDUCE[group_reduction]
     importance = []
     for layer, shape in enumerate(architecture.layers):
         attention = reduce(torch.stack(

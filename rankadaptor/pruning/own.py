@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
-from rankadaptor.architecture import Architecture
 from rankadaptor.corpora.downloads import settle
 from rankadaptor.corpora.text import calibration_windows
 from rankadaptor.errors import BadInput
-from rankadaptor.models import Tokenizer, load_model, load_tokenizer
+from rankadaptor.models import Tokenizer, load_model, load_tokenizer, read_architecture
 from rankadaptor.pruning import prune
 from rankadaptor.pruning.checkpoints import save_pruned
 from rankadaptor.specs import PruneSpec
@@ -32,7 +31,7 @@ def prune_folder(model: Path | str, spec: PruneSpec, calibration: Path | str, ou
     source, target = Path(model), Path(out)
     if target.exists():
         raise BadInput(f"{target} is there already: name a folder that is not, or remove it")
-    _architecture(source)
+    read_architecture(source)
     check_llama(source)
     tokenizer = load_tokenizer(source)
     windows = read_calibration(Path(calibration), tokenizer, spec)
@@ -46,24 +45,18 @@ def prune_folder(model: Path | str, spec: PruneSpec, calibration: Path | str, ou
 
 def default_range(folder: Path) -> tuple[int, int]:
     """The middle layers, as the paper has them: 4 of 32 at the beginning and 2 at the end stay, in proportion."""
-    layers = len(_architecture(folder).layers)
+    layers = len(read_architecture(folder).layers)
     return round(layers / 8), layers - round(layers / 16)
 
 
 def summary(dense: Path, pruned: Path) -> str:
     """Parameters before and after, and the shape of every layer."""
-    before, after = _architecture(dense), _architecture(pruned)
+    before, after = read_architecture(dense), read_architecture(pruned)
     share = 1 - after.parameters() / before.parameters()
     lines = [f"{pruned}: {after.parameters():,} of {before.parameters():,} parameters, {100 * share:.2f} % fewer"]
     for original, shape in zip(after.original_layers, after.layers, strict=True):
         lines.append(f"layer {original}: {shape.heads} heads, {shape.kv_heads} KV heads, {shape.mlp_width} channels")
     return "\n".join(lines)
-
-
-def _architecture(folder: Path) -> Architecture:
-    if not (folder / "config.json").is_file():
-        raise BadInput(f"no model in {folder}: a model folder holds config.json and safetensors files")
-    return Architecture.from_config(json.loads((folder / "config.json").read_text()))
 
 
 def check_llama(folder: Path) -> None:

@@ -29,7 +29,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 Kind = Literal["element1", "element2", "mixed", "vector"]
-KINDS: tuple[str, ...] = ("element1", "element2", "mixed", "vector")
 
 # Of a salience, float32 and of the weight's shape, what is kept of it.
 Reduction = Callable[[torch.Tensor], torch.Tensor]
