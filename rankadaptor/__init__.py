@@ -2,7 +2,10 @@
 
 The package is thin: rank spaces, the performance model, the search, importance estimates and the three stages
 (prune, recover, evaluate). `rankadaptor.experiments` is the door for notebooks, `python -m rankadaptor` the one for
-shells.
+shells. Importing it makes transformers' Auto classes know width-pruned checkpoints.
 """
 
+from rankadaptor.pruned_llama import PrunedLlamaConfig, PrunedLlamaForCausalLM
+
+__all__ = ["PrunedLlamaConfig", "PrunedLlamaForCausalLM"]
 __version__ = "0.1.0"

@@ -1,4 +1,9 @@
-"""`python -m rankadaptor plan|reproduce table2|testbed ...`, `prune MODEL ...`: the shell's door, which `make` uses."""
+"""The shell's door, which `make` uses.
+
+    python -m rankadaptor plan|reproduce table2|testbed ...   # what a table needs; make it
+    python -m rankadaptor plan prune MODEL --ratio 0.25 ...   # sizes that a pruning would leave; reads no weights
+    python -m rankadaptor prune MODEL --ratio 0.25 --calibration FILE --out DIR
+"""
 
 import argparse
 import sys
@@ -7,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rankadaptor import profiles
+from rankadaptor.architecture import Architecture
 from rankadaptor.errors import ArgumentParser, BadInput
 from rankadaptor.specs import BLOCK_CRITERIA, GROUP_REDUCTIONS, PRUNERS, UNIT_CRITERIA, PruneSpec
 
@@ -20,27 +26,34 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (("plan", "print what a table needs, what is missing and its cost; computes nothing"),
                        ("reproduce", "compute what a table lacks and render it into reports/")):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("table", choices=sorted(NOTEBOOKS), metavar="TABLE", help=", ".join(NOTEBOOKS))
-        command.add_argument("--profile", default="tiny", help=f"{', '.join(profiles.names())}, or a YAML file")
-        command.add_argument("--blocks", default="", help="such as 'llm-pruner:20 shortened:50'; default: all")
-        command.add_argument("--budget", default="", help="quick, standard or full; default: the page's own")
-        command.add_argument("--seeds", default="", help="training seeds, such as '0 1 2'; default: the budget's")
-        command.add_argument("--allocation", default="", help="ranks by layer of one more row, such as '8 8 4 12 ...'")
-        command.add_argument("--ledger", default="ledger", help="folder of finished results")
-        command.add_argument("--reports", default="reports", help="folder of reports")
-        command.add_argument("--benchmarks", default="", help="folder of <task>/<split>.jsonl to use instead")
-        command.add_argument("--recovery-data", default="", help=".jsonl of instruction rows to use instead")
-    _add_prune(commands)
+        what = command.add_subparsers(dest="table", required=True, metavar="TABLE")
+        for table, notebook in NOTEBOOKS.items():
+            _add_table(what.add_parser(table, help=f"notebooks/{notebook}.ipynb"))
+        if name == "plan":
+            text = "sizes of a pruned LLaMA, from its configuration alone"
+            _add_pruning(what.add_parser("prune", help=text, description=text))
+    text = "prune a LLaMA checkpoint of one's own"
+    prune = commands.add_parser("prune", help=text, description=text)
+    _add_pruning(prune)
+    _add_calibration(prune)
     return parser
 
 
-def _add_prune(commands: Any) -> None:
-    text = "prune a LLaMA checkpoint of one's own"
-    prune = commands.add_parser("prune", help=text, description=text)
-    prune.add_argument("model", type=Path, metavar="MODEL", help="folder with config.json, safetensors and tokenizer")
-    prune.add_argument("--out", type=Path, required=True, help="folder to be made")
-    prune.add_argument("--calibration", type=Path, required=True, metavar="FILE",
-                       help="text with blank lines between documents, or .json: a list of token-id lists, used as is")
+def _add_table(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--profile", default="tiny", help=f"{', '.join(profiles.names())}, or a YAML file")
+    command.add_argument("--blocks", default="", help="such as 'llm-pruner:20 shortened:50'; default: all")
+    command.add_argument("--budget", default="", help="quick, standard or full; default: the page's own")
+    command.add_argument("--seeds", default="", help="training seeds, such as '0 1 2'; default: the budget's")
+    command.add_argument("--allocation", default="", help="ranks by layer of one more row, such as '8 8 4 12 ...'")
+    command.add_argument("--ledger", default="ledger", help="folder of finished results")
+    command.add_argument("--reports", default="reports", help="folder of reports")
+    command.add_argument("--benchmarks", default="", help="folder of <task>/<split>.jsonl to use instead")
+    command.add_argument("--recovery-data", default="", help=".jsonl of instruction rows to use instead")
+
+
+def _add_pruning(prune: argparse.ArgumentParser) -> None:
+    prune.add_argument("model", type=Path, metavar="MODEL", help="folder with config.json, safetensors and tokenizer;"
+                       " of plan also a name of published/models.csv, such as llama-7b")
     prune.add_argument("--method", default="llm-pruner", choices=PRUNERS, help="width or depth; default: llm-pruner")
     prune.add_argument("--importance", default="", help="default: element1 of llm-pruner, taylor of shortened;"
                        f" {', '.join(UNIT_CRITERIA)}; {', '.join(BLOCK_CRITERIA)}")
@@ -59,6 +72,12 @@ def _add_prune(commands: Any) -> None:
     prune.add_argument("--seed", type=int, default=42)
 
 
+def _add_calibration(prune: argparse.ArgumentParser) -> None:
+    prune.add_argument("--out", type=Path, required=True, help="folder to be made")
+    prune.add_argument("--calibration", type=Path, required=True, metavar="FILE",
+                       help="text with blank lines between documents, or .json: a list of token-id lists, used as is")
+
+
 def _range(text: str) -> tuple[int, int]:
     first, separator, end = text.partition(":")
     if not (separator and first.isdecimal() and end.isdecimal()):
@@ -67,11 +86,35 @@ def _range(text: str) -> tuple[int, int]:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    from rankadaptor.pruning.own import default_range, prune_folder, summary
+    from rankadaptor.models import read_architecture
+    from rankadaptor.pruning.own import prune_folder, summary
+
+    dense = read_architecture(options.model)
+    out = prune_folder(options.model, _prune_spec(options, dense), options.calibration, options.out)
+    print(f"{out}: {summary(dense, read_architecture(out))}")
+    return 0
+
+
+def _plan_prune(options: argparse.Namespace) -> int:
+    from rankadaptor.models import read_architecture
+    from rankadaptor.pruning import pruned_shapes
+    from rankadaptor.pruning.own import summary
+    from rankadaptor.published import published_architecture
+
+    folder = options.model
+    dense = read_architecture(folder) if folder.exists() else published_architecture(str(folder))
+    print(f"{folder}: {summary(dense, pruned_shapes(dense, _prune_spec(options, dense)))}")
+    if options.method == "shortened":
+        print("which blocks go depends on the weights: the first of the range stand for them here")
+    return 0
+
+
+def _prune_spec(options: argparse.Namespace, dense: Architecture) -> PruneSpec:
+    from rankadaptor.pruning.own import default_range
 
     width = options.method == "llm-pruner"
-    first, end = _range(options.layers) if options.layers else default_range(options.model)
-    spec = PruneSpec(
+    first, end = _range(options.layers) if options.layers else default_range(len(dense.layers))
+    return PruneSpec(
         method=options.method,
         rate_percent=round(100 * (options.share or options.ratio or 0)),
         importance=options.importance or ("element1" if width else "taylor"),
@@ -89,8 +132,6 @@ def _prune(options: argparse.Namespace) -> int:
         mlp_range=_range(options.mlp_layers) if options.mlp_layers else None,
         uniform_width=options.uniform_width,
     )
-    print(summary(options.model, prune_folder(options.model, spec, options.calibration, options.out)))
-    return 0
 
 
 def _seeds(text: str) -> list[int]:
@@ -104,7 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 when a notebook failed, 2 on bad input."""
     options = _parser().parse_args(arguments)
     try:
-        return _prune(options) if options.command == "prune" else _run(options)
+        if options.command == "prune":
+            return _prune(options)
+        return _plan_prune(options) if options.table == "prune" else _run(options)
     except BadInput as error:
         print(f"rankadaptor: {error}", file=sys.stderr)
         return 2

@@ -101,6 +101,15 @@ class Architecture:
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
         return self.decoder_parameters() + embeddings + self.hidden_size
 
+    def macs(self, tokens: int) -> int:
+        """Multiply-accumulates of one forward pass over a sequence, output head included.
+
+        Of attention, all tokens x tokens products count, masked ones as well; norms, softmax and rotations do not.
+        """
+        linear = sum(i * o for layer in self.layers for i, o in self._projection_shapes(layer).values())
+        attention = sum(2 * tokens * layer.heads * self.head_dim for layer in self.layers)
+        return tokens * (linear + attention + self.vocab_size * self.hidden_size)
+
     def kv_head_parameters(self, layer: LayerShape) -> int:
         """Parameters that go with one KV head of a layer: its own, and those of the query heads it owns."""
         return 2 * self.hidden_size * self.head_dim * (layer.heads // layer.kv_heads + 1)

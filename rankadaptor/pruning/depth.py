@@ -22,9 +22,7 @@ def remove_blocks(
     layers = len(architecture_of(model).layers)
     order = torch.argsort(scores, stable=True).tolist()
     eligible = [block for block in order if first_layer <= block < end_layer]
-    if count > len(eligible):
-        raise BadInput(f"{count} blocks are to go, but only {len(eligible)} of {layers} are not protected:"
-                       " remove fewer")
+    check_removable(count, first_layer, end_layer, layers)
     removed = set(eligible[:count])
     kept = [block for block in range(layers) if block not in removed]
     config = type(model.config)(**model.config.to_dict())
@@ -41,3 +39,10 @@ def remove_blocks(
         state[".".join(parts)] = weight
     shorter.load_state_dict(state)
     return shorter.to(model.device).eval(), kept, order
+
+
+def check_removable(count: int, first_layer: int, end_layer: int, layers: int) -> None:
+    """Raises BadInput if fewer than `count` blocks are not protected."""
+    if count > end_layer - first_layer:
+        raise BadInput(f"{count} blocks are to go, but only {end_layer - first_layer} of {layers} are not protected:"
+                       " remove fewer")

@@ -1,12 +1,16 @@
 """Pruning a model of one's own: a folder in, a folder out."""
 
+import itertools
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from transformers import AutoConfig
 
+from rankadaptor.allocation import trainable_parameters, uniform_allocation
+from rankadaptor.architecture import Architecture
 from rankadaptor.corpora.downloads import settle
 from rankadaptor.corpora.text import calibration_windows
 from rankadaptor.errors import BadInput
@@ -14,6 +18,8 @@ from rankadaptor.models import Tokenizer, load_model, load_tokenizer, read_archi
 from rankadaptor.pruning import prune
 from rankadaptor.pruning.checkpoints import save_pruned
 from rankadaptor.specs import PruneSpec
+
+_TOKENS = 64  # of the sequence whose multiply-accumulates are counted, as LLM-Pruner does
 
 
 def prune_folder(model: Path | str, spec: PruneSpec, calibration: Path | str, out: Path | str) -> Path:
@@ -43,20 +49,37 @@ def prune_folder(model: Path | str, spec: PruneSpec, calibration: Path | str, ou
     return target
 
 
-def default_range(folder: Path) -> tuple[int, int]:
+def default_range(layers: int) -> tuple[int, int]:
     """The middle layers, as the paper has them: 4 of 32 at the beginning and 2 at the end stay, in proportion."""
-    layers = len(read_architecture(folder).layers)
     return round(layers / 8), layers - round(layers / 16)
 
 
-def summary(dense: Path, pruned: Path) -> str:
-    """Parameters before and after, and the shape of every layer."""
-    before, after = read_architecture(dense), read_architecture(pruned)
+def summary(before: Architecture, after: Architecture) -> str:
+    """Sizes before and after, and the shape of every layer, neighbours that are alike on one line."""
     share = 1 - after.parameters() / before.parameters()
-    lines = [f"{pruned}: {after.parameters():,} of {before.parameters():,} parameters, {100 * share:.2f} % fewer"]
-    for original, shape in zip(after.original_layers, after.layers, strict=True):
-        lines.append(f"layer {original}: {shape.heads} heads, {shape.kv_heads} KV heads, {shape.mlp_width} channels")
+    giga = [shape.macs(_TOKENS) / 1e9 for shape in (after, before)]
+    trained = trainable_parameters(uniform_allocation(8, after), after)
+    lines = [
+        f"{after.parameters():,} of {before.parameters():,} parameters, {100 * share:.2f} % fewer",
+        f"{giga[0]:,.2f} of {giga[1]:,.2f} G multiply-accumulates for {_TOKENS} tokens",
+        f"{2 * after.parameters() / 2**20:,.1f} of {2 * before.parameters() / 2**20:,.1f} MiB of weights at 16 bits",
+        f"{trained:,} parameters to train in LoRA with rank 8",
+    ]
+    for shape, run in itertools.groupby(range(len(after.layers)), lambda position: after.layers[position]):
+        originals = [after.original_layers[position] for position in run]
+        lines.append(f"{_named(originals)}: {shape.heads} heads, {shape.kv_heads} KV heads, {shape.mlp_width} channels")
     return "\n".join(lines)
+
+
+def _named(layers: Sequence[int]) -> str:
+    """Such as `layers 0-3, 10-31`."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return "layers " + ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def check_llama(folder: Path) -> None:

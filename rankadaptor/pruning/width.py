@@ -9,7 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from rankadaptor.architecture import Architecture, LayerShape
-from rankadaptor.models import PrunedLlamaConfig, PrunedLlamaForCausalLM, architecture_of
+from rankadaptor.models import architecture_of
+from rankadaptor.pruned_llama import PrunedLlamaConfig, PrunedLlamaForCausalLM
 from rankadaptor.pruning.ranking import KeptUnits
 
 
@@ -26,17 +27,8 @@ def keep_units(model: PreTrainedModel, kept: Sequence[KeptUnits], plain: bool = 
         for shape, units in zip(before.layers, kept, strict=True)
     )
     after = replace(before, layers=layers)
-    settings = model.config.to_dict()
-    for name in ("model_type", "layer_shapes"):
-        settings.pop(name, None)
-    settings |= {
-        "original_layers": list(after.original_layers),
-        "original_layer_count": after.original_layer_count,
-        "head_dim": after.head_dim,
-        "architectures": None,
-    }
     with no_init_weights():
-        pruned = _empty(settings, after, plain).to(model.dtype)
+        pruned = empty_model(model.config.to_dict(), after, plain).to(model.dtype)
     pruned.tie_weights()
     state = model.state_dict()
     for layer, (shape, units) in enumerate(zip(before.layers, kept, strict=True)):
@@ -55,7 +47,21 @@ def keep_units(model: PreTrainedModel, kept: Sequence[KeptUnits], plain: bool = 
     return pruned.to(model.device).eval()
 
 
-def _empty(settings: dict[str, Any], architecture: Architecture, plain: bool) -> PreTrainedModel:
+def empty_model(settings: dict[str, Any], architecture: Architecture, plain: bool = False) -> PreTrainedModel:
+    """A model of some shapes with no weights of worth, on torch's default device.
+
+    Args:
+        settings: Configuration of the dense model.
+        architecture: Shapes by layer.
+        plain: Make a stock LLaMA, which wants one shape for all layers.
+    """
+    settings = {name: value for name, value in settings.items() if name not in ("model_type", "layer_shapes")} | {
+        "num_hidden_layers": len(architecture.layers),
+        "original_layers": list(architecture.original_layers),
+        "original_layer_count": architecture.original_layer_count,
+        "head_dim": architecture.head_dim,
+        "architectures": None,
+    }
     if plain:
         (shape,) = set(architecture.layers)
         settings |= {"num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads,

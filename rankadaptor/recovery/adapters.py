@@ -5,6 +5,7 @@ modules that exist, and the ranks of the built model are compared with those ask
 """
 
 import contextlib
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from rankadaptor.allocation import validate_allocation
 from rankadaptor.architecture import MLP_PROJECTIONS, PROJECTIONS, Architecture
 from rankadaptor.errors import BadInput
 from rankadaptor.models import architecture_of
-from rankadaptor.specs import RecoverySpec, Scaling
+from rankadaptor.specs import RecoverySpec, Scaling, sha256_text
 
 # The constant scaling of LLM-Pruner's recipe: alpha 16 at rank 8.
 CONSTANT_SCALE = 2
@@ -92,6 +93,9 @@ def to_adalora_config(target_rank: int, init_rank: int, alpha: int, steps: int, 
 def attach_adapter(model: PreTrainedModel, spec: RecoverySpec) -> PeftModel:
     """Add a fresh adapter; the base weights are frozen. Initialisation is a function of `spec.seed` alone.
 
+    LoRA begins nested: under one seed, rank 4 of a module is the first four rows of its rank 8, whatever ranks the
+    other layers have. So two allocations that share a seed differ by their ranks and not by their draws.
+
     Raises:
         BadInput: if the allocation does not fit the model.
     """
@@ -112,7 +116,19 @@ def attach_adapter(model: PreTrainedModel, spec: RecoverySpec) -> PeftModel:
             adapted = get_peft_model(model, config)
     if spec.method == "lora":
         _assert_ranks(adapted, allocation)
+        _initialise_nested(adapted, architecture, spec.seed)
     return adapted
+
+
+def _initialise_nested(adapted: PeftModel, architecture: Architecture, seed: int) -> None:
+    """A from PEFT's own distribution, uniform within 1 / sqrt(inputs), a generator a module, row by row; B is 0."""
+    modules = dict(adapted.get_base_model().named_modules())
+    for position, original in enumerate(architecture.original_layers):
+        for projection in PROJECTIONS:
+            weight = modules[_module_name(position, projection)].lora_A["default"].weight  # (rank, in)
+            draw = torch.Generator().manual_seed(int(sha256_text(f"{seed} {original} {projection}")[:15], 16))
+            with torch.no_grad():
+                weight.copy_((2 * torch.rand(weight.shape, generator=draw) - 1) / math.sqrt(weight.shape[1]))
 
 
 def realised_ranks(adapted: PeftModel) -> dict[str, int]:
