@@ -25,7 +25,7 @@ OPTIONS = --profile "$(PROFILE)" --blocks "$(BLOCKS)" --budget "$(BUDGET)" --see
           --allocation "$(ALLOCATION)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint lab plan-table2 reproduce-table2 plan-testbed reproduce-testbed bench-pruning pretrain-testbed clean
+.PHONY: help setup test lint lab plan-table2 reproduce-table2 plan-table6 reproduce-table6 plan-testbed reproduce-testbed bench-pruning pretrain-testbed clean
 
 help:  ## list the targets and what they cost
 	@echo "RankAdaptor, reproduced. Two commands on a fresh machine: make reproduce-table2, make test."
@@ -60,6 +60,12 @@ plan-table2: $(READY)  ## print what Table 2 would run and cost; computes nothin
 
 reproduce-table2: $(READY)  ## Table 2 into reports/ (about 15 minutes on 2 cores as set by default; resumes)
 	@$(RUN) reproduce table2 $(OPTIONS)
+
+plan-table6: $(READY)  ## print what Table 6 would run and cost (seconds)
+	@$(RUN) plan table6 $(OPTIONS)
+
+reproduce-table6: $(READY)  ## Table 6, no recovery, with perplexities, into reports/ (a minute on 2 cores; smollm2 20 minutes)
+	@$(RUN) reproduce table6 $(OPTIONS)
 
 plan-testbed: $(READY)  ## print what the testbed's page would run and cost (seconds)
 	@$(RUN) plan testbed $(OPTIONS)

@@ -1,6 +1,6 @@
 """The shell's door, which `make` uses.
 
-    python -m rankadaptor plan|reproduce table2|testbed ...   # what a table needs; make it
+    python -m rankadaptor plan|reproduce table2|table6|testbed ...   # what a table needs; make it
     python -m rankadaptor plan prune MODEL --ratio 0.25 ...   # sizes that a pruning would leave; reads no weights
     python -m rankadaptor prune MODEL --ratio 0.25 --calibration FILE --out DIR
 """
@@ -16,8 +16,8 @@ from rankadaptor.architecture import Architecture
 from rankadaptor.errors import ArgumentParser, BadInput
 from rankadaptor.specs import BLOCK_CRITERIA, GROUP_REDUCTIONS, PRUNERS, UNIT_CRITERIA, PruneSpec
 
-NOTEBOOKS = {"table2": "03_main_tables", "testbed": "07_testbed"}
-_TABLE_ONLY = ("benchmarks", "recovery_data", "allocation")  # options that table2 alone knows
+NOTEBOOKS = {"table2": "03_main_tables", "table6": "03_main_tables", "testbed": "07_testbed"}
+_TABLE_ONLY = ("benchmarks", "recovery_data", "allocation")  # options that the testbed's page does not know
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -167,11 +167,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.budget:
         parameters["budget"] = options.budget
     only = {name: getattr(options, name) for name in _TABLE_ONLY}
-    if options.table == "table2":
-        parameters |= only
+    if options.table != "testbed":
+        parameters |= only | {"recover": options.table == "table2"}
     elif given := [name for name, value in only.items() if value]:
-        raise BadInput(f"{given[0]} {only[given[0]]!r} was given for {options.table}: it goes with table2 alone")
-    work = main_table(**parameters) if options.table == "table2" else instrument(**parameters)  # refuses bad input
+        raise BadInput(f"{given[0]} {only[given[0]]!r} was given for the testbed's page: it goes with tables alone")
+    work = instrument(**parameters) if options.table == "testbed" else main_table(**parameters)  # refuses bad input
     if options.command == "plan":
         print(work.plan())
         return 0
@@ -181,14 +181,15 @@ def _run(options: argparse.Namespace) -> int:
 
     folder = Path(options.reports) / work.profile.name
     notebook = NOTEBOOKS[options.table]
+    executed = folder / (f"{notebook}.table6.ipynb" if options.table == "table6" else f"{notebook}.ipynb")
     try:
-        run_notebook(notebook, folder / f"{notebook}.ipynb", parameters | {"reports": str(folder)})
+        run_notebook(notebook, executed, parameters | {"reports": str(folder)})
     except PapermillExecutionError as error:
         if error.ename == BadInput.__name__:  # found out only on the way, such as a wrong hash
             raise BadInput(error.evalue) from None
         print(f"rankadaptor: {notebook} stopped with {error.ename}: {error.evalue}", file=sys.stderr)
         return 1
-    print(f"report: {folder / (options.table + '.md')} and {folder / (notebook + '.ipynb')}")
+    print(f"report: {folder / (options.table + '.md')} and {executed}")
     return 0
 
 

@@ -9,18 +9,19 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from rankadaptor.profiles import Cost, Profile
-from rankadaptor.specs import TASKS, Block, EvaluationSpec, RecoverySpec
+from rankadaptor.specs import TASKS, Block, EvaluationSpec, PerplexitySpec, RecoverySpec
 from rankadaptor.stages import Step
 
 # A full report split, for estimates only: the seven benchmarks have 20,465 report items.
 _ALL_ITEMS_PER_TASK = 20_465 / len(TASKS)
+_ALL_WINDOWS = 2_700  # of 128 tokens in WikiText-2's test text, under LLaMA's tokenizer
 
 
 class StageKind(NamedTuple):
     """Stages of one kind and size cost alike."""
 
     stage: str
-    size: int | None  # recover: rows trained on; evaluate: items a task, None for all
+    size: int | None  # recover: rows trained on; evaluate: items a task; perplexity: windows; None for all
 
 
 def stage_kind(step: Step) -> StageKind:
@@ -28,6 +29,8 @@ def stage_kind(step: Step) -> StageKind:
         return StageKind("recover", step.spec.recipe.steps * step.spec.recipe.batch_rows)
     if isinstance(step.spec, EvaluationSpec):
         return StageKind("evaluate", step.spec.items_per_task)
+    if isinstance(step.spec, PerplexitySpec):
+        return StageKind("perplexity", step.spec.max_windows)
     return StageKind("prune", None)
 
 
@@ -37,6 +40,8 @@ def stage_seconds(kind: StageKind, cost: Cost) -> float:
         return (kind.size or 0) * cost.recovery_seconds_per_row
     if kind.stage == "evaluate":
         return len(TASKS) * (kind.size or _ALL_ITEMS_PER_TASK) * cost.evaluation_seconds_per_item
+    if kind.stage == "perplexity":
+        return (kind.size or _ALL_WINDOWS) * cost.perplexity_seconds_per_window
     return cost.prune_seconds
 
 
@@ -45,6 +50,7 @@ class Plan:
 
     def __init__(
         self,
+        title: str,
         profile: Profile,
         budget_name: str,
         blocks: tuple[Block, ...],
@@ -55,10 +61,12 @@ class Plan:
     ):
         """
         Args:
+            title: What is planned, such as "Table 2".
             needed: Stages that the table takes at most; a search may end early.
             missing: Those of them that the ledger lacks.
             downloads: Whether base model or data are not in the cache yet.
         """
+        self.title = title
         self.profile, self.budget_name, self.blocks, self.seeds = profile, budget_name, blocks, seeds
         self.needed, self.missing, self.downloads = needed, missing, downloads
 
@@ -73,7 +81,7 @@ class Plan:
     def __str__(self) -> str:
         cost = self.profile.cost
         lines = [
-            f"Table 2 · profile {self.profile.name} ({self.profile.base_model.label})",
+            f"{self.title} · profile {self.profile.name} ({self.profile.base_model.label})",
             f"blocks {', '.join(map(str, self.blocks))} · budget {self.budget_name} ·"
             f" training seeds {', '.join(map(str, self.seeds))}",
             "",
@@ -101,6 +109,8 @@ def _describe(kind: StageKind) -> str:
         return f"recover ({kind.size} rows)"
     if kind.stage == "evaluate":
         return f"evaluate ({kind.size or 'all'} items a task)"
+    if kind.stage == "perplexity":
+        return f"perplexity ({kind.size or 'all'} windows)"
     return kind.stage
 
 

@@ -63,8 +63,9 @@ def main_table(
     benchmarks: str = "",
     recovery_data: str = "",
     allocation: str = "",
+    recover: bool = True,
 ) -> "MainTable":
-    """Table 2: no recovery, LoRA, LoRA*, AdaLoRA and RankAdaptor on some blocks of a profile.
+    """Table 2: no recovery, LoRA, LoRA*, AdaLoRA and RankAdaptor on some blocks of a profile. Table 6: no recovery.
 
     Args:
         profile: Name of a profile, or path of a YAML file.
@@ -75,6 +76,7 @@ def main_table(
         benchmarks: Folder of <task>/<split>.jsonl to use in place of the profile's source.
         recovery_data: File of instruction rows (.jsonl) to use in place of the profile's source.
         allocation: Ranks of one more row, one per layer of the unpruned model, such as "8 8 4 12 ..."; empty for none.
+        recover: Table 2; else Table 6, which has perplexities beside the accuracies.
 
     Raises:
         BadInput: on anything unknown or missing, before anything runs; only whether an allocation fits a depth-pruned
@@ -93,7 +95,10 @@ def main_table(
         chosen = dataclasses.replace(chosen, recovery_data=data)
     parsed = parse_blocks(blocks, chosen)
     reported = report_seeds(chosen, budget, seeds)
-    return MainTable(chosen, parsed, budget, reported, Ledger(ledger), parse_allocation(allocation))
+    own = parse_allocation(allocation)
+    if own and not recover:
+        raise BadInput(f"allocation {allocation!r} was given for a table without recovery: it goes with table2 alone")
+    return MainTable(chosen, parsed, budget, reported, Ledger(ledger), own, recover)
 
 
 def report_seeds(profile: Profile, budget: str, seeds: Sequence[int]) -> tuple[int, ...]:
@@ -137,9 +142,10 @@ class MainTable:
         seeds: tuple[int, ...],
         ledger: Ledger,
         allocation: RankAllocation = (),
+        recover: bool = True,
     ):
         self.profile, self.blocks, self.budget_name, self.seeds = profile, blocks, budget_name, seeds
-        self.allocation = allocation
+        self.allocation, self.recover = allocation, recover
         self.budget = profile.budget(budget_name)
         self.ledger = ledger
         self._bar = ProgressBar(profile.cost)
@@ -150,16 +156,19 @@ class MainTable:
 
     def plan(self) -> Plan:
         """What this table needs, what of it the ledger lacks, and what that will cost. Computes nothing."""
-        needed, missing = Counter([StageKind("evaluate", self.budget.report_items)]), Counter[StageKind]()
-        if self._workshop.find(self._report_step(None)) is None:
-            missing += needed
+        dense = self._unrecovered_steps(None)
+        needed = Counter(map(stage_kind, dense))
+        missing = Counter(stage_kind(step) for step in dense if self._workshop.find(step) is None)
         for block in self.blocks:
             most = self._most_stages()
             needed += most
             missing += self._missing_of(block, most)
         sources = (self.profile.benchmarks, self.profile.recovery_data.source)
         cached = base_model_is_cached(self.profile.base_model) and all(map(is_cached, sources))
-        return Plan(self.profile, self.budget_name, self.blocks, self.seeds, needed, missing, downloads=not cached)
+        title = "Table 2" if self.recover else "Table 6"
+        return Plan(
+            title, self.profile, self.budget_name, self.blocks, self.seeds, needed, missing, downloads=not cached
+        )
 
     def _missing_of(self, block: Block, most: "Counter[StageKind]") -> "Counter[StageKind]":
         """`most`, less what the ledger holds; nothing if it holds all."""
@@ -180,8 +189,8 @@ class MainTable:
         """Every row, computed where the ledger lacks it. Prints progress with the time that remains."""
         self._workshop.computed.clear()
         with self._bar.over(self.plan().missing_seconds()):
-            dense = self._report_step(None)
-            self._workshop.run(dense)
+            for step in self._unrecovered_steps(None):
+                self._workshop.run(step)
             blocks = {str(block): self._compute(self._block(block)) for block in self.blocks}
         return TableResult(
             self.profile,
@@ -189,7 +198,7 @@ class MainTable:
             self.budget,
             self.seeds,
             self._workshop.architecture(None),
-            self._row(DENSE, DENSE, [dense], None, ()),
+            self._row(DENSE, DENSE, [self._report_step(None)], None, ()),
             blocks,
             tuple(self._workshop.computed),
         )
@@ -208,7 +217,10 @@ class MainTable:
         pruned = Step("prune", self.profile.prune_spec(block))
         yield [pruned]
         architecture = self._workshop.architecture(pruned)
-        yield [self._report_step(pruned)]
+        yield self._unrecovered_steps(pruned)
+        rows = [self._row(str(block), NO_RECOVERY, [self._report_step(pruned)], None, ())]
+        if not self.recover:
+            return BlockResult(architecture, tuple(rows), None, "")
         rates = {
             LORA: (yield from self._learning_rate(LORA, pruned, architecture)),
             ADALORA: (yield from self._learning_rate(ADALORA, pruned, architecture)),
@@ -226,7 +238,6 @@ class MainTable:
         found, key = yield from self._search(block, pruned, architecture, rates[LORA])
         methods[RANKADAPTOR] = [self._lora(found.best, rates[LORA], seed) for seed in self.seeds]
         yield self._report_steps(pruned, methods[RANKADAPTOR])
-        rows = [self._row(str(block), NO_RECOVERY, [self._report_step(pruned)], None, ())]
         rows += [self._recovered_row(block, method, pruned, specs) for method, specs in methods.items()]
         if self.budget.per_task:
             by_task = {
@@ -239,6 +250,9 @@ class MainTable:
 
     def _most_stages(self) -> "Counter[StageKind]":
         """Stages of one block at most: every search round done, no allocation chosen twice."""
+        unrecovered = Counter(map(stage_kind, self._unrecovered_steps(None)))
+        if not self.recover:
+            return unrecovered + Counter([StageKind("prune", None)])
         seeds, search = len(self.seeds), self.budget.search
         grids = (self.budget.learning_rates, self.budget.adalora_learning_rates)
         trials = search.initial + search.rounds * search.batch
@@ -248,7 +262,8 @@ class MainTable:
         return (
             Counter({StageKind("prune", None): 1, StageKind("recover", rows): trials + finals})
             + Counter({StageKind("evaluate", self.budget.search_items): trials})
-            + Counter({StageKind("evaluate", self.budget.report_items): 1 + finals})
+            + Counter({StageKind("evaluate", self.budget.report_items): finals})
+            + unrecovered
         )
 
     def _learning_rate(
@@ -331,6 +346,11 @@ class MainTable:
     def _report_step(self, parent: Step | None) -> Step:
         return Step("evaluate", self.profile.evaluation_spec(self.budget, "report"), parent)
 
+    def _unrecovered_steps(self, parent: Step | None) -> list[Step]:
+        """What is measured of a model without an adapter: perplexity only where it is Table 6's."""
+        text = [] if self.recover else [Step("perplexity", self.profile.evaluation.perplexity, parent)]
+        return [self._report_step(parent), *text]
+
     # -- rows ---------------------------------------------------------------------------------------------------------
 
     def _report_steps(self, pruned: Step, specs: list[RecoverySpec]) -> list[Step]:
@@ -357,6 +377,7 @@ class MainTable:
             architecture.parameters(),
             recovery["trainable_parameters"] if recovery else 0,
             rate,
+            None if self.recover else self._workshop.perplexity(self._unrecovered_steps(parent)[1]),
             _final_loss([recovery["losses"] for recovery in recoveries]),
             allocations,
             _ranks_by_layer(recovery["realised_ranks"], architecture) if recovery else (),

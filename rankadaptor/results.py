@@ -35,6 +35,7 @@ class Row:
     parameters: int  # of the model, adapters left out
     trainable_parameters: int  # of the adapter; 0 without one
     learning_rate: float | None
+    perplexity: float | None  # where a table asks for it
     training_loss: float | None  # mean over seeds and the last quarter of steps; rows of one seed see equal batches
     allocations: tuple[RankAllocation, ...]  # one, or one per task
     realised_ranks: tuple[float, ...]  # mean over the projections of each original layer, first seed; 0 without one
@@ -56,7 +57,7 @@ class SearchSpec:
 class BlockResult:
     architecture: Architecture
     rows: tuple[Row, ...]
-    search: SearchResult
+    search: SearchResult | None  # None where nothing is recovered
     search_key: str
 
 
@@ -70,6 +71,11 @@ class TableResult:
     dense: Row
     blocks: dict[str, BlockResult]
     computed: tuple[tuple[str, str], ...]  # (stage, key) of what this run computed
+
+    @property
+    def recovered(self) -> bool:
+        """Whether this is Table 2, else Table 6."""
+        return any(block.search for block in self.blocks.values())
 
     @property
     def decided(self) -> bool:

@@ -1,4 +1,4 @@
-"""The three stages, each a pure function of its spec and its parent, each computed once.
+"""The stages, each a pure function of its spec and its parent, each computed once.
 
 A `Step` says what is wanted and from what; a `Workshop` knows its key, finds it in the ledger or computes it, parents
 first.
@@ -20,9 +20,10 @@ from rankadaptor import evaluation, provenance
 from rankadaptor.architecture import Architecture
 from rankadaptor.corpora.benchmarks import benchmark_identity, evaluation_rows
 from rankadaptor.corpora.recovery_rows import recovery_identity, recovery_rows
-from rankadaptor.corpora.text import calibration_texts, calibration_windows
+from rankadaptor.corpora.text import calibration_texts, calibration_windows, perplexity_identity, perplexity_texts
 from rankadaptor.errors import NotInLedger, RecoveryDiverged
 from rankadaptor.evaluation.items import task_metrics
+from rankadaptor.evaluation.perplexity import perplexity
 from rankadaptor.ledger import Entry, Ledger
 from rankadaptor.models import (
     Tokenizer,
@@ -38,9 +39,17 @@ from rankadaptor.pruning import prune
 from rankadaptor.pruning.checkpoints import save_pruned
 from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, save_adapter
 from rankadaptor.recovery.training import train
-from rankadaptor.specs import EvaluationSpec, PruneSpec, RecoverySpec, identity_key, sha256_text, stage_identity
+from rankadaptor.specs import (
+    EvaluationSpec,
+    PerplexitySpec,
+    PruneSpec,
+    RecoverySpec,
+    identity_key,
+    sha256_text,
+    stage_identity,
+)
 
-Stage = Literal["prune", "recover", "evaluate"]
+Stage = Literal["prune", "recover", "evaluate", "perplexity"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Step:
     """One stage to be done. The parent is None where the unpruned base model is meant."""
 
     stage: Stage
-    spec: PruneSpec | RecoverySpec | EvaluationSpec
+    spec: PruneSpec | RecoverySpec | EvaluationSpec | PerplexitySpec
     parent: "Step | None" = None
 
     def chain(self) -> Iterator["Step"]:
@@ -79,6 +88,7 @@ class Workshop:
             "prune": items,  # calibration text keeps clear of the items
             "recover": items | {"rows": recovery_identity(profile.recovery_data)},
             "evaluate": {"benchmarks": benchmarks},
+            "perplexity": items | {"text": perplexity_identity(profile.benchmarks)},
         }
 
     def key(self, step: Step) -> str:
@@ -119,9 +129,9 @@ class Workshop:
         def work(folder: Path) -> dict[str, Any]:
             started, machine = time.time(), provenance.machine()
             self._report(step, 0.0)
-            result = {"prune": self._prune, "recover": self._recover, "evaluate": self._evaluate}[step.stage](
-                step, parent, folder
-            )
+            stages = {"prune": self._prune, "recover": self._recover, "evaluate": self._evaluate,
+                      "perplexity": self._perplexity}
+            result = stages[step.stage](step, parent, folder)
             self._report(step, 1.0)
             return {"stage": step.stage, "result": result, "provenance": {
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
@@ -142,10 +152,21 @@ class Workshop:
         Raises:
             RecoveryDiverged: if what it would have scored is a recovery that diverged.
         """
+        return self._scored(step)["metrics"]
+
+    def _scored(self, step: Step) -> dict[str, Any]:
         result = self.run(step).result["result"]
         if "diverged" in result:
             raise RecoveryDiverged(f"no result: {result['diverged']}")
-        return result["metrics"]
+        return result
+
+    def perplexity(self, step: Step) -> float:
+        """Of a perplexity step.
+
+        Raises:
+            RecoveryDiverged: if the model is a recovery that diverged.
+        """
+        return self._scored(step)["perplexity"]
 
     def items(self, step: Step) -> pd.DataFrame:
         """Of an evaluation: outcomes, one row an item. Raises as `metrics` does."""
@@ -186,7 +207,7 @@ class Workshop:
         spec = step.spec
         assert isinstance(spec, RecoverySpec)
         rows = recovery_rows(self.profile.recovery_data, self.profile.benchmarks, *self._protection())
-        adapted = attach_adapter(self._model(parent), spec)
+        adapted = attach_adapter(self._model(step.parent), spec)
         steps = spec.recipe.steps
         try:
             training = train(
@@ -205,21 +226,28 @@ class Workshop:
     def _evaluate(self, step: Step, parent: Entry | None, folder: Path) -> dict[str, Any]:
         spec = step.spec
         assert isinstance(spec, EvaluationSpec)
-        if step.parent is not None and step.parent.stage == "recover":
-            assert parent is not None
-            assert step.parent.parent is not None
-            if "diverged" in (recovered := parent.result["result"]):
-                return recovered
-            pruned = self._model(self.run(step.parent.parent))
-            model = merged(load_adapter(pruned, parent.path("adapter")))
-        else:
-            model = self._model(parent)
-        items = evaluation.evaluate(model, self._tokenizer, spec, self.requests(spec))
+        if parent is not None and "diverged" in parent.result["result"]:
+            return parent.result["result"]
+        items = evaluation.evaluate(self._model(step.parent), self._tokenizer, spec, self.requests(spec))
         items.to_parquet(folder / "items.parquet", index=False)
         return {"metrics": task_metrics(items)}
 
-    def _model(self, pruned: Entry | None) -> PreTrainedModel:
-        return load_model(base_model_folder(self.profile.base_model) if pruned is None else pruned.path("model"))
+    def _perplexity(self, step: Step, parent: Entry | None, folder: Path) -> dict[str, Any]:
+        spec = step.spec
+        assert isinstance(spec, PerplexitySpec)
+        if parent is not None and "diverged" in parent.result["result"]:
+            return parent.result["result"]
+        texts = perplexity_texts(self.profile.benchmarks, *self._protection())
+        return perplexity(self._model(step.parent), self._tokenizer, texts, spec)
+
+    def _model(self, step: Step | None) -> PreTrainedModel:
+        """The base model (None), a pruned one, or a recovered one with its adapter merged."""
+        if step is None:
+            return load_model(base_model_folder(self.profile.base_model))
+        entry = self.run(step)
+        if step.stage == "recover":
+            return merged(load_adapter(self._model(step.parent), entry.path("adapter")))
+        return load_model(entry.path("model"))
 
     def requests(self, spec: EvaluationSpec) -> evaluation.Requests:
         """What an evaluation asks; formed and tokenised once for all models."""

@@ -46,7 +46,7 @@ def test_one_line_status_2_and_nothing_written(command, arguments, says, tmp_pat
 def test_the_testbeds_page_refuses_what_only_tables_know(option, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["plan", "testbed", option, "something"]) == 2
-    assert "it goes with table2 alone" in capsys.readouterr().err
+    assert "it goes with tables alone" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

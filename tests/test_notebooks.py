@@ -52,6 +52,6 @@ def test_committed_reports_were_executed_top_to_bottom():
     for path in (ROOT / "reports").glob("*/*.ipynb"):
         counts = [cell["execution_count"] for cell in code_cells(path)]
         assert counts == list(range(1, len(counts) + 1)), path
-        source = ROOT / "notebooks" / path.name
+        source = ROOT / "notebooks" / f"{path.name.partition('.')[0]}.ipynb"
         stamp = json.loads(path.read_text())["metadata"]["source_sha256"]
         assert stamp == hashlib.sha256(source.read_bytes()).hexdigest(), f"{path} is older than its source"

@@ -8,11 +8,13 @@ import hashlib
 import random
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 from rankadaptor.corpora.benchmarks import benchmark_rows, row_text
 from rankadaptor.corpora.decontamination import decontaminated, scored_items
 from rankadaptor.corpora.downloads import source_folder, source_version
 from rankadaptor.errors import BadInput
+from rankadaptor.ledger import sha256_file
 from rankadaptor.profiles import Source
 from rankadaptor.testbed.corpus import open_texts, pinned_world
 
@@ -38,12 +40,33 @@ def calibration_texts(benchmarks: Source, pool: int, seed: int) -> tuple[str, ..
 
 
 def perplexity_texts(benchmarks: Source, pool: int, seed: int) -> tuple[str, ...]:
-    """Texts that perplexity is measured on: never those of calibration."""
-    if benchmarks.kind == "dir":
-        wikitext = source_folder(benchmarks, lambda _: True) / "wikitext2" / "test.txt"
-        if wikitext.is_file():
-            return tuple(wikitext.read_text(encoding="utf-8").splitlines())
+    """Texts that perplexity is measured on: never those of calibration. Of WikiText-2, rows as the hub has them."""
+    if (path := _wikitext(benchmarks)) is not None:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return tuple(f"{line}\n" if line.strip() else "" for line in (lines if lines[-1] else lines[:-1]))
     return _passages(benchmarks, source_version(benchmarks), pool, seed)[1]
+
+
+def perplexity_identity(benchmarks: Source) -> str:
+    """What stands for the texts of perplexity in a key, beside the items that they keep clear of."""
+    path = _wikitext(benchmarks)
+    return "second half" if path is None else f"wikitext2 {sha256_file(path)}"
+
+
+def perplexity_label(benchmarks: Source) -> str:
+    """What a reader is told the texts are."""
+    if _wikitext(benchmarks) is not None:
+        return "WikiText-2 (test)"
+    if benchmarks.kind == "testbed":
+        return "texts about the open part of the testbed's world"
+    return "BoolQ's training passages (the half that calibration does not draw from)"
+
+
+def _wikitext(benchmarks: Source) -> Path | None:
+    if benchmarks.kind != "dir":
+        return None
+    path = source_folder(benchmarks, lambda _: True) / "wikitext2" / "test.txt"
+    return path if path.is_file() else None
 
 
 def calibration_windows(

@@ -14,7 +14,17 @@ import yaml
 
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.errors import BadInput
-from rankadaptor.specs import TASKS, Block, EvaluationSpec, PruneSpec, Recipe, RecoverySpec, Scaling, Split
+from rankadaptor.specs import (
+    TASKS,
+    Block,
+    EvaluationSpec,
+    PerplexitySpec,
+    PruneSpec,
+    Recipe,
+    RecoverySpec,
+    Scaling,
+    Split,
+)
 
 FOLDER = Path(__file__).parent
 
@@ -161,6 +171,7 @@ class Evaluation:
     batch_size: int  # fixed, since it changes scores in the last digits
     item_seed: int
     search_pool: int  # the search split draws from so many rows a task; recovery and calibration avoid all of them
+    perplexity: PerplexitySpec
 
 
 @dataclass(frozen=True)
@@ -177,6 +188,7 @@ class Cost:
     prune_seconds: float
     recovery_seconds_per_row: float
     evaluation_seconds_per_item: float
+    perplexity_seconds_per_window: float
     download_megabytes: float
     pruned_model_megabytes: float  # on disk, each
     adapter_megabytes: float  # on disk, each

@@ -1,5 +1,6 @@
 """Figures, one style for all: colour-blind safe, SVG and PNG without dates, so that equal data give equal files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,37 @@ from matplotlib.figure import Figure
 from rankadaptor.reporting.tables import MEAN, allocations, cells, differences_to_lora
 from rankadaptor.results import DENSE, LORA, TableResult
 from rankadaptor.search import mean_score
+from rankadaptor.specs import PRUNERS
 
 _STYLE: Any = {"svg.hashsalt": "rankadaptor", "svg.fonttype": "none", "figure.dpi": 120, "savefig.bbox": "tight"}
+
+
+def table_figures(result: TableResult) -> dict[str, Figure]:
+    """What a table is drawn as, by name; ranks and searches only where something was recovered."""
+    if not result.recovered:
+        return {"means": unrecovered_figure(result)}
+    return {"means": means_figure(result), "allocations": allocation_figure(result), "search": search_figure(result)}
+
+
+def unrecovered_figure(result: TableResult) -> Figure:
+    """Mean accuracy of every block without recovery with its 95 % interval, against the share of parameters left."""
+    long = cells(result)
+    means = long[long["column"] == MEAN].set_index("block")
+    dense = 100 * float(means["value"].to_dict()[DENSE])
+    with matplotlib.rc_context(_STYLE), sns.axes_style("whitegrid"):
+        figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+        for number, pruner in enumerate(PRUNERS):
+            chosen = {name: block for name, block in result.blocks.items() if name.startswith(f"{pruner}:")}
+            if not chosen:
+                continue
+            left = [100 * block.architecture.parameters() / result.base.parameters() for block in chosen.values()]
+            value, low, high = 100 * means.loc[list(chosen), ["value", "low", "high"]].to_numpy().T
+            axis.errorbar(left, value, yerr=[value - low, high - value], fmt="o-", color=f"C{number}", capsize=3,
+                          label=pruner)
+        axis.axhline(dense, color="0.4", linestyle="--", linewidth=1, label=f"{DENSE} {dense:.1f}")
+        axis.set(xlabel="parameters left (%)", ylabel="mean of seven tasks (%)", title="No recovery, 95 % interval")
+        axis.legend()
+    return _closed(figure)
 
 
 def means_figure(result: TableResult) -> Figure:
@@ -71,7 +101,7 @@ def search_figure(result: TableResult) -> Figure:
         figure, axes = plt.subplots(1, len(result.blocks), figsize=(5 * len(result.blocks), 3), squeeze=False,
                                     layout="constrained")
         for axis, (name, block) in zip(axes[0], result.blocks.items(), strict=True):
-            for one in block.search.rounds:
+            for one in block.search.rounds if block.search else ():
                 measured = [100 * mean_score(scores) for scores in one.scores]
                 places = [one.number] * len(measured)
                 axis.plot(places, measured, "o", color="C0", label="measured (P)" if one.number == 0 else None)
@@ -88,6 +118,12 @@ def _closed(figure: Figure) -> Figure:
     """Out of pyplot's hands, or a notebook would draw it a second time."""
     plt.close(figure)
     return figure
+
+
+def save_figures(drawn: Mapping[str, Figure], folder: Path | str, name: str) -> None:
+    """Write NAME-FIGURE.svg and NAME-FIGURE.png of every figure."""
+    for which, figure in drawn.items():
+        save_figure(figure, folder, f"{name}-{which}")
 
 
 def save_figure(figure: Figure, folder: Path | str, name: str) -> None:

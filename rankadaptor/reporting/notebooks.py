@@ -23,7 +23,7 @@ def run_notebook(name: str, target: Path, parameters: dict[str, Any]) -> None:
     """
     source = FOLDER / f"{name}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
-    running = target.with_suffix(".failed.ipynb")
+    running = target.with_name(f"{target.stem}.failed.ipynb")
     try:
         papermill.execute_notebook(
             str(source),

@@ -1,4 +1,4 @@
-"""Table 2 beside the published one. No byte of a table depends on machine, versions or times."""
+"""Tables 2 and 6 beside the published ones. No byte of a table depends on machine, versions or times."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rankadaptor.corpora.text import perplexity_label
 from rankadaptor.ledger import Ledger
 from rankadaptor.published import published_rows
 from rankadaptor.results import DENSE, LORA, RANKADAPTOR, RANKADAPTOR_PER_TASK, Row, TableResult
@@ -25,6 +26,8 @@ TASK_NAMES = {
 MEAN, MEAN_OF_SIX = "mean", "mean without BoolQ"
 _SIX = [task for task in TASKS if task != "boolq"]
 _BOOTSTRAP_SEED = 0
+_METRICS = ("acc for BoolQ, PIQA, WinoGrande, ARC-e; acc_norm for HellaSwag, ARC-c, OBQA; percent with 95 % intervals.")
+_PUBLISHED = "Published numbers are the paper's, on"
 
 
 def cells(result: TableResult) -> pd.DataFrame:
@@ -64,6 +67,8 @@ def differences_to_lora(result: TableResult) -> pd.DataFrame:
     lines = []
     for name, block in result.blocks.items():
         rows = {row.method: row for row in block.rows}
+        if LORA not in rows:
+            continue
         lora = rows[LORA]
         for row in block.rows:
             if row.method == LORA:
@@ -102,11 +107,14 @@ def measured_table(result: TableResult) -> pd.DataFrame:
             "parameters": f"{row.parameters / 1e6:,.1f} M",
             "trained": f"{row.trainable_parameters:,}" if row.trainable_parameters else "",
             **shown,
+            "perplexity": "" if row.perplexity is None else f"{row.perplexity:,.2f}",
             "training loss": "" if row.training_loss is None else f"{row.training_loss:.3f}",
             "gold probability": f"{100 * float(mine['gold_probability'][MEAN]):.1f}",
             "published mean": f"{paper[key]:.2f}" if key in paper.index else "",
         })
-    return pd.DataFrame(lines)
+    frame = pd.DataFrame(lines)
+    unused = [name for name in ("trained", "perplexity", "training loss") if not frame[name].any()]
+    return frame.drop(columns=unused)
 
 
 def difference_table(result: TableResult) -> pd.DataFrame:
@@ -126,7 +134,9 @@ def difference_table(result: TableResult) -> pd.DataFrame:
 def published_table(result: TableResult) -> pd.DataFrame:
     """The paper's rows of the same blocks, as printed."""
     rows = published_rows()
-    chosen = rows[rows["block"].isin(result.blocks)].rename(columns=TASK_NAMES | {"average": "mean"})
+    methods = {paper_method(row.method) for row in result.rows()}
+    chosen = rows[rows["block"].isin(result.blocks) & rows["method"].isin(methods)]
+    chosen = chosen.rename(columns=TASK_NAMES | {"average": "mean"})
     return chosen.sort_values("block", key=lambda c: c.map(list(result.blocks).index), kind="stable")
 
 
@@ -135,22 +145,28 @@ def caption(result: TableResult) -> str:
     profile, budget = result.profile, result.budget
     items = f"at most {budget.report_items} items a task" if budget.report_items else "all items"
     training = budget.training
+    if not result.recovered:
+        text = profile.evaluation.perplexity
+        return (
+            f"Base model: {profile.base_model.label}. No recovery. Zero-shot on the report split, {items}; {_METRICS} "
+            f"Perplexity of {perplexity_label(profile.benchmarks)} in windows of {text.window_tokens} tokens"
+            f"{f', the first {text.max_windows}' if text.max_windows else ''}, BOS: {text.bos}. {_PUBLISHED} "
+            f"{profile.published_model}: another model, another scale."
+        )
     rates = ", ".join(sorted({f"{row.method} {row.learning_rate:g}" for row in result.rows() if row.learning_rate}))
     scope = ("no verdict is drawn from one training seed or a small search" if not result.decided
              else "verdicts by the rule in rankadaptor/statistics.py")
     noise = ("One training seed: intervals hold item noise only." if len(result.seeds) == 1
              else f"{len(result.seeds)} training seeds: intervals hold item and seed noise.")
     return (
-        f"Base model: {profile.base_model.label}. Zero-shot on the report split, {items}; acc for BoolQ, "
-        f"PIQA, WinoGrande, ARC-e; acc_norm for HellaSwag, ARC-c, OBQA; percent with 95 % intervals. "
+        f"Base model: {profile.base_model.label}. Zero-shot on the report split, {items}; {_METRICS} "
         f"Recovered on {profile.recovery_data.label}: {training.steps} steps of {training.batch_rows} rows, scaling "
         f"{profile.adapters.scaling}, learning rates {rates}; AdaLoRA from rank {profile.adapters.adalora_init_rank}, "
         f"so that its scaling is {profile.adapters.alpha}/{profile.adapters.adalora_init_rank}; training loss is the "
         f"mean of the last quarter of steps. {noise} Budget {result.budget_name}: {scope}. "
         f"A verdict here is about this base model at this scale, not about the paper's. BoolQ can move with a model's "
         f"bias towards one label more than with what it knows; the mean of the other six stands beside the mean of "
-        f"seven. Published numbers are the paper's, on {profile.published_model}: another model, another recovery set, "
-        f"another scale."
+        f"seven. {_PUBLISHED} {profile.published_model}: another model, another recovery set, another scale."
     )
 
 
@@ -215,35 +231,36 @@ def markdown(table: pd.DataFrame) -> str:
     return shown.to_markdown(index=False, disable_numparse=True)
 
 
-def write_provenance(result: TableResult, ledger: Ledger, folder: Path | str, name: str = "table2") -> dict[str, Any]:
-    """Write NAME-provenance.json and return its content."""
+def write_provenance(result: TableResult, ledger: Ledger, folder: Path | str) -> dict[str, Any]:
+    """Write NAME-provenance.json, NAME as in `write_table`, and return its content."""
     content = provenance(result, ledger)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder) / f"{name}-provenance.json").write_text(json.dumps(content, indent=1) + "\n")
+    (Path(folder) / f"{table_name(result)}-provenance.json").write_text(json.dumps(content, indent=1) + "\n")
     return content
 
 
-def write_table(result: TableResult, folder: Path | str, name: str = "table2") -> list[Path]:
-    """Write NAME.md, NAME.csv (long, proportions), NAME.tex (booktabs) and NAME-differences.csv."""
-    folder = Path(folder)
+def table_name(result: TableResult) -> str:
+    """What files of a table are named after: the paper's number of it."""
+    return "table2" if result.recovered else "table6"
+
+
+def write_table(result: TableResult, folder: Path | str) -> list[Path]:
+    """Write NAME.md, NAME.csv (long, proportions), NAME.tex (booktabs); NAME-differences.csv where LoRA is a row."""
+    folder, name = Path(folder), table_name(result)
     folder.mkdir(parents=True, exist_ok=True)
-    measured, differences = measured_table(result), difference_table(result)
-    text = "\n\n".join([
-        "# Table 2, measured here",
-        caption(result),
-        markdown(measured),
-        "## Blocks",
-        markdown(block_table(result)),
-        "## Difference to LoRA r=8 (paired by item and seed)",
-        markdown(differences),
-        f"## Published ({result.profile.published_model}; Tables 2 and 6)",
-        markdown(published_table(result)),
-    ])
-    paths = [folder / f"{name}{suffix}" for suffix in (".md", ".csv", ".tex", "-differences.csv")]
-    paths[0].write_text(text + "\n")
+    measured = measured_table(result)
+    parts = [f"# Table {name[-1]}, measured here", caption(result), markdown(measured), "## Blocks",
+             markdown(block_table(result))]
+    if result.recovered:
+        parts += ["## Difference to LoRA r=8 (paired by item and seed)", markdown(difference_table(result))]
+    parts += [f"## Published ({result.profile.published_model}; Tables 2 and 6)", markdown(published_table(result))]
+    paths = [folder / f"{name}{suffix}" for suffix in (".md", ".csv", ".tex")]
+    paths[0].write_text("\n\n".join(parts) + "\n")
     cells(result).to_csv(paths[1], index=False, float_format="%.6f")
-    paths[2].write_text(_latex(measured, caption(result)))
-    differences_to_lora(result).to_csv(paths[3], index=False, float_format="%.4f")
+    paths[2].write_text(_latex(measured, caption(result), name))
+    if result.recovered:
+        paths.append(folder / f"{name}-differences.csv")
+        differences_to_lora(result).to_csv(paths[3], index=False, float_format="%.4f")
     return paths
 
 
@@ -251,9 +268,9 @@ def _percent(cell: pd.Series) -> str:
     return f"{100 * cell['value']:.1f} [{100 * cell['low']:.0f}, {100 * cell['high']:.0f}]"
 
 
-def _latex(table: pd.DataFrame, text: str) -> str:
+def _latex(table: pd.DataFrame, text: str, name: str) -> str:
     """A booktabs table. Needs \\usepackage{booktabs}."""
     special = str.maketrans({character: f"\\{character}" for character in "_&#%$"})
     escaped = table.map(lambda value: str(value).translate(special))
     escaped.columns = pd.Index([str(name).translate(special) for name in table.columns])
-    return escaped.style.hide(axis="index").to_latex(hrules=True, caption=text.translate(special), label="tab:table2")
+    return escaped.style.hide(axis="index").to_latex(hrules=True, caption=text.translate(special), label=f"tab:{name}")
