@@ -25,7 +25,7 @@ OPTIONS = --profile "$(PROFILE)" --blocks "$(BLOCKS)" --budget "$(BUDGET)" --see
           --allocation "$(ALLOCATION)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint lab plan-table2 reproduce-table2 plan-table6 reproduce-table6 plan-testbed reproduce-testbed bench-pruning pretrain-testbed clean
+.PHONY: help setup test lint lab plan-table2 reproduce-table2 plan-table6 reproduce-table6 plan-testbed reproduce-testbed plan-pruning reproduce-pruning bench-pruning pretrain-testbed clean
 
 help:  ## list the targets and what they cost
 	@echo "RankAdaptor, reproduced. Two commands on a fresh machine: make reproduce-table2, make test."
@@ -72,6 +72,12 @@ plan-testbed: $(READY)  ## print what the testbed's page would run and cost (sec
 
 reproduce-testbed: $(READY)  ## what pruning costs and recovery wins on the testbed, and its spread over noise (half an hour)
 	@$(RUN) reproduce testbed $(OPTIONS)
+
+plan-pruning: $(READY)  ## print what the pruning page would run and cost (seconds)
+	@$(RUN) plan pruning $(OPTIONS)
+
+reproduce-pruning: $(READY)  ## which units pruning takes and what that costs, drawn (a minute on 2 cores; smollm2 5 minutes)
+	@$(RUN) reproduce pruning $(OPTIONS)
 
 bench-pruning: $(READY)  ## memory and time of importance against the plain way, on SmolLM2 (2 minutes, downloads 105 MB)
 	@$(VENV)/bin/python benchmarks/pruning.py

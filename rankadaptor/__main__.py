@@ -1,13 +1,13 @@
 """The shell's door, which `make` uses.
 
-    python -m rankadaptor plan|reproduce table2|table6|testbed ...   # what a table needs; make it
+    python -m rankadaptor plan|reproduce table2|table6|testbed|pruning ...   # what a table needs; make it
     python -m rankadaptor plan prune MODEL --ratio 0.25 ...   # sizes that a pruning would leave; reads no weights
     python -m rankadaptor prune MODEL --ratio 0.25 --calibration FILE --out DIR
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,15 @@ from rankadaptor.architecture import Architecture
 from rankadaptor.errors import ArgumentParser, BadInput
 from rankadaptor.specs import BLOCK_CRITERIA, GROUP_REDUCTIONS, PRUNERS, UNIT_CRITERIA, PruneSpec
 
-NOTEBOOKS = {"table2": "03_main_tables", "table6": "03_main_tables", "testbed": "07_testbed"}
-_TABLE_ONLY = ("benchmarks", "recovery_data", "allocation")  # options that the testbed's page does not know
+NOTEBOOKS = {"table2": "03_main_tables", "table6": "03_main_tables", "testbed": "07_testbed",
+             "pruning": "08_pruning"}
+_TABLE_OPTIONS = ("profile", "blocks", "ledger", "budget", "seeds", "benchmarks", "recovery_data", "allocation")
+_OPTIONS = {
+    "table2": _TABLE_OPTIONS,
+    "table6": _TABLE_OPTIONS,
+    "testbed": ("profile", "blocks", "ledger", "budget", "seeds"),
+    "pruning": ("profile", "blocks", "ledger"),
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -157,21 +164,19 @@ def _run(options: argparse.Namespace) -> int:
     # Heavy imports wait until the arguments are known to be well-formed.
     from rankadaptor.experiments import main_table
     from rankadaptor.instrument import instrument
+    from rankadaptor.pruned_models import pruned_models
 
-    parameters: dict[str, Any] = {
-        "profile": options.profile,
-        "blocks": options.blocks,
-        "seeds": _seeds(options.seeds),
-        "ledger": options.ledger,
-    }
-    if options.budget:
-        parameters["budget"] = options.budget
-    only = {name: getattr(options, name) for name in _TABLE_ONLY}
-    if options.table != "testbed":
-        parameters |= only | {"recover": options.table == "table2"}
-    elif given := [name for name, value in only.items() if value]:
-        raise BadInput(f"{given[0]} {only[given[0]]!r} was given for the testbed's page: it goes with tables alone")
-    work = instrument(**parameters) if options.table == "testbed" else main_table(**parameters)  # refuses bad input
+    known = {name: getattr(options, name) for name in _OPTIONS[options.table]}
+    for name in ("budget", "seeds", "allocation", "benchmarks", "recovery_data"):
+        if (value := getattr(options, name)) and name not in known:
+            raise BadInput(f"{name} {value!r} was given for {options.table}, which knows no such thing: leave it away")
+    parameters: dict[str, Any] = {name: value for name, value in known.items() if value or name != "budget"}
+    if "seeds" in known:
+        parameters["seeds"] = _seeds(options.seeds)
+    if options.table in ("table2", "table6"):
+        parameters["recover"] = options.table == "table2"
+    doors: dict[str, Callable[..., Any]] = {"testbed": instrument, "pruning": pruned_models}
+    work = doors.get(options.table, main_table)(**parameters)  # refuses bad input
     if options.command == "plan":
         print(work.plan())
         return 0

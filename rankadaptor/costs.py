@@ -3,14 +3,14 @@
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from tqdm import tqdm
 
 from rankadaptor.profiles import Cost, Profile
 from rankadaptor.specs import TASKS, Block, EvaluationSpec, PerplexitySpec, RecoverySpec
-from rankadaptor.stages import Step
+from rankadaptor.stages import Step, Workshop
 
 # A full report split, for estimates only: the seven benchmarks have 20,465 report items.
 _ALL_ITEMS_PER_TASK = 20_465 / len(TASKS)
@@ -114,6 +114,18 @@ def _describe(kind: StageKind) -> str:
     return kind.stage
 
 
+def missing_steps(workshop: Workshop, steps: Iterable[Step]) -> list[Step]:
+    """What the ledger lacks of some steps and what they are computed from, parents first, each once."""
+    links = {workshop.key(link): link for step in steps for link in step.chain()}
+    return [link for link in links.values() if workshop.find(link) is None]
+
+
+def steps_cost(missing: Sequence[Step], cost: Cost) -> str:
+    """What a plan says of steps that are all known."""
+    minutes = sum(stage_seconds(stage_kind(step), cost) for step in missing) / 60
+    return f"to run: {len(missing)} stages, about {minutes:,.0f} minutes on {cost.machine}"
+
+
 class ProgressBar:
     """A bar over estimated seconds; its remaining time follows the speed really seen."""
 
@@ -155,3 +167,11 @@ def _label(step: Step) -> str:
     method = f" {of['recover'].method}" if "recover" in of else ""  # type: ignore[union-attr]
     split = f" {step.spec.split}" if isinstance(step.spec, EvaluationSpec) else ""
     return f"{step.stage} {block}{method}{split}"
+
+
+def run_missing(workshop: Workshop, bar: ProgressBar, steps: Iterable[Step], cost: Cost) -> None:
+    """Run what the ledger lacks of some steps, under a bar."""
+    missing = missing_steps(workshop, steps)
+    with bar.over(sum(stage_seconds(stage_kind(step), cost) for step in missing)):
+        for step in missing:
+            workshop.run(step)

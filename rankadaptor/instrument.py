@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, uniform_allocation
-from rankadaptor.costs import ProgressBar, StageKind, stage_kind, stage_seconds
+from rankadaptor.costs import ProgressBar, StageKind, missing_steps, run_missing, stage_seconds, steps_cost
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.items import METRIC
 from rankadaptor.experiments import DEFAULT_LEDGER, parse_blocks, report_seeds, solution_space
@@ -98,9 +98,7 @@ class Instrument:
         """What would run, and for how long. Which trials a block that is not pruned yet needs is counted at most."""
         blocks = dict.fromkeys((*self.blocks, *self.signal_blocks))
         if all(self.workshop.find(self._prune(block)) for block in blocks):
-            missing = self._missing()
-            seconds = sum(stage_seconds(stage_kind(step), self.profile.cost) for step in missing)
-            return f"to run: {len(missing)} stages, about {seconds / 60:,.0f} minutes on {self.profile.cost.machine}"
+            return steps_cost(missing_steps(self.workshop, self._steps()), self.profile.cost)
         trials = len(self.blocks) + len(self.signal_blocks) * len(SCALINGS_COMPARED) * self.allocations
         trials *= len(self.seeds)
         rows = self.budget.training.steps * self.budget.training.batch_rows
@@ -113,17 +111,12 @@ class Instrument:
         """Run what the ledger lacks, and show progress; returns how many stages that was."""
         for block in dict.fromkeys((*self.blocks, *self.signal_blocks)):
             self.workshop.run(self._prune(block))
-        missing = self._missing()
-        with self._bar.over(sum(stage_seconds(stage_kind(step), self.profile.cost) for step in missing)):
-            for step in missing:
-                self.workshop.run(step)
+        run_missing(self.workshop, self._bar, self._steps(), self.profile.cost)
         return len(self.workshop.computed)
 
-    def _missing(self) -> list[Step]:
-        """What the ledger lacks once every block is pruned, parents first, each once."""
-        steps = [self._evaluate(None), *self._regime_steps(), *self._signal_steps()]
-        links = {self.workshop.key(link): link for step in steps for link in step.chain()}
-        return [link for link in links.values() if self.workshop.find(link) is None]
+    def _steps(self) -> list[Step]:
+        """Every evaluation; known once every block is pruned."""
+        return [self._evaluate(None), *self._regime_steps(), *self._signal_steps()]
 
     def _regime_steps(self) -> Iterator[Step]:
         for block in self.blocks:

@@ -5,6 +5,7 @@ first.
 """
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -168,6 +169,10 @@ class Workshop:
         """
         return self._scored(step)["perplexity"]
 
+    def read_json(self, step: Step, name: str) -> Any:
+        """One of the files that a step left."""
+        return json.loads(self.run(step).path(name).read_text())
+
     def items(self, step: Step) -> pd.DataFrame:
         """Of an evaluation: outcomes, one row an item. Raises as `metrics` does."""
         self.metrics(step)
@@ -177,6 +182,15 @@ class Workshop:
         """Shapes of the base model (None) or of a finished pruning step."""
         folder = base_model_folder(self.profile.base_model) if step is None else self.run(step).path("model")
         return read_architecture(folder)
+
+    def model(self, step: Step | None) -> PreTrainedModel:
+        """The base model (None), a pruned one, or a recovered one with its adapter merged."""
+        if step is None:
+            return load_model(base_model_folder(self.profile.base_model))
+        entry = self.run(step)
+        if step.stage == "recover":
+            return merged(load_adapter(self.model(step.parent), entry.path("adapter")))
+        return load_model(entry.path("model"))
 
     # -- the stages ---------------------------------------------------------------------------------------------------
 
@@ -207,7 +221,7 @@ class Workshop:
         spec = step.spec
         assert isinstance(spec, RecoverySpec)
         rows = recovery_rows(self.profile.recovery_data, self.profile.benchmarks, *self._protection())
-        adapted = attach_adapter(self._model(step.parent), spec)
+        adapted = attach_adapter(self.model(step.parent), spec)
         steps = spec.recipe.steps
         try:
             training = train(
@@ -228,7 +242,7 @@ class Workshop:
         assert isinstance(spec, EvaluationSpec)
         if parent is not None and "diverged" in parent.result["result"]:
             return parent.result["result"]
-        items = evaluation.evaluate(self._model(step.parent), self._tokenizer, spec, self.requests(spec))
+        items = evaluation.evaluate(self.model(step.parent), self._tokenizer, spec, self.requests(spec))
         items.to_parquet(folder / "items.parquet", index=False)
         return {"metrics": task_metrics(items)}
 
@@ -238,16 +252,7 @@ class Workshop:
         if parent is not None and "diverged" in parent.result["result"]:
             return parent.result["result"]
         texts = perplexity_texts(self.profile.benchmarks, *self._protection())
-        return perplexity(self._model(step.parent), self._tokenizer, texts, spec)
-
-    def _model(self, step: Step | None) -> PreTrainedModel:
-        """The base model (None), a pruned one, or a recovered one with its adapter merged."""
-        if step is None:
-            return load_model(base_model_folder(self.profile.base_model))
-        entry = self.run(step)
-        if step.stage == "recover":
-            return merged(load_adapter(self._model(step.parent), entry.path("adapter")))
-        return load_model(entry.path("model"))
+        return perplexity(self.model(step.parent), self._tokenizer, texts, spec)
 
     def requests(self, spec: EvaluationSpec) -> evaluation.Requests:
         """What an evaluation asks; formed and tokenised once for all models."""

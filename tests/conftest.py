@@ -124,6 +124,7 @@ def tiny_profile(
     profile["recovery_data"] = {"label": "test rows", "rows_per_set": None,
                                 "source": {"kind": "dir", "location": str(recovery_file), "sha256": None}}
     profile["evaluation"]["search_pool"] = 12
+    profile["evaluation"]["perplexity"]["window_tokens"] = 8
     for pruner, tokens in (("llm-pruner", 8), ("shortened", 8)):
         profile["pruning"][pruner] |= {"first_layer": 1, "end_layer": 5}
         profile["pruning"][pruner]["calibration"] = {"samples": 3, "tokens": tokens, "seed": 1}

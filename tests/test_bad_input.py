@@ -42,11 +42,15 @@ def test_one_line_status_2_and_nothing_written(command, arguments, says, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("option", ["--allocation", "--benchmarks", "--recovery-data"])
-def test_the_testbeds_page_refuses_what_only_tables_know(option, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("page", "option"),
+    [("testbed", "--allocation"), ("testbed", "--recovery-data"), ("pruning", "--benchmarks"), ("pruning", "--seeds")],
+)
+def test_pages_refuse_options_that_they_do_not_know(page, option, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["plan", "testbed", option, "something"]) == 2
-    assert "it goes with tables alone" in capsys.readouterr().err
+    assert main(["plan", page, option, "5"]) == 2
+    name = option.lstrip("-").replace("-", "_")
+    assert f"{name} '5' was given for {page}, which knows no such thing" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

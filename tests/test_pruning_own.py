@@ -1,6 +1,8 @@
 """A model of one's own: pruned from the shell, checked when it is read, and never written by halves."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -54,6 +56,26 @@ def test_what_was_pruned_loads_anywhere(dense, windows, tmp_path, capsys, more):
     kept = json.loads((out / "kept.json").read_text())
     assert len(kept.get("blocks", kept.get("layers"))) == len(architecture_of(ours).layers)
     assert (out / "importance.json").is_file()
+
+
+def test_auto_classes_and_generation_need_the_package_and_nothing_more(dense, windows, tmp_path):
+    out = tmp_path / "pruned"
+    assert prune(dense, out, windows, "--ratio", "0.5") == 0
+    code = ("import rankadaptor, torch; from transformers import AutoModelForCausalLM as Auto\n"
+            f"model = Auto.from_pretrained({str(out)!r}).eval(); ids = torch.tensor([[5, 6, 7]])\n"
+            "cached = model.generate(ids, max_new_tokens=9, do_sample=False)\n"
+            "plain = model.generate(ids, max_new_tokens=9, do_sample=False, use_cache=False)\n"
+            "assert torch.equal(cached, plain) and cached.shape == (1, 12), (cached, plain)")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_depth_pruned_checkpoints_need_no_package(dense, windows, tmp_path):
+    out = tmp_path / "pruned"
+    assert prune(dense, out, windows, "--method", "shortened", "--blocks", "1") == 0
+    code = ("import sys; from transformers import AutoModelForCausalLM as Auto\n"
+            f"assert Auto.from_pretrained({str(out)!r}).config.num_hidden_layers == 3\n"
+            "assert not any(name.startswith('rankadaptor') for name in sys.modules)")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_text_is_cut_into_windows_of_the_seed(dense, tmp_path):

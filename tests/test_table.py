@@ -219,6 +219,31 @@ def test_an_allocation_of_ones_own_is_one_more_row(finished, tiny_profile):
     assert table.plan().missing.total() == 0
 
 
+def test_table_6_is_the_pruned_models_alone_with_perplexities(finished, tiny_profile, tmp_path):
+    recovered, ledger = finished
+    table = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=str(ledger), recover=False)
+    assert "Table 6" in str(table.plan())
+    assert table.plan().missing.total() == 3
+    result = table.run()
+    assert [stage for stage, _ in result.computed] == ["perplexity"] * 3  # the rest is Table 2's
+    assert table.plan().missing.total() == 0
+    assert [row.method for row in result.rows()] == ["Dense", "No recovery", "No recovery"]
+    unrecovered = {row.block: row for row in recovered.rows() if row.method == "No recovery"}
+    for row in result.rows():
+        assert 1 < row.perplexity < 200
+        if row.block in unrecovered:
+            assert np.array_equal(row.outcomes["piqa"], unrecovered[row.block].outcomes["piqa"])
+    tables.write_table(result, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"table6.md", "table6.csv", "table6.tex"}
+    text = (tmp_path / "table6.md").read_text()
+    assert text.startswith("# Table 6")
+    assert "| perplexity " in text.replace("  ", " ")
+    assert "LoRA" not in text
+    assert "perplexity" not in tables.measured_table(recovered).columns
+    with pytest.raises(experiments.BadInput, match="allocation '4 2' was given for a table without recovery"):
+        experiments.main_table(str(tiny_profile), BLOCKS, ledger=str(ledger), allocation="4 2", recover=False)
+
+
 def test_latex_is_escaped(finished, tmp_path):
     result, _ = finished
     tables.write_table(result, tmp_path)

@@ -57,11 +57,10 @@ def default_range(layers: int) -> tuple[int, int]:
 def summary(before: Architecture, after: Architecture) -> str:
     """Sizes before and after, and the shape of every layer, neighbours that are alike on one line."""
     share = 1 - after.parameters() / before.parameters()
-    giga = [shape.macs(_TOKENS) / 1e9 for shape in (after, before)]
     trained = trainable_parameters(uniform_allocation(8, after), after)
     lines = [
         f"{after.parameters():,} of {before.parameters():,} parameters, {100 * share:.2f} % fewer",
-        f"{giga[0]:,.2f} of {giga[1]:,.2f} G multiply-accumulates for {_TOKENS} tokens",
+        f"{after.macs(_TOKENS):,} of {before.macs(_TOKENS):,} multiply-accumulates for {_TOKENS} tokens",
         f"{2 * after.parameters() / 2**20:,.1f} of {2 * before.parameters() / 2**20:,.1f} MiB of weights at 16 bits",
         f"{trained:,} parameters to train in LoRA with rank 8",
     ]
@@ -72,14 +71,15 @@ def summary(before: Architecture, after: Architecture) -> str:
 
 
 def _named(layers: Sequence[int]) -> str:
-    """Such as `layers 0-3, 10-31`."""
+    """Such as `layers 0-3, 10-31`, or `layer 0`."""
     runs: list[list[int]] = []
     for layer in layers:
         if runs and layer == runs[-1][-1] + 1:
             runs[-1].append(layer)
         else:
             runs.append([layer])
-    return "layers " + ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    named = ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    return f"layer{'s' if len(layers) > 1 else ''} {named}"
 
 
 def check_llama(folder: Path) -> None:

@@ -16,7 +16,7 @@ from rankadaptor.results import DENSE, LORA, TableResult
 from rankadaptor.search import mean_score
 from rankadaptor.specs import PRUNERS
 
-_STYLE: Any = {"svg.hashsalt": "rankadaptor", "svg.fonttype": "none", "figure.dpi": 120, "savefig.bbox": "tight"}
+STYLE: Any = {"svg.hashsalt": "rankadaptor", "svg.fonttype": "none", "figure.dpi": 120, "savefig.bbox": "tight"}
 
 
 def table_figures(result: TableResult) -> dict[str, Figure]:
@@ -31,7 +31,7 @@ def unrecovered_figure(result: TableResult) -> Figure:
     long = cells(result)
     means = long[long["column"] == MEAN].set_index("block")
     dense = 100 * float(means["value"].to_dict()[DENSE])
-    with matplotlib.rc_context(_STYLE), sns.axes_style("whitegrid"):
+    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
         figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
         for number, pruner in enumerate(PRUNERS):
             chosen = {name: block for name, block in result.blocks.items() if name.startswith(f"{pruner}:")}
@@ -44,7 +44,7 @@ def unrecovered_figure(result: TableResult) -> Figure:
         axis.axhline(dense, color="0.4", linestyle="--", linewidth=1, label=f"{DENSE} {dense:.1f}")
         axis.set(xlabel="parameters left (%)", ylabel="mean of seven tasks (%)", title="No recovery, 95 % interval")
         axis.legend()
-    return _closed(figure)
+    return closed(figure)
 
 
 def means_figure(result: TableResult) -> Figure:
@@ -53,7 +53,7 @@ def means_figure(result: TableResult) -> Figure:
     means = long[long["column"] == MEAN]
     dense = 100 * means.loc[means["method"] == DENSE, "value"].iloc[0]
     differences = differences_to_lora(result)
-    with matplotlib.rc_context(_STYLE), sns.axes_style("whitegrid"):
+    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
         figure, axes = plt.subplots(
             len(result.blocks), 2, figsize=(10, 2.6 * len(result.blocks) + 0.6), squeeze=False, layout="constrained"
         )
@@ -70,7 +70,7 @@ def means_figure(result: TableResult) -> Figure:
         entries = [panel.get_legend_handles_labels() for panel in axes[0]]
         handles, labels = ([*left, *right] for left, right in zip(*entries, strict=True))
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    return _closed(figure)
+    return closed(figure)
 
 
 def _intervals(axis: plt.Axes, labels: pd.Series, value: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
@@ -84,7 +84,7 @@ def allocation_figure(result: TableResult) -> Figure:
     """Realised ranks by layer (1-based, as in the paper), one line of squares a row; 0 where a layer is gone."""
     by_row = allocations(result)
     values = np.array(list(by_row.values()))
-    with matplotlib.rc_context(_STYLE), sns.axes_style("white"):
+    with matplotlib.rc_context(STYLE), sns.axes_style("white"):
         figure, axis = plt.subplots(figsize=(0.3 * values.shape[1] + 2.5, 0.45 * len(values) + 1.2),
                                     layout="constrained")
         sns.heatmap(values, annot=True, fmt=".0f", cmap="cividis", cbar=False, square=True, ax=axis,
@@ -92,12 +92,12 @@ def allocation_figure(result: TableResult) -> Figure:
         axis.set(xlabel="decoder layer", title="realised rank by layer (AdaLoRA: mean over the seven projections)")
         axis.tick_params(axis="x", rotation=0, labelsize=7)
         axis.tick_params(axis="y", rotation=0)
-    return _closed(figure)
+    return closed(figure)
 
 
 def search_figure(result: TableResult) -> Figure:
     """What each search predicted (Q) and measured (P), round by round."""
-    with matplotlib.rc_context(_STYLE), sns.axes_style("whitegrid"):
+    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
         figure, axes = plt.subplots(1, len(result.blocks), figsize=(5 * len(result.blocks), 3), squeeze=False,
                                     layout="constrained")
         for axis, (name, block) in zip(axes[0], result.blocks.items(), strict=True):
@@ -111,10 +111,10 @@ def search_figure(result: TableResult) -> Figure:
             axis.set(title=name, xlabel="round (0: initialization)", ylabel="mean score on the search split (%)")
             axis.xaxis.get_major_locator().set_params(integer=True)
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return _closed(figure)
+    return closed(figure)
 
 
-def _closed(figure: Figure) -> Figure:
+def closed(figure: Figure) -> Figure:
     """Out of pyplot's hands, or a notebook would draw it a second time."""
     plt.close(figure)
     return figure
@@ -130,6 +130,6 @@ def save_figure(figure: Figure, folder: Path | str, name: str) -> None:
     """Write NAME.svg and NAME.png."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         figure.savefig(folder / f"{name}.png", metadata={"Software": None})

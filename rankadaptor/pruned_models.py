@@ -1,0 +1,132 @@
+"""The pruned models of a profile, looked into: which units went, how important they were, what that did to the model.
+
+    models = pruned_models(profile="tiny")
+    models.compute()        # prunes and measures what the ledger lacks
+    models.head_rates()     # of every KV head, the first rate at which it goes
+    models.losses()         # parameters left, multiply-accumulates, perplexity
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rankadaptor.architecture import Architecture
+from rankadaptor.costs import ProgressBar, missing_steps, run_missing, steps_cost
+from rankadaptor.evaluation.footprint import footprint
+from rankadaptor.experiments import DEFAULT_LEDGER, parse_blocks
+from rankadaptor.ledger import Ledger
+from rankadaptor.profiles import Profile, load_profile
+from rankadaptor.specs import Block, PruningMethod
+from rankadaptor.stages import Step, Workshop
+
+
+def pruned_models(profile: str, blocks: str = "", ledger: str = DEFAULT_LEDGER) -> "PrunedModels":
+    """Every block of a profile, or some.
+
+    Args:
+        profile: Name of a profile, or path of a YAML file.
+        blocks: Such as "llm-pruner:20 shortened:50"; empty for all.
+        ledger: Folder of finished results.
+
+    Raises:
+        BadInput: on anything unknown.
+    """
+    chosen = load_profile(profile)
+    return PrunedModels(chosen, parse_blocks(blocks, chosen), Ledger(ledger))
+
+
+class PrunedModels:
+    """See `pruned_models`."""
+
+    def __init__(self, profile: Profile, blocks: Sequence[Block], ledger: Ledger):
+        self.profile, self.blocks = profile, tuple(blocks)
+        self._bar = ProgressBar(profile.cost)
+        self._workshop = Workshop(profile, ledger, self._bar.on_progress)
+
+    def plan(self) -> str:
+        """What would run, and for how long."""
+        return steps_cost(missing_steps(self._workshop, self._steps()), self.profile.cost)
+
+    def compute(self) -> int:
+        """Run what the ledger lacks; returns how many stages that was."""
+        run_missing(self._workshop, self._bar, self._steps(), self.profile.cost)
+        return len(self._workshop.computed)
+
+    def _steps(self) -> Iterator[Step]:
+        for parent in (None, *map(self._prune, self.blocks)):
+            yield self._perplexity(parent)
+
+    def _prune(self, block: Block) -> Step:
+        return Step("prune", self.profile.prune_spec(block))
+
+    def _perplexity(self, parent: Step | None) -> Step:
+        return Step("perplexity", self.profile.evaluation.perplexity, parent)
+
+    # -- what came out ------------------------------------------------------------------------------------------------
+
+    @property
+    def dense(self) -> Architecture:
+        return self._workshop.architecture(None)
+
+    def of(self, pruner: PruningMethod) -> list[Block]:
+        """The blocks of one pruner, mildest first."""
+        return sorted((b for b in self.blocks if b.pruner == pruner), key=lambda block: block.rate_percent)
+
+    def importance(self, block: Block) -> Any:
+        """`importance.json` of a block: see `pruning.checkpoints`."""
+        return self._workshop.read_json(self._prune(block), "model/importance.json")
+
+    def kept(self, block: Block) -> Any:
+        """`kept.json` of a block: see `pruning.checkpoints`."""
+        return self._workshop.read_json(self._prune(block), "model/kept.json")
+
+    def head_rates(self) -> np.ndarray:
+        """The first rate (percent) at which each KV head goes under LLM-Pruner, NaN if it always stays.
+
+        Returns:
+            (layers, most KV heads of a layer); NaN also where a layer has no such head.
+        """
+        rates = np.full((len(self.dense.layers), max(shape.kv_heads for shape in self.dense.layers)), np.nan)
+        for block in reversed(self.of("llm-pruner")):  # the mildest overwrites the others
+            for layer, units in enumerate(self.kept(block)["layers"]):
+                gone = np.setdiff1d(np.arange(self.dense.layers[layer].kv_heads), units["kv_heads"])
+                rates[layer, gone] = block.rate_percent
+        return rates
+
+    def block_rates(self) -> np.ndarray:
+        """The first rate (percent) at which each decoder block goes under Shortened LLaMA, NaN if it always stays."""
+        rates = np.full(len(self.dense.layers), np.nan)
+        for block in reversed(self.of("shortened")):
+            rates[np.setdiff1d(np.arange(len(rates)), self.kept(block)["blocks"])] = block.rate_percent
+        return rates
+
+    def losses(self) -> pd.DataFrame:
+        """What each rate costs: block, share of all parameters left, MACs of 64 tokens, perplexity; dense first."""
+        lines = []
+        for block in (None, *self.blocks):
+            parent = None if block is None else self._prune(block)
+            shapes = self._workshop.architecture(parent)
+            lines.append({
+                "block": "Dense" if block is None else str(block),
+                "parameters": shapes.parameters(),
+                "parameters left (%)": 100 * shapes.parameters() / self.dense.parameters(),
+                "multiply-accumulates of 64 tokens": shapes.macs(64),
+                "perplexity": self._workshop.perplexity(self._perplexity(parent)),
+            })
+        return pd.DataFrame(lines)
+
+    def footprints(self, tokens: int = 64) -> pd.DataFrame:
+        """Memory and speed of the dense and every pruned model, measured now, on this machine."""
+        lines = []
+        for block in (None, *self.blocks):
+            found = footprint(self._workshop.model(None if block is None else self._prune(block)), tokens)
+            lines.append({
+                "block": "Dense" if block is None else str(block),
+                "weights (MiB)": found.weight_bytes / 2**20,
+                "peak of a forward pass (MiB)": "" if found.peak_bytes is None else f"{found.peak_bytes / 2**20:,.1f}",
+                f"forward pass of {tokens} tokens (ms)": 1000 * found.forward_seconds,
+                "decoding (tokens/s)": found.decode_tokens_per_second,
+            })
+        return pd.DataFrame(lines)

@@ -1,0 +1,118 @@
+"""The pruning page: which heads and blocks went, importance by layer, what each rate does to perplexity."""
+
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+
+from rankadaptor.corpora.text import perplexity_label
+from rankadaptor.pruned_models import PrunedModels
+from rankadaptor.reporting.figures import STYLE, closed, save_figures
+from rankadaptor.reporting.tables import markdown
+from rankadaptor.specs import PRUNERS
+
+
+def page_figures(models: PrunedModels) -> dict[str, Figure]:
+    """By name; those of a pruner only if it has a block."""
+    figures: dict[str, Figure] = {}
+    if models.of("llm-pruner"):
+        figures |= {"heads": heads_figure(models), "importance": unit_importance_figure(models)}
+    if models.of("shortened"):
+        figures["blocks"] = blocks_figure(models)
+    return figures | {"perplexity": perplexity_figure(models)}
+
+
+def heads_figure(models: PrunedModels) -> Figure:
+    """LLM-Pruner: of every KV head, the first rate at which it goes; empty squares stay at all of them."""
+    rates = models.head_rates().T
+    with matplotlib.rc_context(STYLE), sns.axes_style("white"):
+        figure, axis = plt.subplots(figsize=(0.32 * rates.shape[1] + 2, 0.32 * rates.shape[0] + 1.2),
+                                    layout="constrained")
+        sns.heatmap(rates, annot=True, fmt=".0f", cmap="cividis_r", cbar=False, linewidths=0.5, linecolor="0.85",
+                    square=True, ax=axis, annot_kws={"size": 7}, xticklabels=_layers(rates.shape[1]))
+        axis.set(xlabel="decoder layer", ylabel="KV head", title="LLM-Pruner: a head goes from this rate (%) on")
+        axis.tick_params(axis="x", rotation=0, labelsize=7)
+    return closed(figure)
+
+
+def unit_importance_figure(models: PrunedModels) -> Figure:
+    """LLM-Pruner: importance of heads (each a dot) and of MLP channels (median, 10 to 90 % of them) by layer."""
+    layers = models.importance(models.of("llm-pruner")[0])["layers"]
+    places = np.arange(1, len(layers) + 1)
+    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
+        for place, layer in zip(places, layers, strict=True):
+            left.plot([place] * len(layer["kv_heads"]), layer["kv_heads"], "o", color="C0", markersize=3)
+        left.set(title="KV heads", xlabel="decoder layer", ylabel="importance", yscale="log")
+        low, middle, high = np.array([np.quantile(layer["channels"], (0.1, 0.5, 0.9)) for layer in layers]).T
+        right.fill_between(places, low, high, color="C0", alpha=0.25, label="10 to 90 %")
+        right.plot(places, middle, "o-", color="C0", markersize=3, label="median")
+        right.set(title="MLP channels", xlabel="decoder layer", yscale="log")
+        right.legend()
+        for axis in (left, right):
+            axis.xaxis.get_major_locator().set_params(integer=True)
+    return closed(figure)
+
+
+def blocks_figure(models: PrunedModels) -> Figure:
+    """Shortened LLaMA: importance of every block, and the first rate at which it goes."""
+    block = models.of("shortened")[0]
+    scores, rates = models.importance(block)["blocks"], models.block_rates()
+    spec = models.profile.prune_spec(block)
+    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
+        figure, axis = plt.subplots(figsize=(0.32 * len(scores) + 2, 3.2), layout="constrained")
+        for layer, (score, rate) in enumerate(zip(scores, rates, strict=True)):
+            protected = not spec.first_layer <= layer < spec.end_layer
+            color = "0.75" if protected else "C0" if np.isnan(rate) else "C1"
+            bar = axis.bar(layer + 1, score, color=color)
+            axis.bar_label(bar, ["" if np.isnan(rate) else f"{rate:.0f}"], fontsize=7)
+        axis.set(xlabel="decoder block (grey: protected)", ylabel="importance", xticks=range(1, len(scores) + 1),
+                 title="Shortened LLaMA: a block goes from this rate (%) on")
+        axis.grid(visible=False, axis="x")
+        axis.tick_params(axis="x", labelsize=7)
+    return closed(figure)
+
+
+def perplexity_figure(models: PrunedModels) -> Figure:
+    """Perplexity against the share of parameters left."""
+    frame = models.losses().set_index("block")
+    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
+        figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+        for pruner in PRUNERS:
+            names = [name for name in frame.index if name.startswith(f"{pruner}:")]
+            if names:
+                chosen = frame.loc[["Dense", *names]].sort_values("parameters left (%)")
+                axis.plot(chosen["parameters left (%)"], chosen["perplexity"], "o-", label=pruner)
+        axis.set(xlabel="parameters left (%)", ylabel="perplexity", yscale="log", title="Perplexity without recovery")
+        for formatted in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            formatted(ScalarFormatter())
+        axis.legend()
+    return closed(figure)
+
+
+def write_page(models: PrunedModels, losses: pd.DataFrame, drawn: dict[str, Figure], folder: Path | str) -> Path:
+    """Write pruning.md, pruning.csv and the figures. What one machine measured is not among them."""
+    path = Path(folder) / "pruning.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile, text = models.profile, models.profile.evaluation.perplexity
+    windows = f"the first {text.max_windows} windows" if text.max_windows else "windows"
+    path.write_text("\n\n".join([
+        f"# Pruned models of profile {profile.name}",
+        f"Base model: {profile.base_model.label}. Importance: {profile.pruning.llm_pruner.importance} (LLM-Pruner), "
+        f"{profile.pruning.shortened.importance} (Shortened LLaMA). Perplexity of "
+        f"{perplexity_label(profile.benchmarks)}, {windows} of {text.window_tokens} tokens, BOS: {text.bos}.",
+        markdown(losses),
+        *(f"![{name}](pruning-{name}.png)" for name in drawn),
+    ]) + "\n")
+    losses.to_csv(path.with_suffix(".csv"), index=False, float_format="%.6f")
+    save_figures(drawn, path.parent, "pruning")
+    return path
+
+
+def _layers(count: int) -> list[int]:
+    return list(range(1, count + 1))

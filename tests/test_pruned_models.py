@@ -1,0 +1,68 @@
+"""The pruning page says of every unit what the checkpoints say, and survives profiles of one pruner alone."""
+
+import numpy as np
+import pytest
+
+from rankadaptor.pruned_models import pruned_models
+from rankadaptor.reporting import pruning as page
+
+BLOCKS = "llm-pruner:20 llm-pruner:50 shortened:20 shortened:50"
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("ledger"))
+
+
+@pytest.fixture(scope="module")
+def models(tiny_profile, ledger):
+    found = pruned_models(str(tiny_profile), BLOCKS, ledger)
+    assert found.compute() == 1 + 2 * 4
+    return found
+
+
+def test_units_go_from_the_mildest_rate_that_takes_them(models):
+    heads, blocks = models.head_rates(), models.block_rates()
+    assert heads.shape == (6, 2)
+    for block in models.blocks:
+        kept = models.kept(block)
+        if block.pruner == "shortened":
+            gone = {i for i, rate in enumerate(blocks) if rate <= block.rate_percent}
+            assert gone == set(range(6)) - set(kept["blocks"])
+        else:
+            for layer, units in enumerate(kept["layers"]):
+                assert {i for i in range(2) if not heads[layer, i] <= block.rate_percent} == set(units["kv_heads"])
+    assert {20, 50} <= set(blocks[~np.isnan(blocks)])
+    assert 50 in heads
+
+
+def test_losses_are_the_models_own(models):
+    losses = models.losses().set_index("block")
+    assert losses.index[0] == "Dense"
+    assert losses.loc["Dense", "parameters left (%)"] == 100
+    assert (losses["perplexity"] > 1).all()
+    for block in models.blocks:
+        model = models._workshop.model(models._prune(block))
+        assert losses.loc[str(block), "parameters"] == model.num_parameters()
+    speeds = models.footprints(tokens=8)
+    assert len(speeds) == len(losses)
+    assert (speeds["decoding (tokens/s)"] > 0).all()
+
+
+@pytest.mark.parametrize(("blocks", "drawn"), [
+    (BLOCKS, {"heads", "importance", "blocks", "perplexity"}),
+    ("llm-pruner:50", {"heads", "importance", "perplexity"}),
+    ("shortened:20", {"blocks", "perplexity"}),
+])
+def test_the_page_is_written_again_byte_by_byte(models, tiny_profile, ledger, tmp_path, blocks, drawn):
+    again = pruned_models(str(tiny_profile), blocks, ledger)
+    assert again.plan().startswith("to run: 0 stages")
+    assert again.compute() == 0
+    written = []
+    for name in "ab":
+        figures = page.page_figures(again)
+        assert figures.keys() == drawn
+        page.write_page(again, again.losses(), figures, tmp_path / name)
+        written.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert written[0] == written[1]
+    assert len(written[0]) == 2 + 2 * len(drawn)
