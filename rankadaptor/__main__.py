@@ -3,6 +3,7 @@
     python -m rankadaptor plan|reproduce table2|table6|testbed|pruning ...   # what a table needs; make it
     python -m rankadaptor plan prune MODEL --ratio 0.25 ...   # sizes that a pruning would leave; reads no weights
     python -m rankadaptor prune MODEL --ratio 0.25 --calibration FILE --out DIR
+    python -m rankadaptor measure MODEL --text FILE           # what it costs to run, and its perplexity
 """
 
 import argparse
@@ -18,6 +19,7 @@ from rankadaptor.specs import BLOCK_CRITERIA, GROUP_REDUCTIONS, PRUNERS, UNIT_CR
 
 NOTEBOOKS = {"table2": "03_main_tables", "table6": "03_main_tables", "testbed": "07_testbed",
              "pruning": "08_pruning"}
+_MODEL = "folder with config.json, safetensors and tokenizer, or a hub id pinned to a commit: organisation/model@COMMIT"
 _TABLE_OPTIONS = ("profile", "blocks", "ledger", "budget", "seeds", "benchmarks", "recovery_data", "allocation")
 _OPTIONS = {
     "table2": _TABLE_OPTIONS,
@@ -43,6 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     prune = commands.add_parser("prune", help=text, description=text)
     _add_pruning(prune)
     _add_calibration(prune)
+    text = "parameters, multiply-accumulates, memory, latency and perplexity of a LLaMA, dense or pruned"
+    measure = commands.add_parser("measure", help=text, description=text)
+    measure.add_argument("model", metavar="MODEL", help=_MODEL)
+    measure.add_argument("--text", default="", help="file, or folder of .txt files, to take the perplexity of")
+    measure.add_argument("--max-windows", type=int, help="of 128 tokens; default: all of the text")
     return parser
 
 
@@ -59,8 +66,8 @@ def _add_table(command: argparse.ArgumentParser) -> None:
 
 
 def _add_pruning(prune: argparse.ArgumentParser) -> None:
-    prune.add_argument("model", type=Path, metavar="MODEL", help="folder with config.json, safetensors and tokenizer;"
-                       " of plan also a name of published/models.csv, such as llama-7b")
+    prune.add_argument("model", metavar="MODEL", help=f"{_MODEL}; of plan also a name of published/models.csv, such as"
+                       " llama-7b")
     prune.add_argument("--method", default="llm-pruner", choices=PRUNERS, help="width or depth; default: llm-pruner")
     prune.add_argument("--importance", default="", help="default: element1 of llm-pruner, taylor of shortened;"
                        f" {', '.join(UNIT_CRITERIA)}; {', '.join(BLOCK_CRITERIA)}")
@@ -93,24 +100,36 @@ def _range(text: str) -> tuple[int, int]:
 
 
 def _prune(options: argparse.Namespace) -> int:
+    from rankadaptor.corpora.hub import checkpoint_folder
     from rankadaptor.models import read_architecture
     from rankadaptor.pruning.own import prune_folder, summary
 
-    dense = read_architecture(options.model)
+    dense = read_architecture(checkpoint_folder(options.model))
     out = prune_folder(options.model, _prune_spec(options, dense), options.calibration, options.out)
     print(f"{out}: {summary(dense, read_architecture(out))}")
     return 0
 
 
+def _measure(options: argparse.Namespace) -> int:
+    from rankadaptor.evaluation.measure import measure_folder
+
+    print(measure_folder(options.model, options.text or None, options.max_windows))
+    return 0
+
+
 def _plan_prune(options: argparse.Namespace) -> int:
+    from rankadaptor.corpora.hub import checkpoint_folder
     from rankadaptor.models import read_architecture
     from rankadaptor.pruning import pruned_shapes
     from rankadaptor.pruning.own import summary
     from rankadaptor.published import published_architecture
 
-    folder = options.model
-    dense = read_architecture(folder) if folder.exists() else published_architecture(str(folder))
-    print(f"{folder}: {summary(dense, pruned_shapes(dense, _prune_spec(options, dense)))}")
+    name = options.model
+    if "/" in name or Path(name).is_dir():
+        dense = read_architecture(checkpoint_folder(name, weights=False))
+    else:
+        dense = published_architecture(name)
+    print(f"{name}: {summary(dense, pruned_shapes(dense, _prune_spec(options, dense)))}")
     if options.method == "shortened":
         print("which blocks go depends on the weights: the first of the range stand for them here")
     return 0
@@ -154,6 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "prune":
             return _prune(options)
+        if options.command == "measure":
+            return _measure(options)
         return _plan_prune(options) if options.table == "prune" else _run(options)
     except BadInput as error:
         print(f"rankadaptor: {error}", file=sys.stderr)

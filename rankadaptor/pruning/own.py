@@ -12,6 +12,7 @@ from transformers import AutoConfig
 from rankadaptor.allocation import trainable_parameters, uniform_allocation
 from rankadaptor.architecture import Architecture
 from rankadaptor.corpora.downloads import settle
+from rankadaptor.corpora.hub import checkpoint_folder
 from rankadaptor.corpora.text import calibration_windows
 from rankadaptor.errors import BadInput
 from rankadaptor.models import Tokenizer, load_model, load_tokenizer, read_architecture
@@ -26,7 +27,7 @@ def prune_folder(model: Path | str, spec: PruneSpec, calibration: Path | str, ou
     """Prune a LLaMA checkpoint and write the pruned one, or nothing at all.
 
     Args:
-        model: Folder with `config.json`, safetensors and a tokenizer.
+        model: Folder with `config.json`, safetensors and a tokenizer, or a pinned hub id (`corpora.hub`).
         calibration: Text, one document a paragraph (blank lines between), or a JSON list of token-id lists, all of one
             length, used as they are; then the spec's samples, tokens and seed of the windows are not read.
         out: Folder to be made; see `checkpoints` for what it holds.
@@ -34,9 +35,10 @@ def prune_folder(model: Path | str, spec: PruneSpec, calibration: Path | str, ou
     Raises:
         BadInput: on a folder that is no LLaMA, calibration that is too short, or an `out` that exists.
     """
-    source, target = Path(model), Path(out)
+    target = Path(out)
     if target.exists():
         raise BadInput(f"{target} is there already: name a folder that is not, or remove it")
+    source = checkpoint_folder(str(model))
     read_architecture(source)
     check_llama(source)
     tokenizer = load_tokenizer(source)
