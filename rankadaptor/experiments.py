@@ -378,7 +378,7 @@ class MainTable:
             recovery["trainable_parameters"] if recovery else 0,
             rate,
             None if self.recover else self._workshop.perplexity(self._unrecovered_steps(parent)[1]),
-            _final_loss([recovery["losses"] for recovery in recoveries]),
+            final_loss([recovery["losses"] for recovery in recoveries]) if recoveries else None,
             allocations,
             _ranks_by_layer(recovery["realised_ranks"], architecture) if recovery else (),
             tuple(self._workshop.key(step) for step in steps),
@@ -414,9 +414,9 @@ def solution_space(profile: Profile, block: Block, architecture: Architecture) -
     )
 
 
-def _final_loss(losses: Sequence[Sequence[float]]) -> float | None:
-    """Mean loss over runs and the last quarter of their steps; None without a run."""
-    return float(np.mean([np.mean(run[-max(1, len(run) // 4) :]) for run in losses])) if losses else None
+def final_loss(losses: Sequence[Sequence[float]]) -> float:
+    """Mean loss over runs and the last quarter of their steps."""
+    return float(np.mean([np.mean(run[-max(1, len(run) // 4) :]) for run in losses]))
 
 
 def _ranks_by_layer(by_module: dict[str, int], architecture: Architecture) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_para
 from rankadaptor.costs import ProgressBar, StageKind, missing_steps, run_missing, stage_seconds, steps_cost
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.items import METRIC
-from rankadaptor.experiments import DEFAULT_LEDGER, parse_blocks, report_seeds, solution_space
+from rankadaptor.experiments import DEFAULT_LEDGER, final_loss, parse_blocks, report_seeds, solution_space
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.specs import TASKS, Block, Scaling, Split
@@ -187,7 +187,8 @@ class Instrument:
         """Spread between random allocations of equal size, and noise of training, under paired seeds.
 
         Returns:
-            One row a block, scaling and signal: `between` and `noise` (standard deviations, proportions), `ratio`.
+            One row a block, scaling and signal: `between` and `noise` (standard deviations; proportions, of the loss
+            nats), `ratio`. The training loss is the mean of the last quarter of steps; seeds see equal batches.
 
         Raises:
             RecoveryDiverged: if a recovery has no score.
@@ -195,16 +196,23 @@ class Instrument:
         rows = []
         for block in self.signal_blocks:
             for scaling in SCALINGS_COMPARED:
-                scored = [
-                    [self._scores([trial]) for trial in self._trials(block, allocation, scaling)]
-                    for allocation in self.random_allocations(block)
-                ]
-                for name, key in (("gold probability", "gold probability"), ("accuracy", "mean")):
-                    values = np.array([[one[key] for one in row] for row in scored])  # (allocations, seeds)
+                trials = [self._trials(block, allocation, scaling) for allocation in self.random_allocations(block)]
+                scored = [[self._scores([trial]) for trial in row] for row in trials]
+                measured = {
+                    "gold probability": [[one["gold probability"] for one in row] for row in scored],
+                    "accuracy": [[one["mean"] for one in row] for row in scored],
+                    "training loss": [[self._final_loss(trial) for trial in row] for row in trials],
+                }
+                for name, table in measured.items():
+                    values = np.array(table)  # (allocations, seeds)
                     components = variance_components(values)
                     rows.append({"block": str(block), "scaling": scaling, "signal": name, **components._asdict(),
                                  "ratio": components.ratio, "allocations": values.shape[0], "seeds": values.shape[1]})
         return pd.DataFrame(rows)
+
+    def _final_loss(self, trial: Step) -> float:
+        assert trial.parent is not None
+        return final_loss([self.workshop.run(trial.parent).result["result"]["losses"]])
 
     def trial_seconds(self) -> pd.DataFrame:
         """Median seconds of recovering and of evaluating, by block, as the ledger's provenance has them."""

@@ -58,6 +58,9 @@ def test_the_page_has_every_part(measured, tmp_path):
     signal = one.signal()
     assert set(signal["scaling"]) == {"fixed_alpha", "constant"}
     assert (signal["noise"] >= 0).all()
+    assert list(signal["signal"]) == 2 * ["gold probability", "accuracy", "training loss"]
+    losses = signal.loc[signal["signal"] == "training loss", "noise"]
+    assert (losses != signal.loc[signal["signal"] == "accuracy", "noise"].to_numpy()).any()
     answers = one.answers(Block.parse("shortened:20"))
     assert len(answers) == 3 * len(TASKS)
     assert (answers["choices"].str.count(r"\*\*") == 2).all()

@@ -22,7 +22,7 @@ def regime_table(instrument: Instrument) -> pd.DataFrame:
 
 
 def signal_table(instrument: Instrument) -> pd.DataFrame:
-    """Standard deviations in points, and their ratio."""
+    """Standard deviations in points (of the loss in hundredths of a nat), and their ratio."""
     frame = instrument.signal()
     points = {name: [f"{100 * value:.2f}" for value in frame[name]] for name in ("between", "noise")}
     return frame.assign(**points, ratio=[f"{ratio:.2f}" for ratio in frame["ratio"]])
@@ -41,10 +41,12 @@ def write_page(instrument: Instrument, parts: Mapping[str, pd.DataFrame], folder
     """
     path = Path(folder) / "testbed.md"
     path.parent.mkdir(parents=True, exist_ok=True)
+    candidates = instrument.profile.search.candidates
     path.write_text("\n\n".join([
         f"# The testbed of profile {instrument.profile.name}, measured on its {instrument.split} items",
         f"Base model: {instrument.profile.base_model.label}. Budget {instrument.budget_name}, training seeds "
-        f"{', '.join(map(str, instrument.seeds))}. Percent and points.",
+        f"{', '.join(map(str, instrument.seeds))}. Candidate ranks {', '.join(map(str, candidates))}. Percent and "
+        "points; losses in hundredths of a nat.",
         *(f"## {heading}\n\n{markdown(table)}" for heading, table in parts.items()),
     ]) + "\n")
     return path
