@@ -7,6 +7,7 @@
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -74,8 +75,8 @@ def _add_pruning(prune: argparse.ArgumentParser) -> None:
     prune.add_argument("--ratio", type=float, help="llm-pruner: share of heads and channels that goes from each layer")
     prune.add_argument("--share", type=float, help="llm-pruner: solve the MLP width for this share of the decoder")
     prune.add_argument("--blocks", type=int, help="shortened: how many blocks go")
-    prune.add_argument("--layers", default="", metavar="FIRST:END", help="0-based, END excluded; default: the first"
-                       " eighth and the last sixteenth are kept whole, as the paper does with 4 and 2 of 32")
+    prune.add_argument("--layers", default="", metavar="FIRST:END", help="0-based, END excluded; default: 4:30 of 32"
+                       " and 4:36 of 40, as in the paper; else the first eighth and the last sixteenth stay")
     prune.add_argument("--mlp-layers", default="", metavar="FIRST:END", help="of MLP channels, where not the same")
     prune.add_argument("--reduction", default="sum", choices=GROUP_REDUCTIONS, help="over the tensors of a group")
     prune.add_argument("--ranking", default="local", choices=("local", "global"))
@@ -92,6 +93,12 @@ def _add_calibration(prune: argparse.ArgumentParser) -> None:
                        help="text with blank lines between documents, or .json: a list of token-id lists, used as is")
 
 
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise BadInput(f"ratio or share is {number}: give a number between 0 and 1")
+    return number
+
+
 def _range(text: str) -> tuple[int, int]:
     first, separator, end = text.partition(":")
     if not (separator and first.isdecimal() and end.isdecimal()):
@@ -101,10 +108,10 @@ def _range(text: str) -> tuple[int, int]:
 
 def _prune(options: argparse.Namespace) -> int:
     from rankadaptor.corpora.hub import checkpoint_folder
-    from rankadaptor.models import read_architecture
+    from rankadaptor.models import check_llama, read_architecture
     from rankadaptor.pruning.own import prune_folder, summary
 
-    dense = read_architecture(checkpoint_folder(options.model))
+    dense = check_llama(checkpoint_folder(options.model, weights=False))
     out = prune_folder(options.model, _prune_spec(options, dense), options.calibration, options.out)
     print(f"{out}: {summary(dense, read_architecture(out))}")
     return 0
@@ -119,14 +126,14 @@ def _measure(options: argparse.Namespace) -> int:
 
 def _plan_prune(options: argparse.Namespace) -> int:
     from rankadaptor.corpora.hub import checkpoint_folder
-    from rankadaptor.models import read_architecture
+    from rankadaptor.models import check_llama
     from rankadaptor.pruning import pruned_shapes
     from rankadaptor.pruning.own import summary
     from rankadaptor.published import published_architecture
 
     name = options.model
     if "/" in name or Path(name).is_dir():
-        dense = read_architecture(checkpoint_folder(name, weights=False))
+        dense = check_llama(checkpoint_folder(name, weights=False))
     else:
         dense = published_architecture(name)
     print(f"{name}: {summary(dense, pruned_shapes(dense, _prune_spec(options, dense)))}")
@@ -139,10 +146,12 @@ def _prune_spec(options: argparse.Namespace, dense: Architecture) -> PruneSpec:
     from rankadaptor.pruning.own import default_range
 
     width = options.method == "llm-pruner"
+    if options.uniform_width and options.layers:
+        raise BadInput(f"layers {options.layers} was given with uniform width, which prunes all: leave one away")
     first, end = _range(options.layers) if options.layers else default_range(len(dense.layers))
     return PruneSpec(
         method=options.method,
-        rate_percent=round(100 * (options.share or options.ratio or 0)),
+        rate_percent=round(100 * _finite(options.share or options.ratio or 0)),
         importance=options.importance or ("element1" if width else "taylor"),
         first_layer=first,
         end_layer=end,
@@ -182,7 +191,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    # Heavy imports wait until the arguments are known to be well-formed.
     from rankadaptor.experiments import main_table
     from rankadaptor.instrument import instrument
     from rankadaptor.pruned_models import pruned_models

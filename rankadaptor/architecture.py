@@ -155,10 +155,14 @@ class Architecture:
             bare = [replace(shape, mlp_width=0) if i in mlp else shape for i, shape in enumerate(pruned)]
             left = target - sum(self.layer_parameters(shape) for shape in bare)
             width = round(left / (self.channel_parameters() * len(mlp)))
+            if width > (most := min(self.layers[i].mlp_width for i in mlp)):
+                raise BadInput(f"a share of {decoder_share} asks for {width} MLP channels, {most} are there: at ratio"
+                               f" {ratio} the heads alone take more, give a larger share or a smaller ratio")
             pruned = [replace(shape, mlp_width=width) if i in mlp else shape for i, shape in enumerate(pruned)]
         layers = tuple(pruned)
         if min(min(shape.kv_heads, shape.mlp_width) for shape in layers) < 1:
-            raise BadInput(f"ratio {ratio} leaves a layer without heads or MLP channels: give a smaller one")
+            asked = f"ratio {ratio}" if decoder_share is None else f"ratio {ratio} with a share of {decoder_share}"
+            raise BadInput(f"{asked} leaves a layer without heads or MLP channels: give a smaller one")
         return replace(self, layers=layers)
 
     def _prune_shape(self, shape: LayerShape, ratio: float) -> LayerShape:

@@ -7,7 +7,6 @@
 Killed anywhere, the next run goes on where the ledger ends.
 """
 
-import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -174,16 +173,20 @@ class MainTable:
         """`most`, less what the ledger holds; nothing if it holds all."""
         counted: set[str] = set()
         missing = Counter(most)
-        with self._workshop.reading_only(), contextlib.suppress(NotInLedger):
-            for batch in self._block(block):
-                links = {self._workshop.key(link): link for step in batch for link in step.chain()}
-                present = {key for key, link in links.items() if self._workshop.find(link) is not None} - counted
-                missing -= Counter(stage_kind(links[key]) for key in present)
-                counted |= present
-                if not links.keys() <= counted:
-                    return missing
-            return Counter()
-        return missing
+        try:
+            with self._workshop.reading_only():
+                for batch in self._block(block):
+                    links = {self._workshop.key(link): link for step in batch for link in step.chain()}
+                    present = {key for key, link in links.items() if self._workshop.find(link) is not None} - counted
+                    missing -= Counter(stage_kind(links[key]) for key in present)
+                    counted |= present
+                    if not links.keys() <= counted:
+                        return missing
+        except NotInLedger:
+            return missing
+        except RecoveryDiverged:
+            pass  # every step was found, and a row cannot be made of them
+        return Counter()
 
     def run(self) -> TableResult:
         """Every row, computed where the ledger lacks it. Prints progress with the time that remains."""
@@ -348,8 +351,10 @@ class MainTable:
 
     def _unrecovered_steps(self, parent: Step | None) -> list[Step]:
         """What is measured of a model without an adapter: perplexity only where it is Table 6's."""
-        text = [] if self.recover else [Step("perplexity", self.profile.evaluation.perplexity, parent)]
-        return [self._report_step(parent), *text]
+        return [self._report_step(parent), *([] if self.recover else [self._text_step(parent)])]
+
+    def _text_step(self, parent: Step | None) -> Step:
+        return Step("perplexity", self.profile.evaluation.perplexity, parent)
 
     # -- rows ---------------------------------------------------------------------------------------------------------
 
@@ -377,11 +382,11 @@ class MainTable:
             architecture.parameters(),
             recovery["trainable_parameters"] if recovery else 0,
             rate,
-            None if self.recover else self._workshop.perplexity(self._unrecovered_steps(parent)[1]),
+            None if self.recover else self._workshop.perplexity(self._text_step(parent)),
             final_loss([recovery["losses"] for recovery in recoveries]) if recoveries else None,
             allocations,
             _ranks_by_layer(recovery["realised_ranks"], architecture) if recovery else (),
-            tuple(self._workshop.key(step) for step in steps),
+            tuple(self._workshop.key(step) for step in [*steps, *([] if self.recover else [self._text_step(parent)])]),
         )
 
     def _per_task_row(self, block: Block, pruned: Step, specs: dict[str, list[RecoverySpec]]) -> Row:

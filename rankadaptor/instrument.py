@@ -109,6 +109,7 @@ class Instrument:
 
     def compute(self) -> int:
         """Run what the ledger lacks, and show progress; returns how many stages that was."""
+        self.workshop.computed.clear()
         for block in dict.fromkeys((*self.blocks, *self.signal_blocks)):
             self.workshop.run(self._prune(block))
         run_missing(self.workshop, self._bar, self._steps(), self.profile.cost)

@@ -22,6 +22,7 @@ from rankadaptor.corpora.downloads import cache_folder, is_cached, settle, sourc
 from rankadaptor.errors import BadInput
 from rankadaptor.ledger import sha256_file
 from rankadaptor.profiles import BaseModel, Source
+from rankadaptor.pruned_llama import PrunedLlamaConfig
 from rankadaptor.specs import NUMERICS_VERSION, sha256_text
 
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
@@ -48,6 +49,40 @@ def read_architecture(folder: Path) -> Architecture:
     if not path.is_file():
         raise BadInput(f"no model in {folder}: a model folder holds config.json and safetensors files")
     return Architecture.from_config(json.loads(path.read_text()))
+
+
+def check_llama(folder: Path, pruned: bool = False) -> Architecture:
+    """Shapes of a LLaMA checkpoint, from its `config.json`.
+
+    Args:
+        pruned: Whether a pruned one is meant as well.
+
+    Raises:
+        BadInput: on another architecture, on biases in the projections, or on a pruned one that is not meant.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise BadInput(f"no model in {folder}: a model folder holds config.json and safetensors files")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        kind = config.get("model_type")
+    except (ValueError, AttributeError):
+        raise BadInput(f"{path} is not a JSON object: restore it") from None
+    if kind not in ("llama", PrunedLlamaConfig.model_type):
+        raise BadInput(f"the model in {folder} is of type {kind!r}: only llama models are read")
+    if config.get("attention_bias") or config.get("mlp_bias"):
+        raise BadInput(f"the model in {folder} has biases in its projections: only LLaMA without them is read")
+    if not pruned and (kind != "llama" or "original_layers" in config):
+        raise BadInput(f"the model in {folder} is pruned already: give the dense one")
+    return read_architecture(folder)
+
+
+def check_weights(folder: Path) -> None:
+    """Raises BadInput unless a folder has safetensors files and a tokenizer."""
+    if not any(folder.glob("*.safetensors")):
+        raise BadInput(f"no safetensors files in {folder}: other weights are never read, convert them")
+    if not any(folder.glob("tokenizer*")):
+        raise BadInput(f"no tokenizer in {folder}: put its files beside the model")
 
 
 def load_model(folder: Path, device: torch.device | None = None) -> PreTrainedModel:

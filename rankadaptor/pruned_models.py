@@ -51,6 +51,7 @@ class PrunedModels:
 
     def compute(self) -> int:
         """Run what the ledger lacks; returns how many stages that was."""
+        self._workshop.computed.clear()
         run_missing(self._workshop, self._bar, self._steps(), self.profile.cost)
         return len(self._workshop.computed)
 
@@ -76,11 +77,11 @@ class PrunedModels:
 
     def importance(self, block: Block) -> Any:
         """`importance.json` of a block: see `pruning.checkpoints`."""
-        return self._workshop.read_json(self._prune(block), "model/importance.json")
+        return self._workshop.read_json(self._prune(block), "importance.json")
 
     def kept(self, block: Block) -> Any:
         """`kept.json` of a block: see `pruning.checkpoints`."""
-        return self._workshop.read_json(self._prune(block), "model/kept.json")
+        return self._workshop.read_json(self._prune(block), "kept.json")
 
     def head_rates(self) -> np.ndarray:
         """The first rate (percent) at which each KV head goes under LLM-Pruner, NaN if it always stays.

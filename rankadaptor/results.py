@@ -39,7 +39,7 @@ class Row:
     training_loss: float | None  # mean over seeds and the last quarter of steps; rows of one seed see equal batches
     allocations: tuple[RankAllocation, ...]  # one, or one per task
     realised_ranks: tuple[float, ...]  # mean over the projections of each original layer, first seed; 0 without one
-    keys: tuple[str, ...]  # of the evaluations in the ledger
+    keys: tuple[str, ...]  # of the evaluations in the ledger, and of the perplexity
 
 
 @dataclass(frozen=True)

@@ -138,16 +138,24 @@ class PruneSpec:
                            f" {', '.join(GROUP_REDUCTIONS)}")
         if self.ranking not in ("local", "global"):
             raise BadInput(f"unknown ranking {self.ranking!r}: use local or global")
-        if self.iterations < 1:
-            raise BadInput(f"iterations is {self.iterations}: give at least 1")
+        for name, least in (("iterations", 1), ("calibration_samples", 1), ("calibration_tokens", 2)):
+            if getattr(self, name) < least:
+                raise BadInput(f"{name} is {getattr(self, name)}: give at least {least}")
         if self.uniform_width and self.ranking == "global":
             raise BadInput("uniform_width was asked for with global ranking, which gives every layer its own width:"
                            " use local")
         if self.method == "llm-pruner":
             if self.ratio is None or not 0 < self.ratio < 1 or self.blocks_removed is not None:
                 raise BadInput(f"llm-pruner needs a ratio between 0 and 1 and no blocks_removed: got {self.ratio}")
-        elif self.blocks_removed is None or self.blocks_removed < 1 or self.ratio is not None:
+            if self.decoder_share is not None and not 0 < self.decoder_share < 1:
+                raise BadInput(f"decoder_share is {self.decoder_share}: give a share between 0 and 1, or none")
+            return
+        if self.blocks_removed is None or self.blocks_removed < 1 or self.ratio is not None:
             raise BadInput(f"shortened needs blocks_removed of at least 1 and no ratio: got {self.blocks_removed}")
+        widths = {"decoder_share": None, "group_reduction": "sum", "ranking": "local", "iterations": 1,
+                  "mlp_range": None, "uniform_width": False}
+        if given := [name for name, unset in widths.items() if getattr(self, name) != unset]:
+            raise BadInput(f"{given[0]} is {getattr(self, given[0])!r}: it goes with llm-pruner alone, leave it away")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from rankadaptor.architecture import Architecture
 from rankadaptor.corpora.benchmarks import benchmark_identity, evaluation_rows
 from rankadaptor.corpora.recovery_rows import recovery_identity, recovery_rows
 from rankadaptor.corpora.text import calibration_texts, calibration_windows, perplexity_identity, perplexity_texts
-from rankadaptor.errors import BadInput, NotInLedger, RecoveryDiverged
+from rankadaptor.errors import NotInLedger, RecoveryDiverged
 from rankadaptor.evaluation.items import task_metrics
 from rankadaptor.evaluation.perplexity import perplexity
 from rankadaptor.ledger import Entry, Ledger
@@ -170,16 +170,8 @@ class Workshop:
         return self._scored(step)["perplexity"]
 
     def read_json(self, step: Step, name: str) -> Any:
-        """One of the files that a step left.
-
-        Raises:
-            BadInput: if the result was made before such files were kept.
-        """
-        path = self.run(step).path(name)
-        if not path.is_file():
-            raise BadInput(f"{path} is missing, since an older version made this result: remove the folder"
-                           f" {self.key(step)[:12]}... from the ledger and run again")
-        return json.loads(path.read_text())
+        """One of the files that a step left."""
+        return json.loads(self.run(step).path(name).read_text())
 
     def items(self, step: Step) -> pd.DataFrame:
         """Of an evaluation: outcomes, one row an item. Raises as `metrics` does."""
@@ -216,7 +208,10 @@ class Workshop:
         )
         dense = load_model(base_model_folder(self.profile.base_model))
         pruned = prune(dense, spec, torch.tensor(windows))
-        save_pruned(pruned, tokenizer, folder / "model")
+        save_pruned(pruned, folder / "model")
+        tokenizer.save_pretrained(folder / "model")
+        for name in ("kept.json", "importance.json"):
+            (folder / "model" / name).rename(folder / name)
         before, after = architecture_of(dense), architecture_of(pruned.model)
         return {
             "parameters": {"base": before.parameters(), "pruned": after.parameters()},

@@ -48,6 +48,26 @@ def gradients(model, windows) -> dict[str, torch.Tensor]:
     return found
 
 
+def masked(model: LlamaForCausalLM, kept: dict) -> LlamaForCausalLM:
+    """The dense model itself, with what is not kept set to zero, or without the blocks that are gone."""
+    if "blocks" in kept:
+        model.model.layers = torch.nn.ModuleList([model.model.layers[i] for i in kept["blocks"]])
+        for position, layer in enumerate(model.model.layers):
+            layer.self_attn.layer_idx = position
+        model.config.num_hidden_layers = len(kept["blocks"])
+        return model
+    config = model.config
+    for layer, units in zip(model.model.layers, kept["layers"], strict=True):
+        heads = torch.zeros(config.num_key_value_heads)
+        heads[units["kv_heads"]] = 1
+        per_head = config.num_attention_heads // config.num_key_value_heads * config.head_dim
+        layer.self_attn.o_proj.weight.data *= heads.repeat_interleave(per_head)
+        channels = torch.zeros(config.intermediate_size)
+        channels[units["channels"]] = 1
+        layer.mlp.down_proj.weight.data *= channels
+    return model
+
+
 @pytest.fixture
 def llama() -> LlamaForCausalLM:
     return tiny_llama()

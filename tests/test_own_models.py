@@ -25,13 +25,13 @@ def test_measure_prints_sizes_speed_and_perplexity(dense, tmp_path, capsys):
     texts = tmp_path / "texts"
     texts.mkdir()
     for i in range(3):
-        (texts / f"{i}.txt").write_text(sentence(i, 200))
+        (texts / f"{i}.txt").write_text(sentence(i, 200) + "\n")
     assert main(["measure", str(dense), "--text", str(texts), "--max-windows", "4"]) == 0
     said = capsys.readouterr().out
     assert f"{tiny_llama().num_parameters():,} parameters\n" in said
     assert "tokens/s decoding" in said
     assert "perplexity (4 windows of 128 tokens, BOS: none)" in said
-    (texts / "whole").write_text("".join((texts / f"{i}.txt").read_text() + "\n\n" for i in range(3))[:-2])
+    (texts / "whole").write_text("".join((texts / f"{i}.txt").read_text() for i in range(3)))
     assert main(["measure", str(dense), "--text", str(texts / "whole"), "--max-windows", "4"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == said.splitlines()[-1]
     assert main(["measure", str(dense)]) == 0

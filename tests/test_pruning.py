@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import gradients, tiny_llama
+from conftest import gradients, masked, tiny_llama
 from transformers import LlamaForCausalLM
 
 from rankadaptor.errors import BadInput
@@ -31,22 +31,13 @@ def windows() -> torch.Tensor:
     ids=["multi-head", "grouped-query", "one KV head stays", "5 of 8 heads: no divisor of the hidden size"],
 )
 def test_pruned_logits_equal_masked_logits(heads, kv_heads, ratio, kept_kv_heads, windows):
-    dense, masked = (tiny_llama(heads=heads, kv_heads=kv_heads) for _ in range(2))
+    dense = tiny_llama(heads=heads, kv_heads=kv_heads)
     pruned = prune(dense, spec(ratio=ratio), windows)
     assert architecture_of(pruned.model).layers[1].kv_heads == kept_kv_heads
-    shape = architecture_of(dense).layers[0]
-    group = shape.heads // shape.kv_heads
-    for layer, kept in zip(masked.model.layers, pruned.kept["layers"], strict=True):
-        channels = torch.zeros(48, dtype=torch.bool)
-        channels[kept["channels"]] = True
-        layer.mlp.down_proj.weight.data[:, ~channels] = 0
-        owners = torch.zeros(shape.kv_heads, dtype=torch.bool)
-        owners[kept["kv_heads"]] = True
-        query = owners.repeat_interleave(group * 8)
-        layer.self_attn.o_proj.weight.data[:, ~query] = 0
+    zeroed = masked(tiny_llama(heads=heads, kv_heads=kv_heads), pruned.kept)
     ids = torch.randint(0, 96, (2, 20))
     with torch.no_grad():
-        torch.testing.assert_close(pruned.model(ids).logits, masked(ids).logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(pruned.model(ids).logits, zeroed(ids).logits, atol=1e-5, rtol=1e-5)
     assert pruned.model.num_parameters() < dense.num_parameters()
     assert pruned.model.num_parameters() == architecture_of(pruned.model).parameters()
 
@@ -161,3 +152,73 @@ def test_depth_pruned_checkpoints_are_plain_llama(windows, tmp_path):
 def test_a_range_of_blocks_outside_the_model_is_refused(llama, windows):
     with pytest.raises(BadInput, match=r"layers 2\.\.8 do not lie in a model of 4 layers"):
         prune(llama, spec("shortened", first_layer=2, end_layer=9), windows)
+
+
+@pytest.mark.parametrize("method", ["llm-pruner", "shortened"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_precision_model_in_memory_is_the_one_on_disk(method, dtype, windows, tmp_path):
+    """Rotary frequencies stay in float32: cast to bfloat16 they would turn away from those of the checkpoint."""
+    cpu = torch.device("cpu")
+    tiny_llama().to(dtype).save_pretrained(tmp_path / "dense")
+    dense = load_model(tmp_path / "dense", cpu)
+    assert dense.dtype == dtype
+    pruned = prune(dense, spec(method), windows).model
+    pruned.save_pretrained(tmp_path / "pruned")
+    again = load_model(tmp_path / "pruned", cpu)
+    assert pruned.dtype == again.dtype == dtype
+    for model in (pruned, again):
+        assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+        assert torch.equal(model.model.rotary_emb.inv_freq, dense.model.rotary_emb.inv_freq)
+    ids = torch.randint(0, 96, (2, 20))
+    with torch.no_grad():
+        assert torch.equal(pruned(ids).logits, again(ids).logits)
+
+
+@pytest.mark.parametrize("kind", ["element1", "element2", "mixed"])
+def test_importance_in_float16_does_not_vanish(kind, tmp_path):
+    """With weights as small as a real model's, gradients of a mean loss lie below what float16 can hold."""
+    model = tiny_llama()
+    with torch.no_grad():
+        model.lm_head.weight *= 1e-3
+    model.half().save_pretrained(tmp_path)
+    half = load_model(tmp_path, torch.device("cpu"))
+    windows = torch.randint(0, 96, (8, 40), generator=torch.Generator().manual_seed(1))
+    full = load_model(tmp_path, torch.device("cpu")).float()
+    wanted, found = (unit_importance(one, windows, kind) for one in (full, half))
+    for one, other in zip(wanted, found, strict=True):
+        torch.testing.assert_close(other.kv_heads, one.kv_heads, rtol=0.05, atol=0)
+        torch.testing.assert_close(other.channels, one.channels, rtol=0.2, atol=0)
+
+
+def test_gradients_that_were_there_are_there_afterwards(llama, windows):
+    for parameter in llama.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    with_them = block_importance(llama, windows)
+    assert all(torch.equal(parameter.grad, torch.ones_like(parameter)) for parameter in llama.parameters())
+    assert torch.equal(with_them, block_importance(tiny_llama(), windows))
+
+
+def test_importance_that_is_no_number_is_refused(llama, windows):
+    llama.model.layers[1].mlp.up_proj.weight.data[3, 3] = float("nan")
+    for method in ("llm-pruner", "shortened"):
+        with pytest.raises(BadInput, match="is not finite: use float32 or bfloat16"):
+            prune(llama, spec(method), windows)
+
+
+def test_pruning_blocks_twice_keeps_the_first_models_numbers(windows):
+    once = prune(tiny_llama(layers=6), spec("shortened", end_layer=5), windows).model
+    twice = architecture_of(prune(once, spec("shortened", end_layer=4), windows).model)
+    assert twice.original_layer_count == 6
+    assert set(twice.original_layers) < set(architecture_of(once).original_layers)
+    assert len(twice.original_layers) == 4
+
+
+def test_a_share_is_reached_in_steps_that_never_rise(windows):
+    """Few KV heads leave in leaps: the widths on the way fall evenly all the same."""
+    model = tiny_llama(heads=4, kv_heads=2)  # at ratio 0.55 one of two KV heads goes, at three quarters of it none
+    for iterations in (1, 4):
+        found = prune(model, spec(ratio=0.55, decoder_share=0.12, iterations=iterations), windows)
+        shapes = architecture_of(found.model)
+        before = architecture_of(model).decoder_parameters()
+        assert shapes.layers[1].kv_heads == 1
+        assert 1 - shapes.decoder_parameters() / before == pytest.approx(0.12, abs=0.004)

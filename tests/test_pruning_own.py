@@ -6,13 +6,12 @@ import sys
 
 import pytest
 import torch
-from conftest import tiny_llama
+from conftest import masked, tiny_llama
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import GPT2Config, LlamaConfig
 
 from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput
-from rankadaptor.models import architecture_of
 from rankadaptor.pruning.checkpoints import load_pruned
 
 
@@ -40,7 +39,6 @@ def prune(dense, out, calibration, *more):
     ("--ratio", "0.5", "--importance", "mixed", "--reduction", "max", "--ranking", "global", "--mlp-layers", "0:3"),
     ("--ratio", "0.5", "--iterations", "2", "--importance", "element2"),
     ("--ratio", "0.5", "--share", "0.2"),
-    ("--ratio", "0.5", "--uniform-width"),
     ("--method", "shortened", "--blocks", "1"),
     ("--method", "shortened", "--blocks", "1", "--importance", "perplexity"),
 ])
@@ -48,14 +46,16 @@ def test_what_was_pruned_loads_anywhere(dense, windows, tmp_path, capsys, more):
     out = tmp_path / "pruned"
     assert prune(dense, out, windows, *more) == 0
     said = capsys.readouterr().out
-    ours, stock = load_pruned(out), AutoModelForCausalLM.from_pretrained(out)
+    ours = load_pruned(out, torch.device("cpu"))
     ids = torch.tensor([[5, 6, 7, 8]])
-    assert torch.equal(ours(ids).logits, stock(ids).logits)
+    kept = json.loads((out / "kept.json").read_text())
+    torch.testing.assert_close(ours(ids).logits, masked(tiny_llama(), kept)(ids).logits)
     assert f"{ours.num_parameters():,} of {tiny_llama().num_parameters():,} parameters" in said
     assert ours.num_parameters() < tiny_llama().num_parameters()
-    kept = json.loads((out / "kept.json").read_text())
-    assert len(kept.get("blocks", kept.get("layers"))) == len(architecture_of(ours).layers)
     assert (out / "importance.json").is_file()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (out / name).read_bytes() == (dense / name).read_bytes()
+    assert ours.generation_config.to_dict() == tiny_llama().generation_config.to_dict()
 
 
 def test_auto_classes_and_generation_need_the_package_and_nothing_more(dense, windows, tmp_path):
@@ -96,6 +96,12 @@ def test_text_is_cut_into_windows_of_the_seed(dense, tmp_path):
     (("--ratio", "0.5", "--layers", "1-3"), "layers '1-3' are no range: write FIRST:END"),
     (("--ratio", "0.99"), "leaves a layer without heads or MLP channels"),
     (("--method", "shortened", "--blocks", "3"), "3 blocks are to go, but only 2 of 4 are not protected"),
+    (("--ratio", "nan"), "ratio or share is nan"),
+    (("--ratio", "0.5", "--share", "0.01"), "the heads alone take more, give a larger share or a smaller ratio"),
+    (("--ratio", "0.5", "--uniform-width"), "layers 1:3 was given with uniform width, which prunes all"),
+    (("--method", "shortened", "--blocks", "1", "--ranking", "global"), "ranking is 'global': it goes with llm-pruner"),
+    (("--ratio", "0.5", "--tokens", "1"), "calibration_tokens is 1: give at least 2"),
+    (("--ratio", "0.5", "--out", "/proc/no/where"), "cannot write beside /proc/no/where"),
     (("--ratio", "0.5", "--importance", "taylor"), "unknown importance 'taylor' of llm-pruner"),
     (("--ratio", "0.5", "--calibration", "/no/such/file"), "no calibration file /no/such/file"),
 ])
@@ -129,10 +135,49 @@ def test_short_text_other_models_and_folders_in_use_are_told(dense, windows, tmp
     assert "holds 0 texts of at least 64 tokens, 10 are needed" in capsys.readouterr().err
     assert prune(dense, dense, windows, "--ratio", "0.5") == 2
     assert "is there already" in capsys.readouterr().err
-    config = json.loads((dense / "config.json").read_text())
-    (dense / "config.json").write_text(json.dumps(config | {"model_type": "opt"}))
-    assert prune(dense, tmp_path / "pruned", windows, "--ratio", "0.5") == 2
-    assert "is of type 'opt': only dense llama models are pruned" in capsys.readouterr().err
+    text.write_bytes("Käse".encode("latin-1"))
+    assert prune(dense, tmp_path / "pruned", text, "--ratio", "0.5") == 2
+    assert "is not UTF-8 text (byte 1)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("break_it", "says"), [
+    (lambda folder: GPT2Config().save_pretrained(folder), "is of type 'gpt2': only llama models are read"),
+    (lambda folder: LlamaConfig(attention_bias=True).save_pretrained(folder), "has biases in its projections"),
+    (lambda folder: (folder / "config.json").write_text("[]"), "is not a JSON object"),
+    (lambda folder: (folder / "config.json").unlink(), "no model in"),
+    (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "no safetensors files in"),
+    (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "no tokenizer in"),
+])
+@pytest.mark.parametrize("command", ["prune", "measure"])
+def test_folders_that_hold_no_llama_are_told_in_one_line(dense, windows, tmp_path, capsys, break_it, says, command):
+    break_it(dense)
+    if command == "prune":
+        assert prune(dense, tmp_path / "pruned", windows, "--ratio", "0.5") == 2
+    else:
+        assert main(["measure", str(dense)]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"dense", "windows.json"}
+
+
+@pytest.mark.parametrize("more", [("--ratio", "0.5"), ("--method", "shortened", "--blocks", "1")])
+def test_what_is_pruned_already_is_refused(dense, windows, tmp_path, capsys, more):
+    assert prune(dense, tmp_path / "pruned", windows, *more) == 0
+    assert prune(tmp_path / "pruned", tmp_path / "twice", windows, *more) == 2
+    assert "is pruned already: give the dense one" in capsys.readouterr().err
+
+
+def test_a_plain_checkpoint_of_one_width(dense, windows, tmp_path):
+    out = tmp_path / "pruned"
+    arguments = ["prune", str(dense), "--out", str(out), "--calibration", str(windows), "--ratio", "0.5"]
+    assert main([*arguments, "--uniform-width"]) == 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["model_type"] == "llama"
+    assert (config["num_key_value_heads"], config["intermediate_size"]) == (1, 24)
+    ids, kept = torch.tensor([[5, 6, 7, 8]]), json.loads((out / "kept.json").read_text())
+    plain = load_pruned(out, torch.device("cpu"))
+    torch.testing.assert_close(plain(ids).logits, masked(tiny_llama(), kept)(ids).logits)
 
 
 @pytest.mark.parametrize("method", ["llm-pruner", "shortened"])

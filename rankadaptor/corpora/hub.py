@@ -4,11 +4,10 @@ import re
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 
 from rankadaptor.errors import BadInput
 
-_CONFIGURATION = ["*.json", "tokenizer.model"]
+_CONFIGURATION = ["*.json", "*.jinja", "tokenizer.model"]
 _WEIGHTS = ["*.safetensors"]
 
 
@@ -31,6 +30,6 @@ def checkpoint_folder(name: str, weights: bool = True) -> Path:
     try:
         return Path(snapshot_download(
             match[1], revision=match[2], allow_patterns=[*_CONFIGURATION, *(_WEIGHTS if weights else [])]))
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # of whatever the hub's client and its network library raise
         raise BadInput(f"cannot fetch {name} ({type(error).__name__}): check the id and the network, or give a folder"
                        ) from None

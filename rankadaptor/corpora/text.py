@@ -42,9 +42,22 @@ def calibration_texts(benchmarks: Source, pool: int, seed: int) -> tuple[str, ..
 def perplexity_texts(benchmarks: Source, pool: int, seed: int) -> tuple[str, ...]:
     """Texts that perplexity is measured on: never those of calibration. Of WikiText-2, rows as the hub has them."""
     if (path := _wikitext(benchmarks)) is not None:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        return tuple(f"{line}\n" if line.strip() else "" for line in (lines if lines[-1] else lines[:-1]))
+        return text_rows(read_text(path))
     return _passages(benchmarks, source_version(benchmarks), pool, seed)[1]
+
+
+def read_text(path: Path) -> str:
+    """Raises BadInput on what is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text (byte {error.start}): convert it") from None
+
+
+def text_rows(text: str) -> tuple[str, ...]:
+    """Lines as the hub's WikiText has them: each with its end, and an empty row for a blank line."""
+    lines = text.split("\n")
+    return tuple(f"{line}\n" if line.strip() else "" for line in (lines if lines[-1] else lines[:-1]))
 
 
 def perplexity_identity(benchmarks: Source) -> str:

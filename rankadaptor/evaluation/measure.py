@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from rankadaptor.corpora.hub import checkpoint_folder
+from rankadaptor.corpora.text import read_text, text_rows
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.footprint import footprint
 from rankadaptor.evaluation.perplexity import perplexity
-from rankadaptor.models import load_tokenizer
+from rankadaptor.models import check_llama, check_weights, load_tokenizer
 from rankadaptor.pruning.checkpoints import load_pruned
 from rankadaptor.specs import Bos, PerplexitySpec
 
@@ -16,14 +17,17 @@ def measure_folder(model: Path | str, text: Path | str | None = None, max_window
 
     Args:
         model: Folder of a LLaMA, dense or pruned, or a pinned hub id.
-        text: A file, or a folder whose .txt files are read in the order of their names.
+        text: A file, or a folder whose .txt files are read in the order of their names; every line is a row, as in the
+            hub's WikiText, and the conventions join rows by blank lines.
         max_windows: Of 128 tokens, at most.
 
     Raises:
         BadInput: on a folder that is no LLaMA, or too little text.
     """
-    folder = checkpoint_folder(str(model))
     texts = _read_texts(Path(text)) if text else ()
+    check_llama(checkpoint_folder(str(model), weights=False), pruned=True)
+    folder = checkpoint_folder(str(model))
+    check_weights(folder)
     loaded, tokenizer = load_pruned(folder), load_tokenizer(folder)
     found = footprint(loaded)
     lines = [
@@ -47,4 +51,4 @@ def _read_texts(path: Path) -> tuple[str, ...]:
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise BadInput(f"no text in {path}: name a file, or a folder with .txt files")
-    return tuple(file.read_text(encoding="utf-8") for file in files)
+    return tuple(row for file in files for row in text_rows(read_text(file)))

@@ -97,12 +97,25 @@ def _select(
     ratio = (spec.ratio or 0.0) * way
     share = None if spec.decoder_share is None else spec.decoder_share * way
     if spec.ranking == "local":
-        return rank_locally(importance, dense.width_pruned(spec.ranges, ratio, share))
+        return rank_locally(importance, _shapes_on_the_way(dense, spec, way))
     if share is None:
         stay = int(_units(dense, spec.ranges) * (1 - ratio))
         return rank_globally(importance, current, spec.ranges, units=_units(current, spec.ranges) - stay)
     over = current.decoder_parameters() - dense.decoder_parameters() * (1 - share)
     return rank_globally(importance, current, spec.ranges, parameters=over)
+
+
+def _shapes_on_the_way(dense: Architecture, spec: PruneSpec, way: float) -> Architecture:
+    """Local ranking's shapes: heads by LLM-Pruner's rule, MLP widths too unless they are solved for a share of the
+    decoder; then they fall evenly, since heads leave in leaps and a width must never rise again."""
+    shapes = dense.width_pruned(spec.ranges, (spec.ratio or 0.0) * way)
+    if spec.decoder_share is None:
+        return shapes
+    final = dense.width_pruned(spec.ranges, spec.ratio or 0.0, spec.decoder_share)
+    widths = [before.mlp_width - int((before.mlp_width - after.mlp_width) * way)
+              for before, after in zip(dense.layers, final.layers, strict=True)]
+    return replace(shapes, layers=tuple(replace(shape, mlp_width=width)
+                                        for shape, width in zip(shapes.layers, widths, strict=True)))
 
 
 def _units(architecture: Architecture, ranges: Ranges) -> int:

@@ -15,14 +15,13 @@ from transformers import PreTrainedModel
 
 from rankadaptor.architecture import MLP_PROJECTIONS, Architecture
 from rankadaptor.errors import BadInput
-from rankadaptor.models import Tokenizer, load_model, read_architecture
+from rankadaptor.models import load_model, read_architecture
 from rankadaptor.pruning import Pruned
 
 
-def save_pruned(pruned: Pruned, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write all of a pruned model into a folder that does not have to exist."""
+def save_pruned(pruned: Pruned, folder: Path) -> None:
+    """Write a pruned model, without a tokenizer, into a folder that does not have to exist."""
     pruned.model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     (folder / "kept.json").write_text(json.dumps(pruned.kept) + "\n")
     (folder / "importance.json").write_text(json.dumps(pruned.importance) + "\n")
 
@@ -66,6 +65,9 @@ def _check_kept(folder: Path, architecture: Architecture) -> None:
             raise BadInput(f"{path} keeps blocks {kept['blocks']}, config.json {list(architecture.original_layers)}:"
                            " restore the folder as it was written")
         return
+    if len(kept["layers"]) != len(architecture.layers):
+        raise BadInput(f"{path} has {len(kept['layers'])} layers, config.json {len(architecture.layers)}: restore the"
+                       " folder as it was written")
     for layer, (units, shape) in enumerate(zip(kept["layers"], architecture.layers, strict=True)):
         counts = len(units["kv_heads"]), len(units["channels"])
         if counts != (shape.kv_heads, shape.mlp_width):

@@ -1,10 +1,11 @@
 """Shortened LLaMA: remove the least important whole blocks, one shot, the first and last few protected (Taylor+)."""
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from rankadaptor.errors import BadInput
 from rankadaptor.models import architecture_of
+from rankadaptor.pruning.width import empty_like
 
 
 def remove_blocks(
@@ -16,19 +17,18 @@ def remove_blocks(
         scores: One per block.  # (layers,)
 
     Returns:
-        The shorter model (stock LLaMA, layers re-indexed), the kept blocks' original indices, and the order of all
-        blocks, least important first.
+        The shorter model (stock LLaMA, layers re-indexed), the kept blocks' indices in the given model, and the order
+        of all its blocks, least important first.
     """
-    layers = len(architecture_of(model).layers)
+    before = architecture_of(model)
+    layers = len(before.layers)
     order = torch.argsort(scores, stable=True).tolist()
     eligible = [block for block in order if first_layer <= block < end_layer]
     check_removable(count, first_layer, end_layer, layers)
     removed = set(eligible[:count])
     kept = [block for block in range(layers) if block not in removed]
-    config = type(model.config)(**model.config.to_dict())
-    config.num_hidden_layers = len(kept)
-    config.original_layers, config.original_layer_count = kept, layers
-    shorter = AutoModelForCausalLM.from_config(config).to(model.dtype)
+    after = before.depth_pruned(tuple(removed))
+    shorter = empty_like(model, after, plain=len(set(after.layers)) == 1)
     state = {}
     for name, weight in model.state_dict().items():
         parts = name.split(".")

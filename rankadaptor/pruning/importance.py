@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from rankadaptor.architecture import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, PROJECTIONS
+from rankadaptor.errors import BadInput
 from rankadaptor.layers import layers_kept
 from rankadaptor.models import architecture_of
 from rankadaptor.pruning.salience import Reduction, reduce_saliences
@@ -65,8 +66,17 @@ def unit_importance(
         attention = reduce(torch.stack(
             [_owned(scores[_name(layer, p)], shape.kv_heads, architecture.head_dim) for p in ATTENTION_PROJECTIONS]))
         channels = reduce(torch.stack([scores[_name(layer, p)] for p in MLP_PROJECTIONS]))
-        importance.append(UnitImportance(attention.view(shape.kv_heads, -1).sum(1), channels))
+        heads = attention.view(shape.kv_heads, -1).sum(1)
+        check_finite(heads, f"heads of layer {layer}")
+        check_finite(channels, f"channels of layer {layer}")
+        importance.append(UnitImportance(heads, channels))
     return importance
+
+
+def check_finite(scores: torch.Tensor, what: str) -> None:
+    """Raises BadInput if a score is not a finite number: nothing could be ranked by it."""
+    if not bool(torch.isfinite(scores).all()):
+        raise BadInput(f"the importance of {what} is not finite: use float32 or bfloat16 weights, or other calibration")
 
 
 def _channel_scores(model: PreTrainedModel, windows: torch.Tensor, criterion: UnitCriterion) -> dict[str, torch.Tensor]:
@@ -112,7 +122,9 @@ def block_importance(
     """
     count = len(model.model.layers)
     if criterion == "perplexity":
-        return torch.tensor([_perplexity_without(model, windows, block) for block in range(count)], dtype=torch.float64)
+        scores = torch.tensor([_perplexity_without(model, windows, i) for i in range(count)], dtype=torch.float64)
+        check_finite(scores, "blocks")
+        return scores
     named = {name: parameter for name, parameter in model.named_parameters() if name.startswith("model.layers.")}
     if criterion == "magnitude":
         sums = {name: parameter.detach().float().abs().sum().cpu() for name, parameter in named.items()}
@@ -121,6 +133,7 @@ def block_importance(
     scores = torch.zeros(count, dtype=torch.float64)
     for name, total in sums.items():
         scores[int(name.split(".")[2])] += total.double()
+    check_finite(scores, "blocks")
     return scores
 
 

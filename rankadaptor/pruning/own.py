@@ -1,25 +1,30 @@
 """Pruning a model of one's own: a folder in, a folder out."""
 
+import contextlib
 import itertools
 import json
+import re
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig
 
 from rankadaptor.allocation import trainable_parameters, uniform_allocation
 from rankadaptor.architecture import Architecture
 from rankadaptor.corpora.downloads import settle
 from rankadaptor.corpora.hub import checkpoint_folder
-from rankadaptor.corpora.text import calibration_windows
+from rankadaptor.corpora.text import calibration_windows, read_text
 from rankadaptor.errors import BadInput
-from rankadaptor.models import Tokenizer, load_model, load_tokenizer, read_architecture
-from rankadaptor.pruning import prune
+from rankadaptor.models import Tokenizer, check_llama, check_weights, load_model, load_tokenizer
+from rankadaptor.pruning import prune, pruned_shapes
 from rankadaptor.pruning.checkpoints import save_pruned
 from rankadaptor.specs import PruneSpec
 
+# Of a checkpoint, beside weights and configuration: what pruning does not touch.
+_KEPT_AS_THEY_ARE = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.jinja",
+                     "generation_config.json")
 _TOKENS = 64  # of the sequence whose multiply-accumulates are counted, as LLM-Pruner does
 
 
@@ -28,8 +33,9 @@ def prune_folder(model: Path | str, spec: PruneSpec, calibration: Path | str, ou
 
     Args:
         model: Folder with `config.json`, safetensors and a tokenizer, or a pinned hub id (`corpora.hub`).
-        calibration: Text, one document a paragraph (blank lines between), or a JSON list of token-id lists, all of one
-            length, used as they are; then the spec's samples, tokens and seed of the windows are not read.
+        calibration: Text, one document a paragraph (blank lines between, spaces on them or not), or a JSON list of
+            token-id lists, all of one length, used as they are; then the spec's samples, tokens and seed of the
+            windows are not read.
         out: Folder to be made; see `checkpoints` for what it holds.
 
     Raises:
@@ -38,21 +44,45 @@ def prune_folder(model: Path | str, spec: PruneSpec, calibration: Path | str, ou
     target = Path(out)
     if target.exists():
         raise BadInput(f"{target} is there already: name a folder that is not, or remove it")
+    if not Path(calibration).is_file():
+        raise BadInput(f"no calibration file {calibration}: give text, or a JSON list of token-id lists")
+    dense = check_llama(checkpoint_folder(str(model), weights=False))
+    if spec.ranking == "local":  # of global ranking only the weights tell
+        pruned_shapes(dense, spec)
     source = checkpoint_folder(str(model))
-    read_architecture(source)
-    check_llama(source)
-    tokenizer = load_tokenizer(source)
-    windows = read_calibration(Path(calibration), tokenizer, spec)
-    pruned = prune(load_model(source), spec, windows)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".prune-") as scratch:
-        save_pruned(pruned, tokenizer, Path(scratch) / "model")
-        settle(Path(scratch) / "model", target)
+    check_weights(source)
+    windows = read_calibration(Path(calibration), load_tokenizer(source), spec)
+    with scratch_beside(target) as scratch:
+        save_pruned(prune(load_model(source), spec, windows), scratch / "model")
+        for pattern in _KEPT_AS_THEY_ARE:
+            for path in source.glob(pattern):
+                shutil.copy(path, scratch / "model")
+        settle(scratch / "model", target)
     return target
 
 
+@contextlib.contextmanager
+def scratch_beside(target: Path) -> Iterator[Path]:
+    """A folder on the same disk that is gone afterwards.
+
+    Raises:
+        BadInput: if none can be made there.
+    """
+    made = next(one for one in (target.parent, *target.parents) if one.exists())
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=target.parent, prefix=".prune-")
+    except OSError as error:
+        raise BadInput(f"cannot write beside {target} ({error.strerror}): name another folder than {made}") from None
+    with scratch as name:
+        yield Path(name)
+
+
 def default_range(layers: int) -> tuple[int, int]:
-    """The middle layers, as the paper has them: 4 of 32 at the beginning and 2 at the end stay, in proportion."""
+    """The middle layers: 4..29 of 32 and 4..35 of 40, as in the paper; of other depths the first eighth and the last
+    sixteenth stay."""
+    if layers in (32, 40):
+        return 4, layers - (2 if layers == 32 else 4)
     return round(layers / 8), layers - round(layers / 16)
 
 
@@ -84,22 +114,11 @@ def _named(layers: Sequence[int]) -> str:
     return f"layer{'s' if len(layers) > 1 else ''} {named}"
 
 
-def check_llama(folder: Path) -> None:
-    """Raises BadInput unless the folder's model has LLaMA's architecture, without biases."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    if config.model_type != "llama":
-        raise BadInput(f"the model in {folder} is of type {config.model_type!r}: only dense llama models are pruned")
-    if config.attention_bias or config.mlp_bias:
-        raise BadInput(f"the model in {folder} has biases in its projections: only LLaMA without them is pruned")
-
-
 def read_calibration(path: Path, tokenizer: Tokenizer, spec: PruneSpec) -> torch.Tensor:
     """Calibration token ids.  # (samples, tokens)"""
-    if not path.is_file():
-        raise BadInput(f"no calibration file {path}: give text, or a JSON list of token-id lists")
     if path.suffix == ".json":
         return _read_windows(path, len(tokenizer))
-    texts = [text.strip() for text in path.read_text(encoding="utf-8").split("\n\n") if text.strip()]
+    texts = [text.strip() for text in re.split(r"\n\s*\n", read_text(path)) if text.strip()]
     return torch.tensor(calibration_windows(
         texts, lambda text: tokenizer(text, add_special_tokens=False).input_ids,
         spec.calibration_samples, spec.calibration_tokens, spec.seed))
@@ -107,7 +126,7 @@ def read_calibration(path: Path, tokenizer: Tokenizer, spec: PruneSpec) -> torch
 
 def _read_windows(path: Path, vocabulary: int) -> torch.Tensor:
     try:
-        windows = json.loads(path.read_text(encoding="utf-8"))
+        windows = json.loads(read_text(path))
         ids = torch.tensor(windows)
     except (ValueError, TypeError) as error:
         raise BadInput(f"{path} is not a JSON list of token-id lists of one length ({str(error).splitlines()[0]}):"

@@ -56,12 +56,14 @@ def reduce_saliences(
               if name in reductions and name not in linear}
 
     def reached(name: str, weight: torch.Tensor, inputs: torch.Tensor, grads: torch.Tensor) -> None:
-        found[name] = reductions[name](_salience(kind, weight.detach().float(), inputs, grads)).cpu()
+        found[name] = reductions[name](_salience(kind, weight.detach().float(), inputs, grads, scale)).cpu()
 
     def arrived(name: str, parameter: torch.Tensor) -> None:
         assert parameter.grad is not None
-        found[name] = reductions[name](parameter.detach().float() * parameter.grad.float()).cpu()
+        found[name] = reductions[name](parameter.detach().float() * (parameter.grad.float() / scale)).cpu()
         parameter.grad = None
+
+    scale = loss_scale(model, windows)
 
     with _frozen(model), _tapped(linear, reached), _checkpointed(model):
         hooks = []
@@ -69,22 +71,29 @@ def reduce_saliences(
             parameter.requires_grad_(True)
             hooks.append(parameter.register_post_accumulate_grad_hook(partial(arrived, name)))
         try:
-            _backward(model, windows.to(model.device))
+            _backward(model, windows.to(model.device), scale)
         finally:
             for hook in hooks:
                 hook.remove()
     return found
 
 
-def _salience(kind: Kind, weight: torch.Tensor, inputs: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
+def loss_scale(model: PreTrainedModel, windows: torch.Tensor) -> float:
+    """What the mean loss is multiplied by on its way back: in float16 the gradients of a mean would vanish."""
+    return float(windows[:, 1:].numel()) if model.dtype == torch.float16 else 1.0
+
+
+def _salience(
+    kind: Kind, weight: torch.Tensor, inputs: torch.Tensor, grads: torch.Tensor, scale: float
+) -> torch.Tensor:
     """The salience of a linear layer's weight.
 
     Args:
         weight: float32.  # (out, in)
         inputs: Of the layer.  # (samples, tokens, in)
-        grads: Of the mean loss over all samples, with respect to the layer's outputs.  # (samples, tokens, out)
+        grads: Of the mean loss over all samples times `scale`, by the layer's outputs.  # (samples, tokens, out)
     """
-    inputs, grads = inputs.float(), grads.float()
+    inputs, grads = inputs.float(), grads.float() / scale
     if kind in ("element1", "vector"):
         return weight * (grads.flatten(0, 1).T @ inputs.flatten(0, 1))
     samples = len(inputs)
@@ -98,7 +107,7 @@ def _salience(kind: Kind, weight: torch.Tensor, inputs: torch.Tensor, grads: tor
     return second if kind == "element2" else total.mul_(weight).sub_(second, alpha=0.5)
 
 
-def _backward(model: PreTrainedModel, windows: torch.Tensor) -> None:
+def _backward(model: PreTrainedModel, windows: torch.Tensor, scale: float) -> None:
     """Backpropagation of the mean next-token loss over all windows, the output head one window at a time."""
     embedded = model.get_input_embeddings()(windows).requires_grad_(True)
     hidden = model.model(inputs_embeds=embedded, use_cache=False).last_hidden_state  # (samples, tokens, hidden)
@@ -107,7 +116,7 @@ def _backward(model: PreTrainedModel, windows: torch.Tensor) -> None:
     for own, target in zip(hidden.detach(), targets, strict=True):
         own.requires_grad_(True)
         logits = model.lm_head(own[:-1]).float()  # (tokens - 1, vocabulary)
-        loss = functional.cross_entropy(logits, target, reduction="sum") / targets.numel()
+        loss = functional.cross_entropy(logits, target, reduction="sum") / (targets.numel() / scale)
         parts.append(torch.autograd.grad(loss, own)[0])
     hidden.backward(torch.stack(parts))
 
@@ -156,10 +165,13 @@ def _checkpointed(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _frozen(model: PreTrainedModel) -> Iterator[None]:
-    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    before = {name: (parameter.requires_grad, parameter.grad) for name, parameter in model.named_parameters()}
     model.requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.grad = None
     try:
         yield
     finally:
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(wanted[name])
+            wanted, parameter.grad = before[name]
+            parameter.requires_grad_(wanted)

@@ -1,5 +1,6 @@
 """LLM-Pruner: a model without some of its heads and MLP channels."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,9 +28,7 @@ def keep_units(model: PreTrainedModel, kept: Sequence[KeptUnits], plain: bool = 
         for shape, units in zip(before.layers, kept, strict=True)
     )
     after = replace(before, layers=layers)
-    with no_init_weights():
-        pruned = empty_model(model.config.to_dict(), after, plain).to(model.dtype)
-    pruned.tie_weights()
+    pruned = empty_like(model, after, plain)
     state = model.state_dict()
     for layer, (shape, units) in enumerate(zip(before.layers, kept, strict=True)):
         kv = _head_channels(units.kv_heads, before.head_dim)
@@ -47,7 +46,21 @@ def keep_units(model: PreTrainedModel, kept: Sequence[KeptUnits], plain: bool = 
     return pruned.to(model.device).eval()
 
 
-def empty_model(settings: dict[str, Any], architecture: Architecture, plain: bool = False) -> PreTrainedModel:
+def empty_like(model: PreTrainedModel, architecture: Architecture, plain: bool = False) -> PreTrainedModel:
+    """A model of other shapes for weights to be loaded into: nothing is drawn at random.
+
+    Built in the model's dtype, not cast to it: a cast would round the rotary frequencies, which stay in float32.
+    """
+    with no_init_weights():
+        empty = empty_model(model.config.to_dict(), architecture, plain, model.dtype)
+    empty.tie_weights()
+    empty.generation_config = copy.deepcopy(model.generation_config)
+    return empty
+
+
+def empty_model(
+    settings: dict[str, Any], architecture: Architecture, plain: bool = False, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
     """A model of some shapes with no weights of worth, on torch's default device.
 
     Args:
@@ -61,14 +74,15 @@ def empty_model(settings: dict[str, Any], architecture: Architecture, plain: boo
         "original_layer_count": architecture.original_layer_count,
         "head_dim": architecture.head_dim,
         "architectures": None,
+        "dtype": None,
     }
     if plain:
         (shape,) = set(architecture.layers)
         settings |= {"num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads,
                      "intermediate_size": shape.mlp_width}
-        return LlamaForCausalLM(LlamaConfig(**settings))
+        return LlamaForCausalLM._from_config(LlamaConfig(**settings), dtype=dtype)
     settings |= {"layer_shapes": [[shape.heads, shape.kv_heads, shape.mlp_width] for shape in architecture.layers]}
-    return PrunedLlamaForCausalLM(PrunedLlamaConfig(**settings))
+    return PrunedLlamaForCausalLM._from_config(PrunedLlamaConfig(**settings), dtype=dtype)
 
 
 def _head_channels(heads: Sequence[int], width: int) -> torch.Tensor:

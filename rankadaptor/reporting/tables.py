@@ -178,8 +178,8 @@ def block_table(result: TableResult) -> pd.DataFrame:
         before, after = result.base, block.architecture
         middle = {shape for i, shape in zip(after.original_layers, after.layers, strict=True)
                   if spec.first_layer <= i < spec.end_layer}
-        shape = middle.pop()  # local ranking: all pruned layers are alike
-        mlp_only = spec.method == "llm-pruner" and shape.kv_heads == before.layers[0].kv_heads
+        shape = middle.pop() if middle else None  # local ranking: all pruned layers are alike
+        mlp_only = spec.method == "llm-pruner" and shape and shape.kv_heads == before.layers[0].kv_heads
         lines.append({
             "block": name,
             "target rate (%)": spec.rate_percent,
@@ -188,7 +188,8 @@ def block_table(result: TableResult) -> pd.DataFrame:
             "all parameters gone (%)": 100 * (1 - after.parameters() / before.parameters()),
             "layers": f"{len(after.layers)} of {len(before.layers)}",
             "heads / KV heads / MLP width of layers "
-            f"{spec.first_layer + 1}-{spec.end_layer}": f"{shape.heads} / {shape.kv_heads} / {shape.mlp_width}",
+            f"{spec.first_layer + 1}-{spec.end_layer}": (
+                f"{shape.heads} / {shape.kv_heads} / {shape.mlp_width}" if shape else "none left"),
             "note": "; ".join(filter(None, [
                 "MLP-only: no KV head goes at this ratio" if mlp_only else "",
                 "the ratio sets the heads, the MLP width is solved for the rate" if spec.decoder_share else "",
@@ -220,7 +221,7 @@ def provenance(result: TableResult, ledger: Ledger) -> dict[str, Any]:
         "ledger_keys": {f"{row.block} {row.method}": list(row.keys) for row in rows},
         "search_keys": {name: block.search_key for name, block in result.blocks.items()},
         "base_model": result.profile.base_model.label,
-        "revisions": entries[0].spec["revisions"],
+        "revisions": dict(sorted(item for entry in entries for item in entry.spec["revisions"].items())),
         "machines": [json.loads(machine) for machine in sorted(machines)],
     }
 
