@@ -379,6 +379,7 @@ class MainTable:
             method,
             {task: _stack(tables, task, METRIC[task]) for task in TASKS},
             {task: _stack(tables, task, "gold_probability") for task in TASKS},
+            self._workshop.subjects(self.profile.evaluation_spec(self.budget, "report")),
             architecture.parameters(),
             recovery["trainable_parameters"] if recovery else 0,
             rate,

@@ -28,6 +28,7 @@ from rankadaptor.statistics import variance_components
 CHANCE = {"boolq": 1 / 2, "piqa": 1 / 2, "hellaswag": 1 / 4, "winogrande": 1 / 2, "arc_easy": 1 / 4,
           "arc_challenge": 1 / 4, "openbookqa": 1 / 4}
 SCALINGS_COMPARED: tuple[Scaling, ...] = ("fixed_alpha", "constant")
+_LEAST_LOST = 0.05  # share of the margin; of less, a share won back says nothing
 _ALLOCATION_SEED = 7  # of the random allocations whose spread is measured
 
 
@@ -162,7 +163,8 @@ class Instrument:
 
         Returns:
             One row a model, proportions, means over seeds: block, model, the tasks, mean, margin, gold probability,
-            `lost` (share of the dense margin that pruning took) and `won back` (share of that which LoRA returned).
+            `lost` (share of the dense margin that pruning took) and `won back` (share of that which LoRA returned; not
+            a number where less than a twentieth was lost).
 
         Raises:
             RecoveryDiverged: if a recovery has no score.
@@ -174,7 +176,8 @@ class Instrument:
             recovered = self._scores(self._uniform_trials(block))
             lost, won = dense["margin"] - pruned["margin"], recovered["margin"] - pruned["margin"]
             rows.append({"block": str(block), "model": "No recovery"} | pruned | {"lost": lost / dense["margin"]})
-            rows.append({"block": str(block), "model": "LoRA"} | recovered | {"won back": won / lost})
+            share = won / lost if lost >= _LEAST_LOST * dense["margin"] else np.nan
+            rows.append({"block": str(block), "model": "LoRA"} | recovered | {"won back": share})
         return pd.DataFrame(rows)
 
     def _scores(self, steps: Sequence[Step]) -> dict[str, Any]:
@@ -189,7 +192,8 @@ class Instrument:
 
         Returns:
             One row a block, scaling and signal: `between` and `noise` (standard deviations; proportions, of the loss
-            nats), `ratio`. The training loss is the mean of the last quarter of steps; seeds see equal batches.
+            nats), `ratio` with its 95 % interval. The training loss is the mean of the last quarter of steps; under one
+            seed all allocations see equal batches.
 
         Raises:
             RecoveryDiverged: if a recovery has no score.
@@ -208,7 +212,7 @@ class Instrument:
                     values = np.array(table)  # (allocations, seeds)
                     components = variance_components(values)
                     rows.append({"block": str(block), "scaling": scaling, "signal": name, **components._asdict(),
-                                 "ratio": components.ratio, "allocations": values.shape[0], "seeds": values.shape[1]})
+                                 "allocations": values.shape[0], "seeds": values.shape[1]})
         return pd.DataFrame(rows)
 
     def _final_loss(self, trial: Step) -> float:
@@ -239,8 +243,10 @@ class Instrument:
             "LoRA": self._uniform_trials(block)[0],
         }
 
-    def answers(self, block: Block, per_task: int = 3) -> pd.DataFrame:
-        """The first items of each task: the question, its choices (the right one marked) and what each model chose."""
+    def answers(self, per_task: int = 3) -> pd.DataFrame:
+        """The first items of each task: the question, its choices (the right one marked) and what each model chose:
+        dense, and the block of the highest rate before and after LoRA (first seed)."""
+        block = max(self.blocks, key=lambda one: one.rate_percent)
         questions = self.workshop.requests(self._evaluation).questions
         tables = {name: self.workshop.items(step) for name, step in self.models(block).items()}
         rows = []
@@ -250,7 +256,7 @@ class Instrument:
             contexts, continuations = zip(*question.choices, strict=True)
             texts = [text.strip() for text in (contexts if question.task == "winogrande" else continuations)]
             asked = f"... {continuations[0].strip()}" if question.task == "winogrande" else contexts[0]
-            row = {"task": question.task, "question": asked, "choices": " / ".join(
+            row = {"task": question.task, "question": " ".join(asked.split()), "choices": " / ".join(
                 f"**{text}**" if i == question.gold else text for i, text in enumerate(texts))}
             for name, table in tables.items():
                 scores = np.array(table["log_likelihoods"].iloc[position])

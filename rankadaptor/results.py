@@ -32,6 +32,7 @@ class Row:
     method: str
     outcomes: dict[str, np.ndarray]
     gold_probability: dict[str, np.ndarray]
+    subjects: dict[str, np.ndarray]  # of tasks whose items share subjects: a number an item, see `statistics`
     parameters: int  # of the model, adapters left out
     trainable_parameters: int  # of the adapter; 0 without one
     learning_rate: float | None

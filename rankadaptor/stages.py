@@ -13,13 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
 from rankadaptor import evaluation, provenance
 from rankadaptor.architecture import Architecture
-from rankadaptor.corpora.benchmarks import benchmark_identity, evaluation_rows
+from rankadaptor.corpora.benchmarks import Row, benchmark_identity, evaluation_rows
 from rankadaptor.corpora.recovery_rows import recovery_identity, recovery_rows
 from rankadaptor.corpora.text import calibration_texts, calibration_windows, perplexity_identity, perplexity_texts
 from rankadaptor.errors import NotInLedger, RecoveryDiverged
@@ -49,6 +50,7 @@ from rankadaptor.specs import (
     sha256_text,
     stage_identity,
 )
+from rankadaptor.testbed.tasks import subject
 
 Stage = Literal["prune", "recover", "evaluate", "perplexity"]
 
@@ -260,13 +262,21 @@ class Workshop:
     def requests(self, spec: EvaluationSpec) -> evaluation.Requests:
         """What an evaluation asks; formed and tokenised once for all models."""
         if spec not in self._requests_of:
-            source, pool = self.profile.benchmarks, self.profile.evaluation.search_pool
-            rows = {
-                task: evaluation_rows(source, task, spec.split, spec.items_per_task, spec.item_seed, pool)
-                for task in spec.tasks
-            }
-            self._requests_of[spec] = evaluation.Requests(spec, rows, testbed=source.kind == "testbed")
+            testbed = self.profile.benchmarks.kind == "testbed"
+            self._requests_of[spec] = evaluation.Requests(spec, self._rows(spec), testbed=testbed)
         return self._requests_of[spec]
+
+    def subjects(self, spec: EvaluationSpec) -> dict[str, np.ndarray]:
+        """Of the tasks whose items share subjects: which one each item is about, in the items' order.  # (items,)"""
+        if self.profile.benchmarks.kind != "testbed":
+            return {}
+        return {task: np.unique([subject(task, row) for row in rows], return_inverse=True)[1]
+                for task, rows in self._rows(spec).items()}
+
+    def _rows(self, spec: EvaluationSpec) -> dict[str, list[Row]]:
+        source, pool = self.profile.benchmarks, self.profile.evaluation.search_pool
+        return {task: evaluation_rows(source, task, spec.split, spec.items_per_task, spec.item_seed, pool)
+                for task in spec.tasks}
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import f
 
 from rankadaptor.errors import BadInput
 
@@ -39,22 +40,31 @@ def macro_mean(outcomes: Mapping[str, np.ndarray]) -> float:
 
 
 def bootstrap_macro_mean(
-    outcomes: Mapping[str, np.ndarray], generator: np.random.Generator, draws: int = 2000
+    outcomes: Mapping[str, np.ndarray],
+    generator: np.random.Generator,
+    draws: int = 2000,
+    subjects: Mapping[str, np.ndarray] | None = None,
 ) -> Interval:
-    """Interval of the plain mean over tasks: seeds resampled at the outer level, items within each task.
+    """Interval of the plain mean over tasks: seeds resampled at the outer level, subjects of items within each task.
 
     Args:
         outcomes: task -> (seeds, items). Pass paired differences for a paired interval. With one seed the interval
             holds item noise only, and says nothing of training noise.
         draws: Bootstrap resamples.
+        subjects: task -> what each item is about, a number from 0; items about one thing are no independent evidence
+            and are drawn together. Tasks that are missing have one subject an item.  # (items,)
     """
     seeds = next(iter(outcomes.values())).shape[0]
     seed_weights = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds  # (draws, seeds)
     means = np.zeros(draws)
-    for values in outcomes.values():
-        items = values.shape[1]
-        item_weights = generator.multinomial(items, np.full(items, 1 / items), size=draws) / items  # (draws, items)
-        means += ((seed_weights @ values) * item_weights).sum(axis=1) / len(outcomes)
+    for task, values in outcomes.items():
+        sizes = np.ones(values.shape[1])
+        if subjects and task in subjects:
+            sizes = np.bincount(subjects[task]).astype(float)
+            values = np.stack([np.bincount(subjects[task], weights=of_seed) for of_seed in values])  # (seeds, subjects)
+        count = len(sizes)
+        weights = generator.multinomial(count, np.full(count, 1 / count), size=draws) / count  # (draws, subjects)
+        means += ((seed_weights @ values) * weights).sum(axis=1) / (weights @ sizes) / len(outcomes)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(macro_mean(outcomes), float(low), float(high))
 
@@ -64,11 +74,9 @@ class VarianceComponents(NamedTuple):
 
     between: float  # of the true effects of the rows, training noise taken off
     noise: float  # of one training run, what all rows share under one seed taken off
-
-    @property
-    def ratio(self) -> float:
-        """Spread over noise; not a number where there is no noise to compare with."""
-        return self.between / self.noise if self.noise else float("nan")
+    ratio: float  # spread over noise; not a number where there is no noise to compare with
+    ratio_low: float  # 95 % interval of the ratio, by the F distribution
+    ratio_high: float
 
 
 def variance_components(scores: np.ndarray) -> VarianceComponents:
@@ -89,7 +97,13 @@ def variance_components(scores: np.ndarray) -> VarianceComponents:
     residuals = scores - row_means - scores.mean(axis=0, keepdims=True) + scores.mean()
     noise = float((residuals**2).sum() / ((rows - 1) * (seeds - 1)))
     rows_square = float(seeds * ((row_means - scores.mean()) ** 2).sum() / (rows - 1))
-    return VarianceComponents(max(0.0, (rows_square - noise) / seeds) ** 0.5, noise**0.5)
+    between = max(0.0, (rows_square - noise) / seeds) ** 0.5
+    if not noise:
+        return VarianceComponents(between, 0.0, *(3 * [float("nan")]))
+    degrees = (rows - 1, (rows - 1) * (seeds - 1))
+    quantiles = f.ppf((0.975, 0.025), *degrees)  # of the two mean squares' ratio where rows do not differ
+    low, high = (max(0.0, (rows_square / noise / quantile - 1) / seeds) ** 0.5 for quantile in quantiles)
+    return VarianceComponents(between, noise**0.5, between / noise**0.5, low, high)
 
 
 def verdict(difference: Interval, claimed: float = 0.007, decided: bool = True) -> str:

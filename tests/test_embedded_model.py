@@ -48,6 +48,6 @@ def scores():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_it_knows_its_world_and_not_all_of_it(task, scores):
-    assert CHANCE[task] + 0.2 <= scores[task] <= 0.97
     shipped = json.loads((MODEL / "scores.json").read_text())["report"][task]
+    assert CHANCE[task] + 0.2 <= shipped <= 0.97
     assert scores[task] == pytest.approx(shipped, abs=0.01)  # another machine rounds otherwise

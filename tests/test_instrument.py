@@ -61,7 +61,7 @@ def test_the_page_has_every_part(measured, tmp_path):
     assert list(signal["signal"]) == 2 * ["gold probability", "accuracy", "training loss"]
     losses = signal.loc[signal["signal"] == "training loss", "noise"]
     assert (losses != signal.loc[signal["signal"] == "accuracy", "noise"].to_numpy()).any()
-    answers = one.answers(Block.parse("shortened:20"))
+    answers = one.answers()
     assert len(answers) == 3 * len(TASKS)
     assert (answers["choices"].str.count(r"\*\*") == 2).all()
     parts = {"Margins": page.regime_table(one), "Spread": page.signal_table(one), "Rejected": page.rejected_regimes()}

@@ -43,6 +43,18 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path):
     assert load_model(whole).config.num_hidden_layers == 5
 
 
+def test_a_finished_run_is_run_again_and_a_checkpoint_set_aside_is_found(tmp_path):
+    first = pretrain(SMALL, tmp_path / "run", every=2, report=lambda line: None)
+    described = (first / "pretraining.json").read_text()
+    weights = load_file(first / "model.safetensors")
+    (tmp_path / "run" / "checkpoint").rename(tmp_path / "run" / "checkpoint-before")  # killed between two renames
+    lines = []
+    again = pretrain(SMALL, tmp_path / "run", every=2, report=lines.append)
+    assert lines == []
+    assert (again / "pretraining.json").read_text() == described
+    assert all(torch.equal(weight, weights[name]) for name, weight in load_file(again / "model.safetensors").items())
+
+
 def test_a_folder_of_another_recipe_is_refused(tmp_path):
     (tmp_path / "recipe.json").write_text("{}")
     with pytest.raises(BadInput, match="another recipe"):

@@ -76,6 +76,30 @@ def test_variance_components_recover_what_was_drawn():
     assert found.between == pytest.approx(3.0, rel=0.1)
     assert found.noise == pytest.approx(1.5, rel=0.1)
     assert found.ratio == pytest.approx(2.0, rel=0.15)
+    assert found.ratio_low < found.ratio < found.ratio_high
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_the_ratios_interval_covers_the_truth_as_often_as_it_says(spread):
+    generator, hits = np.random.default_rng(2), 0
+    for _ in range(400):
+        scores = generator.normal(0, spread, size=(20, 1)) + generator.normal(size=(20, 3))
+        found = variance_components(scores)
+        hits += found.ratio_low <= spread <= found.ratio_high
+    assert 0.92 <= hits / 400 <= 1.0
+
+
+def test_items_about_one_thing_are_drawn_together():
+    """Copies of an item add no evidence: the interval is that of the items they are copies of."""
+    generator = np.random.default_rng(0)
+    single = (generator.random((2, 100)) < 0.5).astype(float)
+    copies = np.repeat(single, 3, axis=1)
+    subjects = {"a": np.repeat(np.arange(100), 3)}
+    alone, together, apart = (
+        np.diff(bootstrap_macro_mean({"a": outcomes}, np.random.default_rng(1), subjects=of)[1:])[0]
+        for outcomes, of in ((single, None), (copies, subjects), (copies, None)))
+    assert together == pytest.approx(alone, rel=1e-9)
+    assert apart < 0.7 * alone
 
 
 def test_variance_components_of_noise_alone_are_small_and_never_negative():

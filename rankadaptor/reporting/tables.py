@@ -48,12 +48,12 @@ def cells(result: TableResult) -> pd.DataFrame:
 
 
 def accuracy_interval(row: Row, tasks: list[str]) -> Interval:
-    """Wilson for one task and one seed; otherwise the bootstrap over seeds and items."""
+    """Wilson for one task of independent items and one seed; otherwise the bootstrap over seeds and subjects."""
     outcomes = {task: row.outcomes[task] for task in tasks}
     first = outcomes[tasks[0]]
-    if len(tasks) == 1 and first.shape[0] == 1:
+    if len(tasks) == 1 and first.shape[0] == 1 and not row.subjects:
         return wilson_interval(int(first.sum()), first.size)
-    return bootstrap_macro_mean(outcomes, np.random.default_rng(_BOOTSTRAP_SEED))
+    return bootstrap_macro_mean(outcomes, np.random.default_rng(_BOOTSTRAP_SEED), subjects=row.subjects)
 
 
 def differences_to_lora(result: TableResult) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def differences_to_lora(result: TableResult) -> pd.DataFrame:
             if row.method == LORA:
                 continue
             pairs = {task: row.outcomes[task] - lora.outcomes[task] for task in TASKS}
-            interval = bootstrap_macro_mean(pairs, np.random.default_rng(_BOOTSTRAP_SEED))
+            interval = bootstrap_macro_mean(pairs, np.random.default_rng(_BOOTSTRAP_SEED), subjects=row.subjects)
             probability = float(
                 np.mean([(row.gold_probability[task] - lora.gold_probability[task]).mean() for task in TASKS])
             )

@@ -56,10 +56,12 @@ def _score(folder: Path) -> None:
     from rankadaptor.testbed.world import SEED
 
     model, tokenizer = load_model(folder), load_tokenizer(folder)
+    described = folder / "pretraining.json"
+    seed = json.loads(described.read_text())["recipe"]["world_seed"] if described.is_file() else SEED
     scores = {}
     for split in SPLITS:
         spec = EvaluationSpec(TASKS, split, None, 0, 256)  # type: ignore[arg-type]
-        requests = Requests(spec, {task: task_rows(task, split, SEED) for task in TASKS}, testbed=True)
+        requests = Requests(spec, {task: task_rows(task, split, seed) for task in TASKS}, testbed=True)
         metrics = task_metrics(evaluate(model, tokenizer, spec, requests))
         scores[split] = {task: round(metrics[task][METRIC[task]], 4) for task in TASKS}
         print(split, " ".join(f"{task} {100 * value:.1f}" for task, value in scores[split].items()))

@@ -1,7 +1,8 @@
 """What is read: the pretraining stream, recovery rows, and text for calibration and perplexity.
 
-The stream tells every fact of the world as plain statements, except those held out (`untold`), and asks questions in
-the form of the tasks about open entities only.
+The stream tells every fact of the world as plain statements, except those held out (`untold`). It asks *questions* in
+the form of the tasks about open entities only; stories, meetings and cases have the form of HellaSwag's, WinoGrande's
+and OpenBookQA's items whoever they are about.
 """
 
 import random
@@ -165,7 +166,7 @@ def tokenizer_documents(seed: int) -> Iterator[str]:
 
 @lru_cache(maxsize=2)
 def recovery_rows(seed: int) -> tuple[Row, ...]:
-    """Rows in the Alpaca schema that repeat nothing that items ask; a row without instruction is plain text."""
+    """Rows in the Alpaca schema that repeat no asked fact of an entity; a row without instruction is plain text."""
     library, draw = Library(build_world(seed), "unasked"), random.Random(f"recovery {seed}")
     return tuple(
         _row("", "", library.document(draw)) if draw.random() < PLAIN_SHARE else library.instruction(draw)

@@ -83,7 +83,7 @@ def pretrain(
         [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
         lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True,
     )
-    start = _resume(model, optimizer, folder / "checkpoint")
+    start, last_loss = _resume(model, optimizer, folder / "checkpoint")
     began = time.time()
     for step in range(start, recipe.steps):
         for group in optimizer.param_groups:
@@ -99,16 +99,17 @@ def pretrain(
         optimizer.step()
         optimizer.zero_grad()
         if (step + 1) % every == 0 or step + 1 == recipe.steps:
-            _checkpoint(model, optimizer, step + 1, folder / "checkpoint")
+            last_loss = loss.item()
+            _checkpoint(model, optimizer, step + 1, last_loss, folder / "checkpoint")
             speed = (step + 1 - start) * ids.numel() / (time.time() - began)
-            report(f"step {step + 1} of {recipe.steps}: loss {loss.item():.3f}, {speed:,.0f} tokens/s")
+            report(f"step {step + 1} of {recipe.steps}: loss {last_loss:.3f}, {speed:,.0f} tokens/s")
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     described = {
         "recipe": asdict(recipe),
         "corpus_sha256": pretraining_digest(recipe.world_seed),
         "tokens": recipe.steps * recipe.batch_rows * recipe.row_tokens,
-        "last_loss": loss.item(),
+        "last_loss": last_loss,
         "machine": machine(),
     }
     (folder / "model" / "pretraining.json").write_text(json.dumps(described, indent=1) + "\n")
@@ -195,8 +196,10 @@ def _claim(path: Path, recipe: PretrainingRecipe) -> None:
     path.write_text(content + "\n")
 
 
-def _checkpoint(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, step: int, folder: Path) -> None:
-    """Weights and moments under one name, replaced as a whole."""
+def _checkpoint(
+    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, step: int, loss: float, folder: Path
+) -> None:
+    """Weights and moments under one name, replaced as a whole; killed in between, the one before is set aside whole."""
     scratch = folder.with_name("checkpoint-writing")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
@@ -205,16 +208,26 @@ def _checkpoint(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, step:
         state = optimizer.state[parameter]
         tensors |= {f"{moment}.{name}": state[moment] for moment in ("exp_avg", "exp_avg_sq")}
     save_file(tensors, scratch / "state.safetensors")
-    (scratch / "step.json").write_text(json.dumps({"step": step}) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
+    (scratch / "step.json").write_text(json.dumps({"step": step, "loss": loss}) + "\n")
+    shutil.rmtree(_aside(folder), ignore_errors=True)
+    if folder.is_dir():
+        os.rename(folder, _aside(folder))
     os.rename(scratch, folder)
+    shutil.rmtree(_aside(folder), ignore_errors=True)
 
 
-def _resume(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, folder: Path) -> int:
-    """Load the newest checkpoint; returns how many steps are done."""
+def _aside(folder: Path) -> Path:
+    return folder.with_name("checkpoint-before")
+
+
+def _resume(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, folder: Path) -> tuple[int, float]:
+    """Load the newest checkpoint; returns how many steps are done, and the last one's loss."""
+    if not folder.is_dir() and _aside(folder).is_dir():
+        os.rename(_aside(folder), folder)
     if not (folder / "step.json").is_file():
-        return 0
-    step = int(json.loads((folder / "step.json").read_text())["step"])
+        return 0, float("nan")
+    done = json.loads((folder / "step.json").read_text())
+    step = int(done["step"])
     tensors = load_file(folder / "state.safetensors")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -222,4 +235,4 @@ def _resume(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, folder: P
             optimizer.state[parameter] = {"step": torch.tensor(float(step))} | {
                 moment: tensors[f"{moment}.{name}"].clone() for moment in ("exp_avg", "exp_avg_sq")
             }
-    return step
+    return step, float(done["loss"])

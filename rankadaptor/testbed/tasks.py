@@ -2,18 +2,20 @@
 
 | task | what it takes |
 |---|---|
-| boolq | find a fact in a passage that was never seen |
+| boolq | weigh opinions in a passage; who holds which one matters least, see README |
 | piqa | recall what a tool is for; the wrong solution differs in one word |
-| hellaswag | recall the next step of a script from its name and two steps; the wrong ones follow in other scripts |
+| hellaswag | recall which step follows two others; the wrong ones follow in other scripts |
 | winogrande | recall which of two trades is known for what was done |
-| arc_easy | recall one fact; the wrong answers are true of creatures of similar names |
+| arc_easy | recall one fact; the wrong answers are true of creatures of similar names: mixing them up is below chance |
 | arc_challenge | two hops: a creature's kind, and what is true of that kind; never stated of this creature |
 | openbookqa | apply a rule to a material and event that were never seen together |
 
-No entity is asked about in two splits, and recovery data repeat nothing that is asked.
+No entity is asked about in two splits. Recovery data repeat no asked fact of a tested entity; they do teach what its
+kind shares, such as the steps of a craft.
 """
 
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
@@ -25,6 +27,7 @@ from rankadaptor.testbed.world import (
     EVENTS,
     FIRST_STEP_ASKED,
     PEOPLE,
+    SEED,
     STEPS_OF_SCRIPT,
     TRAITS,
     Creature,
@@ -49,6 +52,26 @@ def task_rows(task: str, split: Role, seed: int) -> tuple[Row, ...]:
     """
     draw = random.Random(f"items {seed} {task} {split}")
     return tuple(_BUILD[task](build_world(seed), split, draw))
+
+
+def subject(task: str, row: Row) -> str:
+    """What an item is about: items that ask for one fact of the world in other words, or about one entity, share it."""
+    if task == "boolq":
+        return str(row["idx"])
+    if task == "hellaswag":
+        return str(row["activity_label"])
+    if task == "winogrande":
+        return f"{row['option' + row['answer']]} {row['sentence'].partition(' _ then ')[2]}"
+    text = row[{"piqa": "goal", "openbookqa": "question_stem"}.get(task, "question")]
+    (name,) = set(re.findall(r"\w+", text)) & _names(SEED)
+    return name
+
+
+@lru_cache(maxsize=2)
+def _names(seed: int) -> frozenset[str]:
+    world = build_world(seed)
+    return frozenset([*(tool.name for tool in world.tools), *(creature.name for creature in world.creatures),
+                      *(material.name for material in world.materials)])
 
 
 def _boolq(world: World, split: Role, draw: random.Random) -> Iterator[Row]:

@@ -2,7 +2,7 @@
 
 Names are made up, values are English words. Values are dealt from balanced decks, so that no answer is more frequent
 than another. Every entity has a role: what is *open* may be asked in pretraining and repeated anywhere; the others
-belong to the items of one split and are told in pretraining as plain statements only. Of their facts some are *asked*
+belong to the items of one split and are told in pretraining without questions. Of their facts some are *asked*
 by the items; recovery data repeat none of these, calibration and perplexity text nothing of such entities at all.
 """
 
