@@ -1,7 +1,7 @@
 # Every target that needs the environment makes it first. `make help` lists the targets and what they cost.
 
 PROFILE ?= tiny
-# Of search and training: quick, standard or full; empty means quick for tables, standard for the testbed's page.
+# Of search and training: quick or standard (smollm2 also full); empty means quick for tables, standard for the testbed's page.
 BUDGET  ?=
 # Blocks such as "llm-pruner:20 shortened:50"; empty means all of the profile.
 BLOCKS  ?=
@@ -64,7 +64,7 @@ reproduce-table2: $(READY)  ## Table 2 into reports/ (about 15 minutes on 2 core
 plan-table6: $(READY)  ## print what Table 6 would run and cost (seconds)
 	@$(RUN) plan table6 $(OPTIONS)
 
-reproduce-table6: $(READY)  ## Table 6, no recovery, with perplexities, into reports/ (a minute on 2 cores; smollm2 20 minutes)
+reproduce-table6: $(READY)  ## Table 6, no recovery, with perplexities, into reports/ (a minute on 2 cores; smollm2 15 minutes)
 	@$(RUN) reproduce table6 $(OPTIONS)
 
 plan-testbed: $(READY)  ## print what the testbed's page would run and cost (seconds)

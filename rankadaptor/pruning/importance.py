@@ -2,7 +2,8 @@
 
 The dependency groups of Eq. 1, block-wise: rows of q, k, v with columns of o; rows of gate, up with columns of down.
 What is removed from one tensor of a group goes from all; residual width, norms and embeddings are in no group. A KV
-head is in one group with the query heads that it owns, so it owns their importance too.
+head is in one group with the query heads that it owns, so it owns their importance too. A test holds the groups against
+those that torch-pruning finds by tracing.
 Source: LLM-Pruner `TaylorImportance`, `MagnitudeImportance`, `RandomImportance`; Shortened LLaMA.
 """
 
