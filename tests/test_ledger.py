@@ -11,7 +11,18 @@ import pytest
 
 from rankadaptor.errors import BadInput
 from rankadaptor.ledger import Ledger
-from rankadaptor.specs import Block, EvaluationSpec, canonical_json, identity_key, stage_identity
+from rankadaptor.specs import (
+    TASKS,
+    Block,
+    EvaluationSpec,
+    PerplexitySpec,
+    PruneSpec,
+    Recipe,
+    RecoverySpec,
+    canonical_json,
+    identity_key,
+    stage_identity,
+)
 
 KEY = "a" * 64
 
@@ -132,3 +143,17 @@ def test_keys_depend_on_content_alone():
         canonical_json({"a": float("nan")})
     assert json.loads(canonical_json(spec))["tasks"] == ["boolq"]
     assert str(Block.parse(" llm-pruner:20 ")) == "llm-pruner:20"
+
+
+@pytest.mark.parametrize(("stage", "spec", "key"), [
+    ("prune", PruneSpec("llm-pruner", 20, "element1", 4, 28, 0.25, 0.2, None, 10, 64, 42),
+     "86a392d454543cb37e4c1c867f8e05a7b95150a1e7f7760371e61e2bea09e5bd"),
+    ("recover", RecoverySpec("lora", (8, 4, 0), "fixed_alpha", 16, Recipe(100, 8, 8, 4e-3, 10, 128, 0.0, 0.0, 1.0), 0),
+     "704051310a5c44b5e81d78f83513c4b3beccf46bd4b1d4d624d0a195fa00100f"),
+    ("evaluate", EvaluationSpec(TASKS, "report", 300, 0, 16),
+     "b4497bef7571fd0ed94918ed00946c2bcc6b0d56d5ee4bae02d188ff0c63c163"),
+    ("perplexity", PerplexitySpec(), "21902d5223ae7c298b98cfcbb92872cdd23d9b83f0523733ae17a079aac8a6de"),
+])
+def test_keys_are_those_that_ledgers_hold(stage, spec, key):
+    """Changing these loses every finished result: make a new field `_later`, or raise NUMERICS_VERSION knowingly."""
+    assert identity_key(stage_identity(stage, spec, "parent", {"benchmarks": "wheel:data==1#0"})) == key
