@@ -83,6 +83,15 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<end>", eos_token="<end>", unk_token="<unk>")
 
 
+@pytest.fixture
+def dense(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A checkpoint of somebody's own: a folder with a tiny LLaMA and its tokenizer."""
+    folder = tmp_path / "dense"
+    tiny_llama().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def benchmark_row(task: str, seed: int) -> dict:
     """One row in the hub's schema, its gold choice spread over the choices."""
     choices = [sentence(seed * 11 + i, 3) + f" {i}" for i in range(4)]

@@ -13,14 +13,6 @@ from rankadaptor.errors import BadInput
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-@pytest.fixture
-def dense(tmp_path, tokenizer):
-    folder = tmp_path / "dense"
-    tiny_llama().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def test_measure_prints_sizes_speed_and_perplexity(dense, tmp_path, capsys):
     texts = tmp_path / "texts"
     texts.mkdir()

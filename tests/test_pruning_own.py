@@ -16,14 +16,6 @@ from rankadaptor.pruning.checkpoints import load_pruned
 
 
 @pytest.fixture
-def dense(tmp_path, tokenizer):
-    folder = tmp_path / "dense"
-    tiny_llama().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
 def windows(tmp_path):
     path = tmp_path / "windows.json"
     path.write_text(json.dumps(torch.randint(0, 90, (3, 12), generator=torch.Generator().manual_seed(0)).tolist()))
