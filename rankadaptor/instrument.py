@@ -20,7 +20,7 @@ from rankadaptor.evaluation.items import METRIC
 from rankadaptor.experiments import DEFAULT_LEDGER, final_loss, parse_blocks, report_seeds, solution_space
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
-from rankadaptor.specs import TASKS, Block, Scaling, Split
+from rankadaptor.specs import TASKS, Block, PruneSpec, Scaling, Split
 from rankadaptor.stages import Step, Workshop
 from rankadaptor.statistics import variance_components
 
@@ -155,6 +155,15 @@ class Instrument:
             generator = np.random.default_rng(_ALLOCATION_SEED)
             self._drawn[block] = equal_allocations(space, self.allocations, generator)
         return self._drawn[block]
+
+    def keys(self) -> dict[str, list[str]]:
+        """Of every evaluation behind the page, in the ledger, by block."""
+        found: dict[str, list[str]] = {}
+        for step in self._steps():
+            pruned = next((link.spec for link in step.chain() if isinstance(link.spec, PruneSpec)), None)
+            label = f"{pruned.method}:{pruned.rate_percent}" if pruned else "Dense"
+            found.setdefault(label, []).append(self.workshop.key(step))
+        return {label: list(dict.fromkeys(several)) for label, several in found.items()}
 
     # -- what came out ------------------------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ class PrunedModels:
     def __init__(self, profile: Profile, blocks: Sequence[Block], ledger: Ledger):
         self.profile, self.blocks = profile, tuple(blocks)
         self._bar = ProgressBar(profile.cost)
+        self.ledger = ledger
         self._workshop = Workshop(profile, ledger, self._bar.on_progress)
 
     def plan(self) -> str:
@@ -64,6 +65,13 @@ class PrunedModels:
 
     def _perplexity(self, parent: Step | None) -> Step:
         return Step("perplexity", self.profile.evaluation.perplexity, parent)
+
+    def keys(self) -> dict[str, list[str]]:
+        """Of the pruned models and the perplexities behind the page, in the ledger, by block."""
+        blocks = {str(block): self._prune(block) for block in self.blocks}
+        keys = {"Dense": [self._workshop.key(self._perplexity(None))]}
+        return keys | {name: [self._workshop.key(step), self._workshop.key(self._perplexity(step))]
+                       for name, step in blocks.items()}
 
     # -- what came out ------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """The instrument measures what it says: equal sizes, shares of a margin, and nothing twice."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,6 +68,10 @@ def test_the_page_has_every_part(measured, tmp_path):
     parts = {"Margins": page.regime_table(one), "Spread": page.signal_table(one), "Rejected": page.rejected_regimes()}
     text = page.write_page(one, parts, tmp_path).read_text()
     assert all(part in text for part in ("## Margins", "won back", "## Spread", "ratio", "## Rejected"))
+    behind = json.loads((tmp_path / "testbed-provenance.json").read_text())
+    assert behind["training_seeds"] == [0, 1]
+    assert behind["ledger_keys"].keys() == {"Dense", "shortened:20"}
+    assert all(one.workshop.ledger.find(key) for keys in behind["ledger_keys"].values() for key in keys)
 
 
 def test_one_seed_is_refused_before_anything_runs(tiny_profile, tmp_path):

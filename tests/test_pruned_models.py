@@ -1,5 +1,7 @@
 """The pruning page says of every unit what the checkpoints say, and survives profiles of one pruner alone."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -65,4 +67,8 @@ def test_the_page_is_written_again_byte_by_byte(models, tiny_profile, ledger, tm
         page.write_page(again, again.losses(), figures, tmp_path / name)
         written.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert written[0] == written[1]
-    assert len(written[0]) == 2 + 2 * len(drawn)
+    assert len(written[0]) == 3 + 2 * len(drawn)
+    behind = json.loads(written[0]["pruning-provenance.json"])
+    assert behind["ledger_keys"].keys() == {"Dense", *blocks.split()}
+    assert {"benchmarks", "item_seed", "text"} <= behind["revisions"].keys()
+    assert len(behind["machines"]) == 1

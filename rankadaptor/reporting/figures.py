@@ -81,13 +81,13 @@ def _intervals(axis: plt.Axes, labels: pd.Series, value: np.ndarray, low: np.nda
 
 
 def allocation_figure(result: TableResult) -> Figure:
-    """Realised ranks by layer (1-based, as in the paper), one line of squares a row; 0 where a layer is gone."""
+    """Realised ranks by layer (1-based, as in the paper), one line of squares a row; blank where a layer is gone."""
     by_row = allocations(result)
     values = np.array(list(by_row.values()))
     with matplotlib.rc_context(STYLE), sns.axes_style("white"):
         figure, axis = plt.subplots(figsize=(0.3 * values.shape[1] + 2.5, 0.45 * len(values) + 1.2),
                                     layout="constrained")
-        sns.heatmap(values, annot=True, fmt=".0f", cmap="cividis", cbar=False, square=True, ax=axis,
+        sns.heatmap(values, mask=values == 0, annot=True, fmt=".0f", cmap="cividis", cbar=False, square=True, ax=axis,
                     annot_kws={"size": 7}, xticklabels=list(range(1, values.shape[1] + 1)), yticklabels=list(by_row))
         axis.set(xlabel="decoder layer", title="realised rank by layer (AdaLoRA: mean over the seven projections)")
         axis.tick_params(axis="x", rotation=0, labelsize=7)
@@ -98,9 +98,13 @@ def allocation_figure(result: TableResult) -> Figure:
 def search_figure(result: TableResult) -> Figure:
     """What each search predicted (Q) and measured (P), round by round."""
     with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
-        figure, axes = plt.subplots(1, len(result.blocks), figsize=(5 * len(result.blocks), 3), squeeze=False,
+        columns = min(4, len(result.blocks))
+        lines = -(-len(result.blocks) // columns)
+        figure, axes = plt.subplots(lines, columns, figsize=(4.2 * columns, 2.6 * lines + 0.5), squeeze=False,
                                     layout="constrained")
-        for axis, (name, block) in zip(axes[0], result.blocks.items(), strict=True):
+        for axis in axes.flat[len(result.blocks):]:
+            axis.set_visible(False)
+        for axis, (name, block) in zip(axes.flat, result.blocks.items(), strict=False):
             for one in block.search.rounds if block.search else ():
                 measured = [100 * mean_score(scores) for scores in one.scores]
                 places = [one.number] * len(measured)
@@ -108,7 +112,7 @@ def search_figure(result: TableResult) -> Figure:
                 if one.predictions is not None:
                     axis.plot(places, [100 * q for q in one.predictions], "x", color="C1",
                               label="predicted (Q)" if one.number == 1 else None)
-            axis.set(title=name, xlabel="round (0: initialization)", ylabel="mean score on the search split (%)")
+            axis.set(title=name, xlabel="round (0: initialization)", ylabel="score on search split (%)")
             axis.xaxis.get_major_locator().set_params(integer=True)
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return closed(figure)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from rankadaptor.instrument import Instrument
-from rankadaptor.reporting.tables import TASK_NAMES, markdown
+from rankadaptor.reporting.tables import TASK_NAMES, entries_provenance, markdown, write_json
 from rankadaptor.specs import TASKS
 from rankadaptor.testbed import REJECTED
 
@@ -35,7 +35,7 @@ def rejected_regimes() -> pd.DataFrame:
 
 
 def write_page(instrument: Instrument, parts: Mapping[str, pd.DataFrame], folder: Path | str) -> Path:
-    """Write testbed.md beside the executed notebook.
+    """Write testbed.md and testbed-provenance.json beside the executed notebook.
 
     Args:
         parts: The tables by their headings, in order.
@@ -50,6 +50,10 @@ def write_page(instrument: Instrument, parts: Mapping[str, pd.DataFrame], folder
         "points; losses in hundredths of a nat.",
         *(f"## {heading}\n\n{markdown(table)}" for heading, table in parts.items()),
     ]) + "\n")
+    behind = {"profile": instrument.profile.name, "budget": instrument.budget_name, "split": instrument.split,
+              "training_seeds": list(instrument.seeds)}
+    behind |= entries_provenance(instrument.profile, instrument.keys(), instrument.workshop.ledger)
+    write_json(behind, path.with_name("testbed-provenance.json"))
     return path
 
 

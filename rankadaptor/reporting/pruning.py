@@ -13,7 +13,7 @@ from matplotlib.ticker import ScalarFormatter
 from rankadaptor.corpora.text import perplexity_label
 from rankadaptor.pruned_models import PrunedModels
 from rankadaptor.reporting.figures import STYLE, closed, save_figures
-from rankadaptor.reporting.tables import markdown
+from rankadaptor.reporting.tables import entries_provenance, markdown, write_json
 from rankadaptor.specs import PRUNERS
 
 
@@ -96,7 +96,8 @@ def perplexity_figure(models: PrunedModels) -> Figure:
 
 
 def write_page(models: PrunedModels, losses: pd.DataFrame, drawn: dict[str, Figure], folder: Path | str) -> Path:
-    """Write pruning.md, pruning.csv and the figures. What one machine measured is not among them."""
+    """Write pruning.md, pruning.csv, pruning-provenance.json and the figures; nothing that this machine alone measured.
+    """
     path = Path(folder) / "pruning.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     profile, text = models.profile, models.profile.evaluation.perplexity
@@ -110,6 +111,8 @@ def write_page(models: PrunedModels, losses: pd.DataFrame, drawn: dict[str, Figu
         *(f"![{name}](pruning-{name}.png)" for name in drawn),
     ]) + "\n")
     losses.to_csv(path.with_suffix(".csv"), index=False, float_format="%.6f")
+    behind = {"profile": profile.name} | entries_provenance(profile, models.keys(), models.ledger)
+    write_json(behind, path.with_name("pruning-provenance.json"))
     save_figures(drawn, path.parent, "pruning")
     return path
 

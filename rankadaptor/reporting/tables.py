@@ -1,6 +1,7 @@
 """Tables 2 and 6 beside the published ones. No byte of a table depends on machine, versions or times."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from rankadaptor.corpora.text import perplexity_label
 from rankadaptor.ledger import Ledger
+from rankadaptor.profiles import Profile
 from rankadaptor.published import published_rows
 from rankadaptor.results import DENSE, LORA, RANKADAPTOR, RANKADAPTOR_PER_TASK, Row, TableResult
 from rankadaptor.specs import TASKS, Block, canonical_json
@@ -210,18 +212,25 @@ def allocations(result: TableResult) -> dict[str, tuple[float, ...]]:
 
 def provenance(result: TableResult, ledger: Ledger) -> dict[str, Any]:
     """Profile, seeds, keys, data revisions, machines and versions behind a table."""
-    rows = list(result.rows())
-    entries = [entry for row in rows for key in row.keys if (entry := ledger.find(key)) is not None]
-    machines = {canonical_json(entry.result["provenance"]["machine"]) for entry in entries}
+    keys = {f"{row.block} {row.method}": list(row.keys) for row in result.rows()}
     return {
         "profile": result.profile.name,
         "budget": result.budget_name,
         "training_seeds": list(result.seeds),
         "search_seed": result.profile.search.training_seed,
-        "ledger_keys": {f"{row.block} {row.method}": list(row.keys) for row in rows},
         "search_keys": {name: block.search_key for name, block in result.blocks.items()},
-        "base_model": result.profile.base_model.label,
-        "revisions": dict(sorted(item for entry in entries for item in entry.spec["revisions"].items())),
+        **entries_provenance(result.profile, keys, ledger),
+    }
+
+
+def entries_provenance(profile: Profile, keys: Mapping[str, Sequence[str]], ledger: Ledger) -> dict[str, Any]:
+    """What stands behind results of a ledger: keys by label, base model, data revisions, machines with versions."""
+    found = [entry for several in keys.values() for key in several if (entry := ledger.find(key)) is not None]
+    machines = {canonical_json(entry.result["provenance"]["machine"]) for entry in found}
+    return {
+        "ledger_keys": {label: list(several) for label, several in keys.items()},
+        "base_model": profile.base_model.label,
+        "revisions": dict(sorted(item for entry in found for item in entry.spec["revisions"].items())),
         "machines": [json.loads(machine) for machine in sorted(machines)],
     }
 
@@ -235,9 +244,13 @@ def markdown(table: pd.DataFrame) -> str:
 def write_provenance(result: TableResult, ledger: Ledger, folder: Path | str) -> dict[str, Any]:
     """Write NAME-provenance.json, NAME as in `write_table`, and return its content."""
     content = provenance(result, ledger)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder) / f"{table_name(result)}-provenance.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_json(content, Path(folder) / f"{table_name(result)}-provenance.json")
     return content
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def table_name(result: TableResult) -> str:
