@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
 
 from rankadaptor.corpora.text import perplexity_label
 from rankadaptor.pruned_models import PrunedModels
@@ -79,19 +78,23 @@ def blocks_figure(models: PrunedModels) -> Figure:
 
 
 def perplexity_figure(models: PrunedModels) -> Figure:
-    """Perplexity against the share of parameters left."""
+    """Perplexity against the share of parameters left, one panel a pruner."""
     frame = models.losses().set_index("block")
+    pruners = [pruner for pruner in PRUNERS if any(name.startswith(f"{pruner}:") for name in frame.index)]
     with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
-        figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
-        for pruner in PRUNERS:
-            names = [name for name in frame.index if name.startswith(f"{pruner}:")]
-            if names:
-                chosen = frame.loc[["Dense", *names]].sort_values("parameters left (%)")
-                axis.plot(chosen["parameters left (%)"], chosen["perplexity"], "o-", label=pruner)
-        axis.set(xlabel="parameters left (%)", ylabel="perplexity", yscale="log", title="Perplexity without recovery")
-        for formatted in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-            formatted(ScalarFormatter())
-        axis.legend()
+        figure, axes = plt.subplots(1, len(pruners), figsize=(4.8 * len(pruners), 3.4), sharey=True, squeeze=False,
+                                    layout="constrained")
+        for number, (axis, pruner) in enumerate(zip(axes[0], pruners, strict=True)):
+            names = ["Dense", *(name for name in frame.index if name.startswith(f"{pruner}:"))]
+            chosen = frame.loc[names].sort_values("parameters left (%)")
+            axis.plot(chosen["parameters left (%)"], chosen["perplexity"], "o-", color=f"C{number}")
+            for left, value in zip(chosen["parameters left (%)"], chosen["perplexity"], strict=True):
+                axis.annotate(f"{value:,.2f}" if value < 1e4 else f"{value:.1e}", (left, value), fontsize=8,
+                              xytext=(4, 4), textcoords="offset points")
+            axis.set(title=f"{pruner}, no recovery", xlabel="parameters left (%)", yscale="log")
+            axis.tick_params(axis="y", which="both", labelleft=False)  # the points say it
+            axis.margins(0.15)
+        axes[0][0].set_ylabel("perplexity (log scale)")
     return closed(figure)
 
 
