@@ -12,6 +12,8 @@ import pytest
 
 from rankadaptor import experiments
 from rankadaptor.allocation import trainable_parameters, uniform_allocation
+from rankadaptor.corpora.text import perplexity_texts
+from rankadaptor.evaluation.perplexity import perplexity
 from rankadaptor.ledger import Ledger
 from rankadaptor.reporting import tables
 from rankadaptor.specs import TASKS, identity_key
@@ -229,8 +231,12 @@ def test_table_6_is_the_pruned_models_alone_with_perplexities(finished, tiny_pro
     assert table.plan().missing.total() == 0
     assert [row.method for row in result.rows()] == ["Dense", "No recovery", "No recovery"]
     unrecovered = {row.block: row for row in recovered.rows() if row.method == "No recovery"}
+    workshop, spec = table._workshop, result.profile.evaluation.perplexity
+    texts = perplexity_texts(result.profile.benchmarks, 12, result.profile.evaluation.item_seed)
+    direct = perplexity(workshop.model(None), workshop._tokenizer, texts, spec)
+    assert result.dense.perplexity == direct["perplexity"]
+    assert len({row.perplexity for row in result.rows()}) == 3
     for row in result.rows():
-        assert 1 < row.perplexity < 200
         if row.block in unrecovered:
             assert np.array_equal(row.outcomes["piqa"], unrecovered[row.block].outcomes["piqa"])
     tables.write_table(result, tmp_path)
