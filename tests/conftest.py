@@ -7,13 +7,15 @@ import random
 import zipfile
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"  # of the kernels that tests start; this process has read it already
+huggingface_hub.constants.HF_HUB_OFFLINE = True
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "agg"
 os.environ["OMP_NUM_THREADS"] = "1"  # of the kernels that tests start
