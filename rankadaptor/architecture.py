@@ -15,6 +15,11 @@ MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 PROJECTIONS = ATTENTION_PROJECTIONS + MLP_PROJECTIONS
 
 
+def module_name(position: int, projection: str) -> str:
+    """A projection's name in a LLaMA, by the layer's position in that model."""
+    return f"model.layers.{position}.{'mlp' if projection in MLP_PROJECTIONS else 'self_attn'}.{projection}"
+
+
 @dataclass(frozen=True)
 class LayerShape:
     """Widths of one decoder layer. `heads` is a multiple of `kv_heads` (grouped-query attention)."""

@@ -10,6 +10,7 @@ Killed anywhere, the next run goes on where the ledger ends.
 import dataclasses
 from collections import Counter
 from collections.abc import Generator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -356,6 +357,10 @@ class MainTable:
     def _text_step(self, parent: Step | None) -> Step:
         return Step("perplexity", self.profile.evaluation.perplexity, parent)
 
+    @cached_property
+    def _subjects(self) -> dict[str, np.ndarray]:
+        return self._workshop.subjects(self.profile.evaluation_spec(self.budget, "report"))
+
     # -- rows ---------------------------------------------------------------------------------------------------------
 
     def _report_steps(self, pruned: Step, specs: list[RecoverySpec]) -> list[Step]:
@@ -379,7 +384,7 @@ class MainTable:
             method,
             {task: _stack(tables, task, METRIC[task]) for task in TASKS},
             {task: _stack(tables, task, "gold_probability") for task in TASKS},
-            self._workshop.subjects(self.profile.evaluation_spec(self.budget, "report")),
+            self._subjects,
             architecture.parameters(),
             recovery["trainable_parameters"] if recovery else 0,
             rate,

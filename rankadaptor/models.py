@@ -45,10 +45,7 @@ def read_architecture(folder: Path) -> Architecture:
     Raises:
         BadInput: if there is none.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise BadInput(f"no model in {folder}: a model folder holds config.json and safetensors files")
-    return Architecture.from_config(json.loads(path.read_text()))
+    return Architecture.from_config(_read_config(folder))
 
 
 def check_llama(folder: Path, pruned: bool = False) -> Architecture:
@@ -60,21 +57,28 @@ def check_llama(folder: Path, pruned: bool = False) -> Architecture:
     Raises:
         BadInput: on another architecture, on biases in the projections, or on a pruned one that is not meant.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise BadInput(f"no model in {folder}: a model folder holds config.json and safetensors files")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        kind = config.get("model_type")
-    except (ValueError, AttributeError):
-        raise BadInput(f"{path} is not a JSON object: restore it") from None
+    config = _read_config(folder)
+    kind = config.get("model_type")
     if kind not in ("llama", PrunedLlamaConfig.model_type):
         raise BadInput(f"the model in {folder} is of type {kind!r}: only llama models are read")
     if config.get("attention_bias") or config.get("mlp_bias"):
         raise BadInput(f"the model in {folder} has biases in its projections: only LLaMA without them is read")
     if not pruned and (kind != "llama" or "original_layers" in config):
         raise BadInput(f"the model in {folder} is pruned already: give the dense one")
-    return read_architecture(folder)
+    return Architecture.from_config(config)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise BadInput(f"no model in {folder}: a model folder holds config.json and safetensors files")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise BadInput(f"{path} is not a JSON object: restore it")
+    return config
 
 
 def check_weights(folder: Path) -> None:
@@ -87,7 +91,7 @@ def check_weights(folder: Path) -> None:
 
 def load_model(folder: Path, device: torch.device | None = None) -> PreTrainedModel:
     """A checkpoint of this project, dense or pruned, in the dtype it was saved in, ready to be evaluated."""
-    read_architecture(folder)
+    _read_config(folder)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", use_safetensors=True, trust_remote_code=False, local_files_only=True
     )

@@ -36,8 +36,8 @@ def prune(model: PreTrainedModel, spec: PruneSpec, windows: torch.Tensor) -> Pru
     Raises:
         BadInput: if the ranges do not fit the model, or a layer would lose everything.
     """
+    spec = _resolved(spec, len(architecture_of(model).layers))
     if spec.method == "shortened":
-        spec.ranges.check(len(architecture_of(model).layers))
         scores = block_importance(model, windows, spec.importance)  # type: ignore[arg-type]
         pruned, kept, order = remove_blocks(model, scores, spec.first_layer, spec.end_layer, spec.blocks_removed or 0)
         return Pruned(pruned, {"blocks": kept}, {"blocks": scores.tolist(), "order": order})
@@ -53,28 +53,27 @@ def pruned_shapes(dense: Architecture, spec: PruneSpec) -> Architecture:
     Raises:
         BadInput: as `prune`; and under global ranking, whose widths depend on the weights.
     """
-    spec.ranges.check(len(dense.layers))
+    spec = _resolved(spec, len(dense.layers))
     if spec.method == "shortened":
         count = spec.blocks_removed or 0
         check_removable(count, spec.first_layer, spec.end_layer, len(dense.layers))
         return dense.depth_pruned(tuple(range(spec.first_layer, spec.first_layer + count)))
     if spec.ranking == "global":
         raise BadInput("widths under ranking global depend on the weights: prune the model, or use local")
-    ranges = _everywhere(dense) if spec.uniform_width else spec.ranges
-    return dense.width_pruned(ranges, spec.ratio or 0.0, spec.decoder_share)
+    return dense.width_pruned(spec.ranges, spec.ratio or 0.0, spec.decoder_share)
 
 
-def _everywhere(dense: Architecture) -> Ranges:
-    layers = (0, len(dense.layers))
-    return Ranges(layers, layers)
+def _resolved(spec: PruneSpec, layers: int) -> PruneSpec:
+    """The spec with the ranges that it means in a model of so many layers; raises BadInput if they do not fit it."""
+    if spec.uniform_width:
+        return replace(spec, first_layer=0, end_layer=layers, mlp_range=None)
+    spec.ranges.check(layers)
+    return spec
 
 
 def _prune_width(model: PreTrainedModel, spec: PruneSpec, windows: torch.Tensor) -> Pruned:
     """In `spec.iterations` equal steps, each measured on what the step before left."""
     dense = architecture_of(model)
-    if spec.uniform_width:
-        spec = replace(spec, first_layer=0, end_layer=len(dense.layers), mlp_range=None)
-    spec.ranges.check(len(dense.layers))
     current, scores = model, []
     kept = [KeptUnits(list(range(s.kv_heads)), list(range(s.mlp_width))) for s in dense.layers]
     for step in range(1, spec.iterations + 1):

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from rankadaptor.architecture import MLP_PROJECTIONS, Architecture
+from rankadaptor.architecture import Architecture, module_name
 from rankadaptor.errors import BadInput
 from rankadaptor.models import load_model, read_architecture
 from rankadaptor.pruning import Pruned
@@ -37,8 +37,7 @@ def load_pruned(folder: Path | str, device: torch.device | None = None) -> PreTr
     stored = _stored_shapes(folder)
     for position in range(len(architecture.layers)):
         for projection, shape in architecture.weight_shapes(position).items():
-            part = "mlp" if projection in MLP_PROJECTIONS else "self_attn"
-            name = f"model.layers.{position}.{part}.{projection}.weight"
+            name = f"{module_name(position, projection)}.weight"
             if stored.get(name) != shape:
                 raise BadInput(f"{folder}: config.json gives {name} the shape {list(shape)}, its tensor has"
                                f" {list(stored.get(name, ())) or 'none'}: restore the folder as it was written")

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from rankadaptor.architecture import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, PROJECTIONS
+from rankadaptor.architecture import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, PROJECTIONS, module_name
 from rankadaptor.errors import BadInput
 from rankadaptor.layers import layers_kept
 from rankadaptor.models import architecture_of
@@ -150,5 +150,4 @@ def _perplexity_without(model: PreTrainedModel, windows: torch.Tensor, block: in
 
 
 def _name(layer: int, projection: str) -> str:
-    part = "mlp" if projection in MLP_PROJECTIONS else "self_attn"
-    return f"model.layers.{layer}.{part}.{projection}.weight"
+    return f"{module_name(layer, projection)}.weight"

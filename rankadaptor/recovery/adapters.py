@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from rankadaptor.allocation import validate_allocation
-from rankadaptor.architecture import MLP_PROJECTIONS, PROJECTIONS, Architecture
+from rankadaptor.architecture import PROJECTIONS, Architecture, module_name
 from rankadaptor.errors import BadInput
 from rankadaptor.models import architecture_of
 from rankadaptor.specs import RecoverySpec, Scaling, sha256_text
@@ -47,7 +47,7 @@ def to_lora_config(
     """
     ranks = validate_allocation(allocation, architecture)
     by_module = {
-        _module_name(position, projection): ranks[original]
+        module_name(position, projection): ranks[original]
         for position, original in enumerate(architecture.original_layers)
         for projection in PROJECTIONS
     }
@@ -125,7 +125,7 @@ def _initialise_nested(adapted: PeftModel, architecture: Architecture, seed: int
     modules = dict(adapted.get_base_model().named_modules())
     for position, original in enumerate(architecture.original_layers):
         for projection in PROJECTIONS:
-            weight = modules[_module_name(position, projection)].lora_A["default"].weight  # (rank, in)
+            weight = modules[module_name(position, projection)].lora_A["default"].weight  # (rank, in)
             draw = torch.Generator().manual_seed(int(sha256_text(f"{seed} {original} {projection}")[:15], 16))
             with torch.no_grad():
                 weight.copy_((2 * torch.rand(weight.shape, generator=draw) - 1) / math.sqrt(weight.shape[1]))
@@ -147,7 +147,7 @@ def _assert_ranks(adapted: PeftModel, allocation: Sequence[int]) -> None:
     ranks = realised_ranks(adapted)
     for position, original in enumerate(architecture.original_layers):
         for projection in PROJECTIONS:
-            name = _module_name(position, projection)
+            name = module_name(position, projection)
             if ranks.pop(name, None) != allocation[original]:
                 raise RuntimeError(f"{name} did not get rank {allocation[original]} of layer {original}")
     if ranks:
@@ -201,7 +201,3 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
 def merged(adapted: PeftModel) -> PreTrainedModel:
     """The base model with the adapter added to its weights."""
     return adapted.merge_and_unload()
-
-
-def _module_name(position: int, projection: str) -> str:
-    return f"model.layers.{position}.{'mlp' if projection in MLP_PROJECTIONS else 'self_attn'}.{projection}"
