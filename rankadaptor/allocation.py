@@ -6,6 +6,7 @@ performance model serves every block of a base model.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 
 RankAllocation = tuple[int, ...]
+Inputs = Literal["ranks", "logarithms"]
 
 # LoRA* of the motivating example (Section 2, Figure 2): rank by quarter of depth, bottom to top.
 LORA_STAR_RANKS = (4, 6, 10, 12)
@@ -60,7 +62,10 @@ def uniform_allocation(rank: int, architecture: Architecture) -> RankAllocation:
 
 
 def quarters_allocation(architecture: Architecture, ranks: Sequence[int] = LORA_STAR_RANKS) -> RankAllocation:
-    """LoRA*: ranks rise by quarters of the *original* depth (paper: layers 1-8, 9-16, 17-24, 25-32 of 32)."""
+    """LoRA*: ranks rise by quarters of the *original* depth (paper: layers 1-8, 9-16, 17-24, 25-32 of 32).
+
+    Its mirror image, with as many parameters where layers are alike, takes the ranks the other way round.
+    """
     present = set(architecture.original_layers)
     count = architecture.original_layer_count
     return tuple(ranks[i * len(ranks) // count] if i in present else 0 for i in range(count))
@@ -96,9 +101,7 @@ class SolutionSpace:
         return tuple(ranks)
 
     def within_budget(self, allocation: Sequence[int]) -> bool:
-        if self.budget_params is None:
-            return True
-        return trainable_parameters(allocation, self.architecture) <= self.budget_params * (1 + self.tolerance)
+        return bool(self._affordable(np.array([allocation]))[0])
 
     def contains(self, allocation: Sequence[int]) -> bool:
         """Whether an allocation is one of S, budget included."""
@@ -109,15 +112,135 @@ class SolutionSpace:
             and self.within_budget(allocation)
         )
 
+    def _affordable(self, allocations: np.ndarray) -> np.ndarray:
+        """`within_budget` of many.
+
+        Args:
+            allocations: # (n, l)
+
+        Returns:
+            Whether, of each.  # (n,)
+        """
+        if self.budget_params is None:
+            return np.ones(len(allocations), dtype=bool)
+        return allocations @ np.array(self.architecture.rank_costs()) <= self.budget_params * (1 + self.tolerance)
+
+    @property
+    def size(self) -> int:
+        """How many allocations there are, budget left aside: 6^26 for the paper's LLaMA-7B."""
+        return len(self.candidates) ** len(self.free_layers)
+
+    def encode(self, allocations: Sequence[RankAllocation] | np.ndarray, inputs: Inputs = "ranks") -> np.ndarray:
+        """Ranks, or their logarithms, as a predictor reads them.
+
+        Args:
+            inputs: "ranks" as the paper has them; or "logarithms", since 2 rather than 1 is a wider step than 24 rather
+                than 23.
+
+        Returns:
+            Scaled to [-1, 1] over the candidates; 0 where a layer is gone.  # (n, l)
+        """
+        ranks = np.asarray(allocations, dtype=float)
+        scale = np.log2 if inputs == "logarithms" else np.asarray
+        low, high = scale(float(min(self.candidates))), scale(float(max(self.candidates)))
+        half = (high - low) / 2 or 1.0
+        return np.where(ranks > 0, (scale(np.maximum(ranks, 1.0)) - (high + low) / 2) / half, 0.0)
+
+    def proportional(self, weights: Sequence[float] | np.ndarray) -> RankAllocation:
+        """The largest allocation within budget whose free ranks are the candidates nearest to a multiple of weights.
+
+        Args:
+            weights: What each free layer deserves, at least 0 and not all 0.  # (free layers,)
+        """
+        given = np.asarray(weights, dtype=float)
+        if given.shape != (len(self.free_layers),) or not np.isfinite(given).all() or min(given) < 0 or not given.any():
+            raise BadInput(f"weights {weights!r} of {len(self.free_layers)} free layers: give one number from 0 for"
+                           " each, not all of them 0")
+        candidates = np.array(sorted(self.candidates))
+
+        def nearest(scale: float) -> RankAllocation:
+            return self.fill(candidates[np.abs(scale * given[:, None] - candidates).argmin(axis=1)])
+
+        # Ranks grow with the scale: halve the span in which the budget is crossed.
+        low, high = 0.0, 2 * candidates[-1] / given[given > 0].min()
+        if self.within_budget(nearest(high)):
+            return nearest(high)
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.within_budget(nearest(middle)) else (low, middle)
+        return nearest(low)
+
+    def near(
+        self, allocation: RankAllocation, count: int, generator: np.random.Generator, layers: int = 2
+    ) -> list[RankAllocation]:
+        """So many draws within budget with other ranks on one to `layers` of the free layers.
+
+        Raises:
+            BadInput: if there is but one candidate, or nearly every such change exceeds the budget.
+        """
+        candidates = np.array(sorted(self.candidates))
+        free, most = np.array(self.free_layers), min(layers, len(self.free_layers))
+        found: list[RankAllocation] = []
+        for _ in range(100 if len(candidates) > 1 else 0):
+            batch = np.tile(allocation, (2 * count + 16, 1))  # (draws, layers)
+            drawn = generator.random((len(batch), len(free))).argsort(axis=1)  # which layers change, for each draw
+            changed = drawn < generator.integers(1, most + 1, size=(len(batch), 1))
+            places = np.searchsorted(candidates, batch[:, free])
+            moved = (places + generator.integers(1, len(candidates), size=places.shape)) % len(candidates)
+            batch[:, free] = np.where(changed, candidates[moved], batch[:, free])
+            found += map(tuple, batch[self._affordable(batch)].tolist())
+            if len(found) >= count:
+                return found[:count]
+        raise BadInput(f"hardly any change of up to {layers} layers stays within {self.budget_params} parameters with"
+                       f" candidates {self.candidates}: raise the budget or widen the candidates")
+
+    def neighbours(self, allocation: RankAllocation) -> list[RankAllocation]:
+        """Every allocation within budget that differs on one free layer, by one step among the candidates."""
+        candidates = sorted(self.candidates)
+        found = []
+        for layer in self.free_layers:
+            place = candidates.index(allocation[layer])
+            for other in candidates[max(0, place - 1) : place + 2]:
+                moved = (*allocation[:layer], other, *allocation[layer + 1 :])
+                if other != allocation[layer] and self.within_budget(moved):
+                    found.append(moved)
+        return found
+
     def sample(self, count: int, generator: np.random.Generator) -> list[RankAllocation]:
         """`count` draws, independent and uniform over the allocations within budget (by rejection)."""
         found: list[RankAllocation] = []
         drawn = 0
+        fixed = self.fill([0] * len(self.free_layers))
         while len(found) < count:
-            batch = generator.choice(self.candidates, size=(max(count, 64), len(self.free_layers)))
-            found.extend(a for a in map(self.fill, batch) if self.within_budget(a))
-            drawn += len(batch)
+            batch = np.tile(fixed, (max(count, 64), 1))  # (draws, layers)
+            batch[:, self.free_layers] = generator.choice(self.candidates, size=(len(batch), len(self.free_layers)))
+            found += map(tuple, batch[self._affordable(batch)].tolist())
+            drawn += max(count, 64)
             if drawn > 200_000 + 200 * count:
                 raise BadInput(f"fewer than 1 in 200 allocations fit the budget of {self.budget_params} parameters:"
                                " raise it or lower the candidates")
         return found[:count]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Some allocations of a space, of which all scores are known: what a search is replayed on."""
+
+    space: SolutionSpace
+    allocations: tuple[RankAllocation, ...]
+
+    def encode(self, allocations: Sequence[RankAllocation] | np.ndarray, inputs: Inputs = "ranks") -> np.ndarray:
+        return self.space.encode(allocations, inputs)
+
+    def sample(self, count: int, generator: np.random.Generator) -> list[RankAllocation]:
+        """So many of them, each once; all if there are no more."""
+        return [self.allocations[place] for place in generator.permutation(len(self.allocations))[:count]]
+
+    def near(
+        self, allocation: RankAllocation, count: int, generator: np.random.Generator
+    ) -> list[RankAllocation]:
+        """So many others, the nearest first: by how many doublings of ranks apart; chance decides among equals."""
+        others = [other for other in self.sample(len(self.allocations), generator) if other != allocation]
+        free = list(self.space.free_layers)
+        steps = np.log2(np.array(others)[:, free]) - np.log2(np.array(allocation)[free])  # (others, free layers)
+        return [others[place] for place in np.argsort(np.abs(steps).sum(axis=1), kind="stable")[:count]]

@@ -122,10 +122,10 @@ def missing_steps(workshop: Workshop, steps: Iterable[Step]) -> list[Step]:
 
 def steps_cost(missing: Sequence[Step], cost: Cost) -> str:
     """What a plan says of steps that are all known."""
-    return f"to run: {len(missing)} stages, about {_seconds(missing, cost) / 60:,.0f} minutes on {cost.machine}"
+    return f"to run: {len(missing)} stages, about {steps_seconds(missing, cost) / 60:,.0f} minutes on {cost.machine}"
 
 
-def _seconds(steps: Sequence[Step], cost: Cost) -> float:
+def steps_seconds(steps: Sequence[Step], cost: Cost) -> float:
     return sum(stage_seconds(stage_kind(step), cost) for step in steps)
 
 
@@ -175,6 +175,6 @@ def _label(step: Step) -> str:
 def run_missing(workshop: Workshop, bar: ProgressBar, steps: Iterable[Step], cost: Cost) -> None:
     """Run what the ledger lacks of some steps, under a bar."""
     missing = missing_steps(workshop, steps)
-    with bar.over(_seconds(missing, cost)):
+    with bar.over(steps_seconds(missing, cost)):
         for step in missing:
             workshop.run(step)

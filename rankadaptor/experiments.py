@@ -33,6 +33,7 @@ from rankadaptor.evaluation.items import METRIC
 from rankadaptor.ledger import Ledger
 from rankadaptor.models import base_model_is_cached
 from rankadaptor.profiles import Profile, Source, load_profile
+from rankadaptor.records import COMMITTED, digest, read_table, records_beside
 from rankadaptor.results import (
     ADALORA,
     DENSE,
@@ -47,11 +48,12 @@ from rankadaptor.results import (
     SearchSpec,
     TableResult,
 )
-from rankadaptor.search import Round, Scores, SearchResult, SearchSettings, ask, mean_score
+from rankadaptor.search import Record, Round, Scores, SearchResult, SearchSettings, ask, mean_score
 from rankadaptor.specs import TASKS, Block, EvaluationSpec, RecoverySpec, identity_key, stage_identity
 from rankadaptor.stages import Step, Workshop
 
 DEFAULT_LEDGER = "ledger"
+_LOSS_OF_NOTHING = 20.0  # nats a token: above that of any guess
 
 
 def main_table(
@@ -148,6 +150,11 @@ class MainTable:
         self.allocation, self.recover = allocation, recover
         self.budget = profile.budget(budget_name)
         self.ledger = ledger
+        self._settings = SearchSettings(
+            **dataclasses.asdict(self.budget.search),
+            **dataclasses.asdict(profile.search.method),
+            seed=profile.search.training_seed,
+        )
         self._bar = ProgressBar(profile.cost)
         self._workshop = Workshop(profile, ledger, self._bar.on_progress)
         # Before anything runs, where the layers are known: depth pruning has yet to say which of them stay.
@@ -243,7 +250,7 @@ class MainTable:
         methods[RANKADAPTOR] = [self._lora(found.best, rates[LORA], seed) for seed in self.seeds]
         yield self._report_steps(pruned, methods[RANKADAPTOR])
         rows += [self._recovered_row(block, method, pruned, specs) for method, specs in methods.items()]
-        if self.budget.per_task:
+        if self.budget.per_task and found.best_by_task.keys() == set(TASKS):
             by_task = {
                 task: [self._lora(allocation, rates[LORA], seed) for seed in self.seeds]
                 for task, allocation in found.best_by_task.items()
@@ -292,10 +299,12 @@ class MainTable:
             return [self._trial(pruned, self._lora(allocation, rate, seed)) for allocation in allocations]
 
         space = solution_space(self.profile, block, architecture)
-        settings = SearchSettings(**dataclasses.asdict(self.budget.search), seed=seed)
+        records = self._records(block)
         described = {name: value for name, value in vars(space).items() if name != "architecture"}
+        signal = self.profile.search.signal
+        measured = self.profile.evaluation.perplexity if signal == "held_out_loss" else self._search_evaluation()
         spec = SearchSpec(
-            described, settings, self._lora((), rate, seed), self._search_evaluation(), self.profile.search.signal
+            described, self._settings, self._lora((), rate, seed), measured, signal, digest(records)
         )
         # A trial's key stands for all that a score depends on: model, rows, items and the stages' numerics.
         identity = stage_identity("search", spec, self._workshop.key(trials_of([()])[0]), {})
@@ -304,7 +313,11 @@ class MainTable:
         # Nothing of a trace is computed again; what the ledger holds of it is named, so that a plan can count it.
         yield [trial for one in trace for trial in trials_of(one.proposals) if self._workshop.find(trial)]
         asking = ask(
-            space, settings, trace, lambda one: self.ledger.append_round(key, identity, one.number, one.to_json())
+            space,
+            self._settings,
+            records,
+            trace=trace,
+            on_round=lambda one: self.ledger.append_round(key, identity, one.number, one.to_json()),
         )
         try:
             proposals = next(asking)
@@ -316,16 +329,35 @@ class MainTable:
             return stop.value, key
 
     def _trial(self, pruned: Step, recovery: RecoverySpec) -> Step:
-        """A real recovery, scored on the search split."""
-        return Step("evaluate", self._search_evaluation(), Step("recover", recovery, pruned))
+        """A real recovery, scored on the search split, or by the loss of held-out text."""
+        recovered = Step("recover", recovery, pruned)
+        if self.profile.search.signal == "held_out_loss":
+            return self._text_step(recovered)
+        return Step("evaluate", self._search_evaluation(), recovered)
 
     def _scores(self, trial: Step) -> Scores:
+        """By task, larger is better; of a diverged recovery below every real score, and finite."""
         signal = self.profile.search.signal
         try:
+            if signal == "held_out_loss":
+                return {"text": -float(np.log(self._workshop.perplexity(trial)))}
             metrics = self._workshop.metrics(trial)
         except RecoveryDiverged:
-            return dict.fromkeys(TASKS, 0.0)  # below every real score, and finite
+            return {"text": -_LOSS_OF_NOTHING} if signal == "held_out_loss" else dict.fromkeys(TASKS, 0.0)
         return {task: metrics[task][METRIC[task] if signal == "accuracy" else signal] for task in TASKS}
+
+    def _records(self, block: Block) -> tuple[Record, ...]:
+        """What the search on a block learns from offline: never of that block."""
+        source = self.profile.search.records
+        if source is None:
+            return ()
+        table = read_table(COMMITTED if source == "rank_table" else source)
+        found = records_beside(table, str(block), self.profile.adapters.scaling, self.profile.search.signal)
+        layers = self._workshop.architecture(None).original_layer_count
+        if wrong := [one.label for one in found if len(one.allocations[0]) != layers]:
+            raise BadInput(f"records {source!r} of {wrong[0]} are of another model, not of {layers} layers: set"
+                           " search.records to null, or to a table of this model")
+        return found
 
     # -- specs --------------------------------------------------------------------------------------------------------
 

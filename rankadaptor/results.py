@@ -9,7 +9,7 @@ from rankadaptor.allocation import RankAllocation
 from rankadaptor.architecture import Architecture
 from rankadaptor.profiles import Budget, Profile
 from rankadaptor.search import SearchResult, SearchSettings
-from rankadaptor.specs import EvaluationSpec, RecoverySpec
+from rankadaptor.specs import EvaluationSpec, PerplexitySpec, RecoverySpec
 
 DENSE = "Dense"
 NO_RECOVERY = "No recovery"
@@ -50,8 +50,9 @@ class SearchSpec:
     space: dict[str, object]
     settings: SearchSettings
     recovery: RecoverySpec  # of every trial; its allocation is a placeholder
-    evaluation: EvaluationSpec
+    evaluation: EvaluationSpec | PerplexitySpec
     signal: str
+    records: str  # SHA-256 over what offline meta-learning started from; empty where there was nothing
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,43 @@
 
 Knows allocations and scores only. Real recoveries happen behind `objective(allocations) -> scores`, one mapping
 task -> score per allocation: one recovery labels all tasks at once.
+
+    result = search(space, objective, settings)                       # RankAdaptor
+    result = search(space, objective, settings, proposer=RandomSearch)  # a rival, see `rivals`
 """
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from rankadaptor.allocation import RankAllocation, SolutionSpace
-from rankadaptor.performance_model import PerformanceModel, PerformanceModelSettings
+from rankadaptor.allocation import Inputs, RankAllocation
+from rankadaptor.errors import BadInput
+from rankadaptor.performance_model import MetaTask, Prediction
+from rankadaptor.predictors import Predictor, make_predictor
 
 Scores = Mapping[str, float]
 Objective = Callable[[list[RankAllocation]], list[Scores]]
+Acquisition = Literal["greedy", "upper confidence", "thompson"]
+Proposals = Literal["uniform", "near"]
+Heads = Literal["mean", "tasks"]
+Selection = Literal["measured", "predicted"]
+
+_BEST_MUTATED = 3  # of the measured allocations, whose surroundings are sampled with proposals "near"
+
+
+class Space(Protocol):
+    """What is searched: `allocation.SolutionSpace`, or a `Pool` of some of its allocations."""
+
+    def sample(self, count: int, generator: np.random.Generator) -> list[RankAllocation]: ...
+
+    def near(
+        self, allocation: RankAllocation, count: int, generator: np.random.Generator
+    ) -> list[RankAllocation]: ...
+
+    def encode(self, allocations: Sequence[RankAllocation], inputs: Inputs) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -23,10 +47,22 @@ class SearchSettings:
     rounds: int  # online rounds at most
     batch: int  # allocations really recovered a round
     candidates_per_round: int  # allocations sampled and predicted a round
-    threshold: float  # converged when the mean |Q - P| of a round stays under this ...
+    threshold: float  # converged when a round's mean |Q - P| is at most this share of the spread of all P so far ...
     patience: int  # ... for so many rounds in a row
     seed: int
-    hidden: tuple[int, ...] = (32, 32, 32)
+    predictor: str = "paper"  # one of `predictors.PREDICTORS`
+    inputs: Inputs = "ranks"  # what is read of an allocation; see `allocation.SolutionSpace.encode`
+    heads: Heads = "mean"  # what is predicted: the mean over tasks, or every task
+    acquisition: Acquisition = "greedy"  # highest Q (paper), Q plus its spread over members, or a member's Q at random
+    proposals: Proposals = "uniform"  # sampled from all of S (paper), or half of them near the best measured
+    selection: Selection = "measured"  # what is chosen at last: the best P, or the best Q (paper)
+
+    def __post_init__(self) -> None:
+        for name, kind in (("acquisition", Acquisition), ("proposals", Proposals), ("heads", Heads),
+                           ("inputs", Inputs), ("selection", Selection)):
+            if getattr(self, name) not in get_args(kind):
+                raise BadInput(f"unknown {name} {getattr(self, name)!r}: use one of {', '.join(get_args(kind))}")
+        make_predictor(self.predictor, self.seed)  # refuses an unknown one
 
 
 @dataclass(frozen=True)
@@ -35,12 +71,12 @@ class Round:
 
     number: int  # 0 is the initialization
     proposals: tuple[RankAllocation, ...]
-    predictions: tuple[float, ...] | None  # Q of the mean over tasks; None in the initialization
+    predictions: tuple[float, ...] | None  # Q of the mean over tasks; None in the initialization, and without a model
     scores: tuple[dict[str, float], ...]  # P, by task
 
     @property
     def gap(self) -> float | None:
-        """Mean |Q - P| over the round's proposals; None in the initialization."""
+        """Mean |Q - P| over the round's proposals; None where nothing was predicted."""
         if self.predictions is None:
             return None
         return float(np.mean([abs(q - mean_score(p)) for q, p in zip(self.predictions, self.scores, strict=True)]))
@@ -60,11 +96,26 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Record:
+    """Measured allocations of another block, which offline meta-learning starts from."""
+
+    label: str  # such as shortened:30
+    allocations: tuple[RankAllocation, ...]
+    scores: tuple[Scores, ...]  # by task; the tasks may be others than the search's
+
+
+@dataclass(frozen=True)
 class SearchResult:
     rounds: tuple[Round, ...]
     converged: bool
-    best: RankAllocation  # highest measured mean over tasks
+    best: RankAllocation  # by the settings' `selection`, of the mean over tasks
     best_by_task: dict[str, RankAllocation]  # highest measured score on each task
+
+
+# What comes next, given all rounds so far: proposals, and what was predicted of them. A function of the *set* of
+# results, the number of rounds and the seed.
+Propose = Callable[[Sequence[Round]], tuple[list[RankAllocation], list[float] | None]]
+Proposer = Callable[[Space, SearchSettings], Propose]
 
 
 def mean_score(scores: Scores) -> float:
@@ -72,9 +123,11 @@ def mean_score(scores: Scores) -> float:
 
 
 def search(
-    space: SolutionSpace,
+    space: Space,
     objective: Objective,
     settings: SearchSettings,
+    records: Sequence[Record] = (),
+    proposer: Proposer | None = None,
     trace: Sequence[Round] = (),
     on_round: Callable[[Round], None] = lambda _: None,
 ) -> SearchResult:
@@ -83,14 +136,19 @@ def search(
     Args:
         space: S and its budget; every proposal lies in it.
         objective: Really recovers and scores allocations.
+        records: Of other blocks, for offline meta-learning.
+        proposer: A rival's, in place of the performance model's.
         trace: Finished rounds of an earlier run of the same search; they are taken as they are.
         on_round: Called with every round that this call finishes.
 
     Returns:
-        All rounds and the best *measured* allocations. The choice saw the search's scores only: retrain it with fresh
-        seeds before reporting it.
+        All rounds and the best allocations. The choice saw the search's scores only: retrain it with fresh seeds before
+        reporting it.
+
+    Raises:
+        BadInput: if the objective returns a score that is no number, or not one mapping an allocation.
     """
-    asking = ask(space, settings, trace, on_round)
+    asking = ask(space, settings, records, proposer, trace, on_round)
     try:
         proposals = next(asking)
         while True:
@@ -100,86 +158,172 @@ def search(
 
 
 def ask(
-    space: SolutionSpace,
+    space: Space,
     settings: SearchSettings,
+    records: Sequence[Record] = (),
+    proposer: Proposer | None = None,
     trace: Sequence[Round] = (),
     on_round: Callable[[Round], None] = lambda _: None,
 ) -> Generator[list[RankAllocation], list[Scores], SearchResult]:
     """The search as a coroutine: yields proposals, is sent their scores, returns the result. See `search`."""
+    guided = PerformanceGuided(space, settings, records)
+    propose = proposer(space, settings) if proposer else guided
     rounds = list(trace)
     while not _finished(rounds, settings):
-        proposals, predictions = _iteration(space, rounds, settings) if rounds else _initialization(space, settings)
+        proposals, predictions = propose(rounds) if rounds else _initialization(space, settings)
         if not proposals:
             break  # a small S, and all of it measured
         scores = yield list(proposals)
-        rounds.append(Round(len(rounds), proposals, predictions, tuple(dict(s) for s in scores)))
+        _check(proposals, scores)
+        predicted = None if predictions is None else tuple(predictions)
+        rounds.append(Round(len(rounds), tuple(proposals), predicted, tuple(dict(s) for s in scores)))
         on_round(rounds[-1])
-    measured = _measured(rounds)
-    return SearchResult(
-        tuple(rounds),
-        has_converged(rounds, settings),
-        _argmax({a: mean_score(s) for a, s in measured.items()}),
-        {task: _argmax({a: s[task] for a, s in measured.items()}) for task in next(iter(measured.values()))},
-    )
+    measured = measured_scores(rounds)
+    best = _argmax({a: mean_score(s) for a, s in measured.items()})
+    if settings.selection == "predicted":
+        best = guided.best_predicted(rounds)
+    tasks = next(iter(measured.values()))
+    by_task = {task: _argmax({a: s[task] for a, s in measured.items()}) for task in tasks}
+    return SearchResult(tuple(rounds), has_converged(rounds, settings), best, by_task)
+
+
+# -- Convergence ------------------------------------------------------------------------------------------------------
 
 
 def has_converged(rounds: Sequence[Round], settings: SearchSettings) -> bool:
-    """Convergence phase: prediction has met reality, |Q - P| under the threshold for `patience` rounds in a row."""
-    gaps = [one.gap for one in rounds[1:]][-settings.patience :]
-    return len(gaps) == settings.patience and all(gap is not None and gap <= settings.threshold for gap in gaps)
+    """Prediction has met reality: |Q - P| stayed under the threshold for `patience` rounds in a row.
+
+    The paper leaves its threshold open. Here it is a share of the standard deviation of all scores measured so far: a
+    gap in the scores' own unit says nothing where allocations differ by less than it.
+    """
+    latest = range(len(rounds) - settings.patience, len(rounds))
+    return latest.start > 0 and all(_met(rounds[: number + 1], settings.threshold) for number in latest)
+
+
+def _met(rounds: Sequence[Round], threshold: float) -> bool:
+    gap = rounds[-1].gap
+    measured = [mean_score(scores) for scores in measured_scores(rounds).values()]
+    rounding = 1e-6 * np.abs(measured).max()  # of single precision: equal scores are predicted no closer
+    return gap is not None and gap <= threshold * np.std(measured) + rounding
 
 
 def _finished(rounds: Sequence[Round], settings: SearchSettings) -> bool:
     return bool(rounds) and (len(rounds) > settings.rounds or has_converged(rounds, settings))
 
 
-def _initialization(space: SolutionSpace, settings: SearchSettings) -> tuple[tuple[RankAllocation, ...], None]:
-    """Initialization phase: distinct random allocations of S (fewer if S holds no more), and no prediction."""
+# -- Initialization ---------------------------------------------------------------------------------------------------
+
+
+def _initialization(space: Space, settings: SearchSettings) -> tuple[list[RankAllocation], None]:
+    """Distinct random allocations of S (fewer if S holds no more), and no prediction; the same for every method."""
     generator = np.random.default_rng([settings.seed, 0])
     found: dict[RankAllocation, None] = {}
     for _ in range(100):
         found.update(dict.fromkeys(space.sample(settings.initial, generator)))
         if len(found) >= settings.initial:
             break
-    return tuple(found)[: settings.initial], None
+    return list(found)[: settings.initial], None
 
 
-def _iteration(
-    space: SolutionSpace, rounds: Sequence[Round], settings: SearchSettings
-) -> tuple[tuple[RankAllocation, ...], tuple[float, ...]]:
-    """Iteration phase: sample many allocations, predict them, propose the best not measured yet.
-
-    A function of the *set* of results so far, the round's number and the seed.
-    """
-    measured = _measured(rounds)
-    model = _fitted_model(space, measured, settings)
-    generator = np.random.default_rng([settings.seed, len(rounds)])
-    candidates = sorted(set(space.sample(settings.candidates_per_round, generator)) - measured.keys())
-    if not candidates:
-        return (), ()
-    predicted = model.predict(np.array(candidates))
-    chosen = np.argsort(-predicted, kind="stable")[: settings.batch]
-    return tuple(candidates[i] for i in chosen), tuple(float(predicted[i]) for i in chosen)
+# -- Iteration --------------------------------------------------------------------------------------------------------
 
 
-def _fitted_model(
-    space: SolutionSpace, measured: Mapping[RankAllocation, Scores], settings: SearchSettings
-) -> PerformanceModel:
-    """Meta-learned over the tasks' scores, then fitted to their mean."""
-    allocations = np.array(sorted(measured))
-    tasks = sorted(next(iter(measured.values())))
-    scores = np.array([[measured[tuple(a)][task] for task in tasks] for a in allocations.tolist()])
-    middle = (min(space.candidates) + max(space.candidates)) / 2
-    model = PerformanceModel(
-        allocations.shape[1], middle, PerformanceModelSettings(hidden=settings.hidden), settings.seed
-    )
-    model.meta_train(allocations, scores)
-    model.fit(allocations, scores.mean(axis=1))
-    return model
+class PerformanceGuided:
+    """Sample many allocations, predict them, propose the best not measured yet. A `Propose`."""
+
+    def __init__(self, space: Space, settings: SearchSettings, records: Sequence[Record] = ()):
+        self._space, self._settings, self._records = space, settings, records
+        self._predictor: Predictor | None = None
+
+    def __call__(self, rounds: Sequence[Round]) -> tuple[list[RankAllocation], list[float] | None]:
+        generator = np.random.default_rng([self._settings.seed, len(rounds)])
+        candidates, prediction = self._predicted(rounds, generator)
+        known = set(measured_scores(rounds))
+        chosen: list[int] = []
+        for wish in self._wishes(prediction, generator):
+            place = next((int(i) for i in np.argsort(-wish, kind="stable") if candidates[i] not in known), None)
+            if place is None:
+                break
+            chosen.append(place)
+            known.add(candidates[place])
+        return [candidates[i] for i in chosen], [float(prediction.mean[i]) for i in chosen]
+
+    def best_predicted(self, rounds: Sequence[Round]) -> RankAllocation:
+        """The highest Q of all that was measured and of as many more allocations as a round samples (Section 3.3)."""
+        candidates, prediction = self._predicted(rounds, np.random.default_rng([self._settings.seed, len(rounds)]))
+        return _argmax(dict(zip(candidates, prediction.mean.tolist(), strict=True)))
+
+    def _predicted(
+        self, rounds: Sequence[Round], generator: np.random.Generator
+    ) -> tuple[list[RankAllocation], Prediction]:
+        """Candidates, measured ones included, and their Q."""
+        measured = measured_scores(rounds)
+        ranked = sorted(measured, key=lambda allocation: (-mean_score(measured[allocation]), allocation))
+        count = self._settings.candidates_per_round
+        around: list[RankAllocation] = []
+        if self._settings.proposals == "near":
+            for best in ranked[:_BEST_MUTATED]:
+                around += self._space.near(best, count // (2 * _BEST_MUTATED), generator)
+        candidates = [*self._space.sample(count - len(around), generator), *around, *ranked]
+        predictor = self._learned(rounds[0])
+        inputs = self._settings.inputs
+        scores = _by_task([measured[allocation] for allocation in ranked])
+        if self._settings.heads == "mean":
+            scores = scores.mean(axis=1, keepdims=True)
+        predictor.fit(self._space.encode(ranked, inputs), scores)  # (n, heads)
+        return candidates, predictor.predict(self._space.encode(candidates, inputs))
+
+    def _wishes(self, prediction: Prediction, generator: np.random.Generator) -> list[np.ndarray]:
+        """What each of a round's proposals is to have most of.  # batch x (m,)"""
+        batch, acquisition = self._settings.batch, self._settings.acquisition
+        if acquisition == "upper confidence":
+            return [prediction.mean + prediction.spread] * batch
+        if acquisition == "thompson":
+            return [prediction.members[member] for member in generator.integers(len(prediction.members), size=batch)]
+        return [prediction.mean] * batch
+
+    def _learned(self, start: Round) -> Predictor:
+        """The predictor after offline meta-learning, on the records and on the tasks of the initialization."""
+        if self._predictor is None:
+            own = Record("initialization", start.proposals, start.scores)
+            self._predictor = make_predictor(self._settings.predictor, self._settings.seed)
+            self._predictor.meta_train(meta_tasks(self._space, (*self._records, own), self._settings))
+        return self._predictor
 
 
-def _measured(rounds: Sequence[Round]) -> dict[RankAllocation, Scores]:
+def meta_tasks(space: Space, records: Sequence[Record], settings: SearchSettings) -> list[MetaTask]:
+    """What offline meta-learning learns from: a task a benchmark and block; where every benchmark has a head, a task a
+    block."""
+    tasks = []
+    for record in records:
+        measured = dict(sorted(zip(record.allocations, record.scores, strict=True), key=lambda pair: pair[0]))
+        inputs, scores = space.encode(list(measured), settings.inputs), _by_task(list(measured.values()))
+        columns = range(scores.shape[1])
+        heads = [columns] if settings.heads == "tasks" else [[column] for column in columns]
+        tasks += [MetaTask(inputs, scores[:, list(several)]) for several in heads]
+    return tasks
+
+
+def _by_task(scores: Sequence[Scores]) -> np.ndarray:
+    """# (n, tasks), tasks by name"""
+    return np.array([[one[task] for task in sorted(scores[0])] for one in scores])
+
+
+def measured_scores(rounds: Sequence[Round]) -> dict[RankAllocation, Scores]:
     return {a: s for one in rounds for a, s in zip(one.proposals, one.scores, strict=True)}
+
+
+def _check(proposals: Sequence[RankAllocation], scores: Sequence[Scores]) -> None:
+    if len(scores) != len(proposals):
+        raise BadInput(f"the objective returned {len(scores)} scores of {len(proposals)} allocations: return one each")
+    for allocation, of_tasks in zip(proposals, scores, strict=True):
+        for task, score in of_tasks.items():
+            if not math.isfinite(score):
+                raise BadInput(f"the objective's score of allocation {' '.join(map(str, allocation))} on {task} is"
+                               f" {score}: return a finite number, for a failed recovery the lowest there is")
+        if not of_tasks or of_tasks.keys() != scores[0].keys():
+            raise BadInput(f"the objective scored tasks {sorted(of_tasks)} of one allocation and {sorted(scores[0])} of"
+                           " another: score the same tasks of all")
 
 
 def _argmax(scores: Mapping[RankAllocation, float]) -> RankAllocation:

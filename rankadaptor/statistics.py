@@ -1,9 +1,10 @@
 """Intervals and verdicts. Pure functions of arrays; every random draw takes a Generator.
 
-Source: Miller 2024, "Adding Error Bars to Evals" (paired differences); Agarwal et al. 2021 (stratified bootstrap).
+Source: Miller 2024, "Adding Error Bars to Evals" (paired differences); Agarwal et al. 2021 (stratified bootstrap);
+Holm 1979, "A simple sequentially rejective multiple test procedure".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,34 +40,73 @@ def macro_mean(outcomes: Mapping[str, np.ndarray]) -> float:
     return float(np.mean([values.mean() for values in outcomes.values()]))
 
 
+def bootstrap_draws(
+    outcomes: Mapping[str, np.ndarray],
+    generator: np.random.Generator,
+    draws: int = 4000,
+    subjects: Mapping[str, np.ndarray] | None = None,
+) -> np.ndarray:
+    """Resampled plain means over tasks: training seeds at the outer level, subjects of items within each task.
+
+    The mean over seeds of every subject is resampled within its task. Three seeds are too few to be resampled
+    themselves: all three of one sign, one time in four by chance alone, would exclude 0. So the outer level is
+    Student's: each draw adds t x s / sqrt(S), with s the standard deviation of the S seeds' means and t of S - 1
+    degrees of freedom.
+
+    Args:
+        outcomes: task -> (seeds, items). Pass paired differences for a paired interval. With one seed the draws hold
+            item noise only, and say nothing of training noise.
+        subjects: task -> what each item is about, a number from 0; items about one thing are no independent evidence
+            and are drawn together. Tasks that are missing have one subject an item.  # (items,)
+
+    Returns:
+        # (draws,)
+    """
+    means = np.zeros(draws)
+    for task, values in outcomes.items():
+        of_items = values.mean(axis=0)
+        sizes = np.ones(len(of_items))
+        if subjects and task in subjects:
+            sizes = np.bincount(subjects[task]).astype(float)
+            of_items = np.bincount(subjects[task], weights=of_items)  # (subjects,)
+        count = len(sizes)
+        weights = generator.multinomial(count, np.full(count, 1 / count), size=draws)  # (draws, subjects)
+        means += weights @ of_items / (weights @ sizes) / len(outcomes)
+    by_seed = np.mean([values.mean(axis=1) for values in outcomes.values()], axis=0)  # (seeds,)
+    seeds = len(by_seed)
+    if seeds > 1:
+        means += generator.standard_t(seeds - 1, size=draws) * by_seed.std(ddof=1) / np.sqrt(seeds)
+    return means
+
+
 def bootstrap_macro_mean(
     outcomes: Mapping[str, np.ndarray],
     generator: np.random.Generator,
-    draws: int = 2000,
+    draws: int = 4000,
     subjects: Mapping[str, np.ndarray] | None = None,
 ) -> Interval:
-    """Interval of the plain mean over tasks: seeds resampled at the outer level, subjects of items within each task.
-
-    Args:
-        outcomes: task -> (seeds, items). Pass paired differences for a paired interval. With one seed the interval
-            holds item noise only, and says nothing of training noise.
-        draws: Bootstrap resamples.
-        subjects: task -> what each item is about, a number from 0; items about one thing are no independent evidence
-            and are drawn together. Tasks that are missing have one subject an item.  # (items,)
-    """
-    seeds = next(iter(outcomes.values())).shape[0]
-    seed_weights = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds  # (draws, seeds)
-    means = np.zeros(draws)
-    for task, values in outcomes.items():
-        sizes = np.ones(values.shape[1])
-        if subjects and task in subjects:
-            sizes = np.bincount(subjects[task]).astype(float)
-            values = np.stack([np.bincount(subjects[task], weights=of_seed) for of_seed in values])  # (seeds, subjects)
-        count = len(sizes)
-        weights = generator.multinomial(count, np.full(count, 1 / count), size=draws) / count  # (draws, subjects)
-        means += ((seed_weights @ values) * weights).sum(axis=1) / (weights @ sizes) / len(outcomes)
-    low, high = np.quantile(means, [0.025, 0.975])
+    """The plain mean over tasks with the 95 % interval of `bootstrap_draws`."""
+    low, high = np.quantile(bootstrap_draws(outcomes, generator, draws, subjects), [0.025, 0.975])
     return Interval(macro_mean(outcomes), float(low), float(high))
+
+
+def two_sided_p(draws: np.ndarray) -> float:
+    """How often a bootstrapped difference lies beyond 0, on its rarer side, twice."""
+    beyond = min((draws <= 0).sum(), (draws >= 0).sum())
+    return min(1.0, 2 * (beyond + 1) / (len(draws) + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values adjusted for their number: the chance that any of the true nulls is rejected stays below the level.
+
+    Source: Holm 1979.
+    """
+    adjusted = np.zeros(len(p_values))
+    highest = 0.0
+    for done, place in enumerate(np.argsort(p_values, kind="stable")):
+        highest = max(highest, min(1.0, (len(p_values) - done) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted.tolist()
 
 
 class VarianceComponents(NamedTuple):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rankadaptor.allocation import (
+    Pool,
     SolutionSpace,
     quarters_allocation,
     trainable_parameters,
@@ -80,3 +81,69 @@ def test_impossible_spaces_are_refused():
         space(candidates=(0, 2))
     with pytest.raises(BadInput, match=r"free layers \[11\] are not in the pruned model"):
         space(DEPTH, free_layers=(4, 11))
+
+
+def test_the_papers_space_holds_6_to_the_26():
+    assert space().size == 6**26 == 170_581_728_179_578_208_256
+
+
+@pytest.mark.parametrize("architecture", [WIDTH, DEPTH])
+def test_what_lies_near_differs_on_few_layers_and_lies_in_the_space(architecture):
+    one = space(architecture)
+    start = one.sample(1, np.random.default_rng(0))[0]
+    near = one.near(start, 300, np.random.default_rng(1))
+    changed = [sum(a != b for a, b in zip(start, other, strict=True)) for other in near]
+    assert set(changed) == {1, 2}
+    assert all(one.contains(other) for other in near)
+    for other in one.neighbours(start):
+        ranks = [(a, b) for a, b in zip(start, other, strict=True) if a != b]
+        assert one.contains(other)
+        assert len(ranks) == 1
+        assert abs(ranks[0][0] - ranks[0][1]) == 2  # one step among the candidates
+    assert len(set(one.neighbours(start))) == len(one.neighbours(start))
+
+
+def test_nothing_lies_near_in_a_space_of_one():
+    with pytest.raises(BadInput, match="widen the candidates"):
+        space(candidates=(2,)).near(space(candidates=(2,)).fill([2] * 26), 1, np.random.default_rng(0))
+
+
+def test_proportional_allocations_spend_the_budget_where_weights_are():
+    one = space()
+    weights = np.linspace(0.2, 1.0, 26)
+    allocation = one.proportional(weights)
+    free = [allocation[layer] for layer in one.free_layers]
+    assert one.contains(allocation)
+    assert free == sorted(free)
+    assert free[0] < free[-1]
+    assert 0.9 < trainable_parameters(allocation, WIDTH) / one.budget_params <= 1.01
+    # Weights have no unit, and one that says nothing gives one rank to all.
+    assert one.proportional(1e6 * weights) == allocation
+    assert one.proportional(np.ones(26)) == uniform_allocation(8, WIDTH)
+    assert set(space(budget_params=None).proportional(weights)[4:30]) == {12}
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 25, [0.0] * 26, [-1.0] + [1.0] * 25, [float("nan")] * 26])
+def test_weights_that_say_nothing_are_refused(weights):
+    with pytest.raises(BadInput, match="one number from 0 for each"):
+        space().proportional(weights)
+
+
+def test_encoded_ranks_span_minus_one_to_one_and_lost_layers_are_zero():
+    one = space(DEPTH)
+    encoded = one.encode([one.fill([2] * len(one.free_layers)), one.fill([12] * len(one.free_layers))])
+    assert encoded.shape == (2, 32)
+    assert set(encoded[0, list(one.free_layers)]) == {-1.0}
+    assert set(encoded[1, list(one.free_layers)]) == {1.0}
+    assert not encoded[:, 10:13].any()
+
+
+def test_a_pool_offers_its_own_and_the_nearest_first():
+    one = space()
+    members = tuple(dict.fromkeys(one.sample(50, np.random.default_rng(0))))
+    pool = Pool(one, members)
+    assert sorted(pool.sample(1000, np.random.default_rng(1))) == sorted(members)
+    near = pool.near(members[0], 49, np.random.default_rng(2))
+    distance = [sum(abs(np.log2(a / b)) for a, b in zip(members[0], other, strict=True)) for other in near]
+    assert sorted(near) == sorted(members[1:])
+    assert np.all(np.diff(distance) > -1e-9)

@@ -6,8 +6,11 @@ import pytest
 from rankadaptor.errors import BadInput
 from rankadaptor.statistics import (
     Interval,
+    bootstrap_draws,
     bootstrap_macro_mean,
+    holm,
     macro_mean,
+    two_sided_p,
     variance_components,
     verdict,
     wilson_interval,
@@ -107,3 +110,55 @@ def test_variance_components_of_noise_alone_are_small_and_never_negative():
     assert 0 <= variance_components(scores).between < 0.4
     with pytest.raises(BadInput, match="two or more"):
         variance_components(scores[:, :1])
+
+
+def paired_differences(generator, seed_deviation):
+    """Seven tasks of 150 items under 3 seeds: no true difference, but every training has its own luck on all items."""
+    shift = generator.normal(0, seed_deviation, size=(3, 1))
+    return {str(task): np.clip(
+        generator.choice([-1, 0, 1], size=(3, 150), p=[0.06, 0.88, 0.06])
+        + np.sign(shift) * (generator.random((3, 150)) < abs(shift)), -1, 1) for task in range(7)}
+
+
+@pytest.mark.parametrize("seed_deviation", [0.0, 0.01, 0.04])
+def test_a_true_null_is_seldom_called_a_gain(seed_deviation):
+    """At most 5 % of nulls are called supported or smaller than claimed, whatever part of the noise is the seeds'."""
+    generator, gains = np.random.default_rng(3), 0
+    for _ in range(120):
+        interval = bootstrap_macro_mean(paired_differences(generator, seed_deviation), generator, draws=500)
+        gains += verdict(interval) in ("supported", "smaller than claimed")
+    assert gains / 120 <= 0.05
+
+
+def test_resampling_three_seeds_would_not_do():
+    """Why the outer level is Student's: where all noise is the seeds', three of one sign exclude 0 under resampling."""
+    generator, excluded, honest = np.random.default_rng(4), 0, 0
+    for _ in range(300):
+        shift = generator.normal(size=3)
+        resampled = shift[generator.integers(3, size=(1000, 3))].mean(axis=1)
+        excluded += not np.quantile(resampled, 0.025) <= 0 <= np.quantile(resampled, 0.975)
+        interval = bootstrap_macro_mean({"a": np.tile(shift[:, None], 50)}, generator, draws=1000)
+        honest += not interval.low <= 0 <= interval.high
+    assert excluded / 300 > 0.15
+    assert honest / 300 <= 0.08
+
+
+def test_a_real_gain_is_found():
+    generator = np.random.default_rng(5)
+    outcomes = {str(task): generator.choice([-1, 0, 1], size=(3, 300), p=[0.02, 0.9, 0.08]) for task in range(7)}
+    assert verdict(bootstrap_macro_mean(outcomes, generator)) == "supported"
+    assert two_sided_p(bootstrap_draws(outcomes, generator)) < 0.01
+
+
+def test_holm_is_the_papers_procedure():
+    """Holm 1979: the smallest of n times n, the next times n - 1, never below the one before, never above 1."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_p_values_of_a_null_are_uniform_and_never_zero():
+    generator = np.random.default_rng(6)
+    values = [two_sided_p(generator.normal(generator.normal(), 1, size=2000)) for _ in range(400)]
+    assert np.quantile(values, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.08)
+    assert two_sided_p(np.ones(1000)) == pytest.approx(2 / 1001)

@@ -98,11 +98,25 @@ class Adapters:
 
 
 @dataclass(frozen=True)
+class SearchMethod:
+    """How a search predicts and proposes: fields of `search.SearchSettings`, which refuses what it does not know."""
+
+    predictor: str
+    inputs: Literal["ranks", "logarithms"]
+    heads: Literal["mean", "tasks"]
+    acquisition: Literal["greedy", "upper confidence", "thompson"]
+    proposals: Literal["uniform", "near"]
+    selection: Literal["measured", "predicted"]
+
+
+@dataclass(frozen=True)
 class SearchSpace:
     candidates: list[int]
     budget_tolerance: float  # share over LoRA's trainable parameters that an allocation may cost
-    signal: Literal["gold_probability", "accuracy"]  # what a recovery is scored by on the search split
+    signal: Literal["gold_probability", "accuracy", "held_out_loss"]  # what a recovery is scored by on the search split
     training_seed: int  # of every recovery made by a search; reports use other seeds
+    records: str | None  # offline meta-learning starts from "rank_table" (the committed one), a path, or nothing
+    method: SearchMethod
 
     def __post_init__(self) -> None:
         if not self.candidates or min(self.candidates) < 1 or self.budget_tolerance < 0:
@@ -116,7 +130,7 @@ class SearchBudget:
     rounds: int  # online rounds at most
     batch: int  # recoveries a round
     candidates_per_round: int  # allocations drawn and predicted a round
-    threshold: float  # stop when |Q - P| stays under this (in units of the signal) ...
+    threshold: float  # stop when |Q - P| stays under this share of the spread of all P so far ...
     patience: int  # ... for so many rounds
 
     def __post_init__(self) -> None:

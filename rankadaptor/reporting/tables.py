@@ -14,7 +14,16 @@ from rankadaptor.profiles import Profile
 from rankadaptor.published import published_rows
 from rankadaptor.results import DENSE, LORA, RANKADAPTOR, RANKADAPTOR_PER_TASK, Row, TableResult
 from rankadaptor.specs import TASKS, Block, canonical_json
-from rankadaptor.statistics import Interval, bootstrap_macro_mean, verdict, wilson_interval
+from rankadaptor.statistics import (
+    Interval,
+    bootstrap_draws,
+    bootstrap_macro_mean,
+    holm,
+    macro_mean,
+    two_sided_p,
+    verdict,
+    wilson_interval,
+)
 
 TASK_NAMES = {
     "boolq": "BoolQ",
@@ -63,7 +72,8 @@ def differences_to_lora(result: TableResult) -> pd.DataFrame:
 
     Returns:
         Columns block, method, difference, low, high (accuracy, mean over seven tasks), gold_probability (its
-        difference), published (the paper's difference), verdict (rows of RankAdaptor; else empty).
+        difference), published (the paper's difference), p_holm (two-sided, adjusted for the number of rows that have a
+        verdict), verdict (rows of RankAdaptor; else empty).
     """
     paper = published_rows().set_index(["block", "method"])["average"]
     lines = []
@@ -76,7 +86,8 @@ def differences_to_lora(result: TableResult) -> pd.DataFrame:
             if row.method == LORA:
                 continue
             pairs = {task: row.outcomes[task] - lora.outcomes[task] for task in TASKS}
-            interval = bootstrap_macro_mean(pairs, np.random.default_rng(_BOOTSTRAP_SEED), subjects=row.subjects)
+            draws = bootstrap_draws(pairs, np.random.default_rng(_BOOTSTRAP_SEED), subjects=row.subjects)
+            interval = Interval(macro_mean(pairs), *map(float, np.quantile(draws, [0.025, 0.975])))
             probability = float(
                 np.mean([(row.gold_probability[task] - lora.gold_probability[task]).mean() for task in TASKS])
             )
@@ -84,9 +95,13 @@ def differences_to_lora(result: TableResult) -> pd.DataFrame:
             published = paper[key] - paper[name, LORA] if key in paper.index else np.nan
             is_claim = row.method in (RANKADAPTOR, RANKADAPTOR_PER_TASK)
             says = verdict(interval, decided=result.decided) if is_claim else ""
-            lines.append((name, row.method, *(100 * np.array(interval)), 100 * probability, published, says))
-    columns = ["block", "method", "difference", "low", "high", "gold_probability", "published", "verdict"]
-    return pd.DataFrame(lines, columns=columns)
+            p = two_sided_p(draws) if is_claim else np.nan
+            lines.append((name, row.method, *(100 * np.array(interval)), 100 * probability, published, p, says))
+    columns = ["block", "method", "difference", "low", "high", "gold_probability", "published", "p_holm", "verdict"]
+    frame = pd.DataFrame(lines, columns=columns)
+    tested = frame["p_holm"].notna()
+    frame.loc[tested, "p_holm"] = holm(frame.loc[tested, "p_holm"].tolist())
+    return frame
 
 
 def paper_method(method: str) -> str:
@@ -129,6 +144,7 @@ def difference_table(result: TableResult) -> pd.DataFrame:
                                      zip(frame["difference"], frame["low"], frame["high"], strict=True)],
         "gold probability - LoRA": [f"{g:+.2f}" for g in frame["gold_probability"]],
         "published": ["" if np.isnan(p) else f"{p:+.2f}" for p in frame["published"]],
+        "p (Holm)": ["" if np.isnan(p) else f"{p:.2f}" for p in frame["p_holm"]],
         "verdict": frame["verdict"],
     })
 

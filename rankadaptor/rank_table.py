@@ -1,0 +1,204 @@
+"""A table to replay searches on: many allocations of some blocks, each really recovered under two training seeds and
+scored on the search split and on the report split.
+
+    table = rank_table(profile="tiny")
+    table.compute(workers=2)     # hours at first, resumes; then nothing
+    table.frame()                # one row an allocation and seed
+
+A search that is replayed sees scores of one seed on the search split, and is scored by the other seed on the report
+split.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rankadaptor.allocation import (
+    LORA_STAR_RANKS,
+    RankAllocation,
+    SolutionSpace,
+    quarters_allocation,
+    trainable_parameters,
+    uniform_allocation,
+)
+from rankadaptor.costs import ProgressBar, missing_steps, steps_cost, steps_seconds
+from rankadaptor.errors import RecoveryDiverged
+from rankadaptor.evaluation.items import METRIC
+from rankadaptor.execution import run_in_processes
+from rankadaptor.experiments import DEFAULT_LEDGER, final_loss, solution_space
+from rankadaptor.ledger import Ledger
+from rankadaptor.profiles import Profile, load_profile
+from rankadaptor.rivals import damage_allocation
+from rankadaptor.specs import TASKS, Block, Scaling
+from rankadaptor.stages import Step, Workshop
+
+PATH = Path(__file__).parent / "published" / "rank_table.parquet"
+_DRAW_SEED = 11  # of the allocations
+_MUTATED = 20
+UNIFORM_RANKS = (1, 2, 4, 6, 8, 10, 12, 16)
+ORIGINS = ("random", "mutant", "uneven")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one block and scaling."""
+
+    block: Block
+    scaling: Scaling
+    counts: tuple[int, int, int]  # of random, mutant and uneven allocations
+
+
+# Methods are developed on the first block; the others are looked at once, when nothing changes any more.
+PARTS = (
+    Part(Block("llm-pruner", 50), "fixed_alpha", (180, 60, 60)),
+    Part(Block("shortened", 30), "fixed_alpha", (60, 20, 20)),
+    Part(Block("llm-pruner", 30), "fixed_alpha", (60, 20, 20)),
+    Part(Block("llm-pruner", 50), "constant", (36, 12, 12)),
+)
+
+
+def rank_table(
+    profile: str = "tiny",
+    budget: str = "standard",
+    parts: Sequence[Part] = PARTS,
+    ledger: str = DEFAULT_LEDGER,
+) -> "RankTable":
+    """The table of a profile.
+
+    Args:
+        budget: Whose recipe, first learning rate and items are used.
+
+    Raises:
+        BadInput: on an unknown profile, budget or block.
+    """
+    return RankTable(load_profile(profile), budget, tuple(parts), Ledger(ledger))
+
+
+class RankTable:
+    """See `rank_table`."""
+
+    def __init__(self, profile: Profile, budget_name: str, parts: tuple[Part, ...], ledger: Ledger):
+        self.profile, self.budget, self.parts, self.ledger = profile, profile.budget(budget_name), parts, ledger
+        self.seeds = (profile.search.training_seed, profile.search.training_seed + 1)
+        self._bar = ProgressBar(profile.cost)
+        self._workshop = Workshop(profile, ledger, self._bar.on_progress)
+
+    def plan(self) -> str:
+        """What would run, and for how long; the pruned models are made for it if they are missing."""
+        return steps_cost(missing_steps(self._workshop, self._steps()), self.profile.cost)
+
+    def compute(self, workers: int) -> None:
+        """Run what the ledger lacks, and show progress."""
+        groups = [group for group in self._groups() if missing_steps(self._workshop, group)]
+        missing = missing_steps(self._workshop, (step for group in groups for step in group))
+        with self._bar.over(steps_seconds(missing, self.profile.cost)):
+            run_in_processes(self.profile, self.ledger, groups, workers, self._bar.on_progress)
+
+    def _groups(self) -> list[list[Step]]:
+        return [self._scored(part, allocation, seed)
+                for part in self.parts for allocation in self.allocations(part) for seed in self.seeds]
+
+    def _steps(self) -> Iterator[Step]:
+        for group in self._groups():
+            yield from group
+
+    def _prune(self, block: Block) -> Step:
+        return Step("prune", self.profile.prune_spec(block))
+
+    def _scored(self, part: Part, allocation: RankAllocation, seed: int) -> list[Step]:
+        """A recovery's evaluations on the search and the report split, and its perplexity."""
+        rate = self.budget.learning_rates[0]
+        spec = self.profile.lora_spec(self.budget, allocation, rate, seed, part.scaling)
+        recovered = Step("recover", spec, self._prune(part.block))
+        return [
+            Step("evaluate", self.profile.evaluation_spec(self.budget, "search"), recovered),
+            Step("evaluate", self.profile.evaluation_spec(self.budget, "report"), recovered),
+            Step("perplexity", self.profile.evaluation.perplexity, recovered),
+        ]
+
+    def space(self, block: Block) -> SolutionSpace:
+        """S of one block; prunes it if that is missing."""
+        self._workshop.run(self._prune(block))
+        return solution_space(self.profile, block, self._workshop.architecture(self._prune(block)))
+
+    def allocations(self, part: Part) -> dict[RankAllocation, str]:
+        """Allocation -> origin: how it was drawn, or the name of a rule of thumb. An allocation has one origin."""
+        space = self.space(part.block)
+        files = (self._workshop.read_json(self._prune(part.block), name) for name in ("importance.json", "kept.json"))
+        named = {"damage": damage_allocation(space, *files)} | named_allocations(space)
+        found = {allocation: name for name, allocation in named.items()}
+        return found | drawn_allocations(space, part.counts, _DRAW_SEED, found)
+
+    def frame(self) -> pd.DataFrame:
+        """One row an allocation and seed; see README, Schemas."""
+        return pd.DataFrame([
+            self._row(part, allocation, origin, seed)
+            for part in self.parts
+            for allocation, origin in self.allocations(part).items()
+            for seed in self.seeds
+        ])
+
+    def _row(self, part: Part, allocation: RankAllocation, origin: str, seed: int) -> dict[str, Any]:
+        search, report, text = self._scored(part, allocation, seed)
+        assert search.parent is not None
+        recovery, space = self._workshop.run(search.parent).result, self.space(part.block)
+        row: dict[str, Any] = {
+            "block": str(part.block),
+            "scaling": part.scaling,
+            "origin": origin,
+            "within_budget": space.contains(allocation),
+            "seed": seed,
+            "allocation": " ".join(map(str, allocation)),
+            "trainable_parameters": trainable_parameters(allocation, space.architecture),
+            "recovery_seconds": recovery["provenance"]["seconds"],
+            "recovery_key": self._workshop.key(search.parent),
+        }
+        try:
+            row |= {"training_loss": final_loss([recovery["result"].get("losses", [])]),
+                    "held_out_loss": float(np.log(self._workshop.perplexity(text)))}
+            for split, step in (("search", search), ("report", report)):
+                metrics = self._workshop.metrics(step)
+                for task in TASKS:
+                    row[f"{split}_{task}_accuracy"] = metrics[task][METRIC[task]]
+                    row[f"{split}_{task}_gold_probability"] = metrics[task]["gold_probability"]
+        except RecoveryDiverged:
+            pass  # a row without scores
+        return row
+
+
+def named_allocations(space: SolutionSpace) -> dict[str, RankAllocation]:
+    """Rules of thumb: LoRA with one rank, LoRA* and its mirror image. Some exceed the budget."""
+    architecture = space.architecture
+    rising = quarters_allocation(architecture)
+    named = {f"uniform {rank}": uniform_allocation(rank, architecture) for rank in UNIFORM_RANKS}
+    return named | {"LoRA*": rising, "mirror of LoRA*": quarters_allocation(architecture, LORA_STAR_RANKS[::-1])}
+
+
+def drawn_allocations(
+    space: SolutionSpace, counts: Sequence[int], seed: int, known: Mapping[RankAllocation, str]
+) -> dict[RankAllocation, str]:
+    """Distinct allocations within budget that are not known yet, by origin. Fewer are the first of more.
+
+    Args:
+        counts: How many are to be random (uniform over S), mutant (one to three layers of one of the first 20 random
+            ones changed) and uneven (the whole budget, shared out by gamma-distributed weights of shape 1/2).
+    """
+    found: dict[RankAllocation, str] = {}
+    for number, (origin, count) in enumerate(zip(ORIGINS, counts, strict=True)):
+        generator = np.random.default_rng([seed, number])
+        bases = list(found)[:_MUTATED]
+        while sum(its == origin for its in found.values()) < count:
+            if origin == "random":
+                allocation = space.sample(1, generator)[0]
+            elif origin == "uneven":
+                allocation = space.proportional(generator.gamma(0.5, size=len(space.free_layers)))
+            else:
+                base = bases[generator.integers(len(bases))]
+                allocation = space.near(base, 1, generator, layers=3)[0]
+            if allocation not in known:
+                found.setdefault(allocation, origin)
+    return found
