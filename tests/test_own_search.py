@@ -1,0 +1,139 @@
+"""Search, recover and evaluate on a pruned model of one's own, from the shell and in three calls."""
+
+import json
+
+import pytest
+import torch
+from conftest import sentence
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from rankadaptor.__main__ import main
+from rankadaptor.own import own_model, read_allocation
+from rankadaptor.recovery.adapters import realised_ranks
+
+RECIPE = ["--steps", "4", "--batch", "4", "--max-length", "200"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, benchmark_folder, recovery_file, tokenizer):
+    """A width-pruned and a depth-pruned model, and where a search keeps its recoveries."""
+    from conftest import tiny_llama
+
+    made = tmp_path_factory.mktemp("own")
+    tiny_llama(layers=6).save_pretrained(made / "dense")
+    tokenizer.save_pretrained(made / "dense")
+    (made / "text.txt").write_text("\n\n".join(sentence(i, 60) for i in range(20)))
+    shared = [str(made / "dense"), "--calibration", str(made / "text.txt"), "--samples", "2", "--tokens", "8",
+              "--layers", "1:5"]
+    assert main(["prune", *shared, "--ratio", "0.5", "--out", str(made / "width")]) == 0
+    assert main(["prune", *shared, "--method", "shortened", "--blocks", "2", "--out", str(made / "depth")]) == 0
+    return made
+
+
+@pytest.fixture(scope="module")
+def common(folders, benchmark_folder, recovery_file):
+    return ["--data", str(recovery_file), "--benchmarks", str(benchmark_folder), "--tasks", "piqa arc_easy",
+            "--ledger", str(folders / "ledger"), *RECIPE]
+
+
+@pytest.fixture(scope="module")
+def found(folders, common):
+    out = folders / "found"
+    arguments = ["search", str(folders / "width"), *common, "--budget", "4", "--items", "6", "--out", str(out)]
+    assert main(arguments) == 0
+    return out, arguments
+
+
+def test_a_search_writes_an_allocation_a_trace_and_what_peft_reads(folders, found):
+    out, _ = found
+    content = json.loads((out / "allocation.json").read_text())
+    assert len(content["allocation"]) == 6
+    assert content["recoveries"] <= 4
+    assert content["by_task"].keys() == {"piqa", "arc_easy"}
+    assert len(list(out.glob("round-*.json"))) == content["recoveries"]
+    # In any PEFT script: the configuration as it is, on the pruned checkpoint.
+    model = AutoModelForCausalLM.from_pretrained(folders / "width", dtype="auto")
+    adapted = get_peft_model(model, LoraConfig.from_pretrained(str(out)))
+    ranks = realised_ranks(adapted)
+    assert {name: rank for name, rank in ranks.items() if ".3." in name and rank != content["allocation"][3]} == {}
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert trained == content["trainable_parameters"]
+
+
+def test_the_layers_that_pruning_narrowed_are_free(folders, recovery_file, benchmark_folder):
+    own = own_model(folders / "width", recovery_file, benchmark_folder, ledger=folders / "ledger")
+    assert own.space().free_layers == (1, 2, 3, 4)
+    assert own.space(layers=(2, 4)).free_layers == (2, 3)
+    assert len(own.scored.tasks) == 7
+    deep = own_model(folders / "depth", recovery_file, benchmark_folder, ledger=folders / "ledger")
+    assert set(deep.space(layers=(1, 5)).free_layers) == set(deep.architecture.original_layers) - {0, 5}
+
+
+def test_a_search_that_is_asked_again_recovers_nothing_anew(found, folders, capsys):
+    out, arguments = found
+    before = {path.name: path.stat().st_mtime_ns for path in (folders / "ledger").glob("[0-9a-f]*")}
+    assert main([*arguments[:-1], str(folders / "again")]) == 0
+    assert {path.name: path.stat().st_mtime_ns for path in (folders / "ledger").glob("[0-9a-f]*")} == before
+    assert (folders / "again" / "allocation.json").read_text() == (out / "allocation.json").read_text()
+    assert "round 0: measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("which", ["width", "depth"])
+def test_a_recovered_adapter_is_stock_pefts(folders, common, which, capsys, benchmark_folder):
+    out = folders / f"adapter-{which}"
+    layers = json.loads((folders / which / "config.json").read_text()).get("original_layers", range(6))
+    ranks = [4 if layer in layers else 0 for layer in range(6)]
+    given = which == "width" and (folders / "found").is_dir()
+    allocation = str(folders / "found") if given else " ".join(map(str, ranks))
+    assert main(["recover", str(folders / which), *common, "--allocation", allocation, "--out", str(out)]) == 0
+    base = AutoModelForCausalLM.from_pretrained(folders / which, dtype="auto")
+    ids = torch.arange(12)[None]
+    plain = base(input_ids=ids).logits
+    adapted = PeftModel.from_pretrained(base, str(out))
+    assert set(realised_ranks(adapted).values()) == set(read_allocation(allocation)) - {0}
+    assert not torch.equal(adapted(input_ids=ids).logits, plain)
+    capsys.readouterr()
+    scored = ["evaluate", str(folders / which), "--benchmarks", str(benchmark_folder), "--tasks", "piqa", "--items", "8"]
+    assert main([*scored, "--adapter", str(out)]) == 0
+    said = capsys.readouterr().out.split("\n")
+    assert said[0].split() == ["task", "metric", "score", "low", "high", "gold", "probability", "items"]
+    assert said[1].split()[:2] == ["piqa", "acc"]
+    assert main(scored) == 0
+    assert capsys.readouterr().out.split("\n")[1] != said[1]  # without the adapter
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"--data": "/no/such"}, "no recovery data /no/such"),
+    ({"--benchmarks": "/"}, "no benchmark in /"),
+    ({"--tasks": "chess"}, "unknown task 'chess'"),
+    ({"--ranks": "two"}, "ranks 'two' are not whole numbers"),
+    ({"--ranks": ""}, "rank candidates are (): give ranks of at least 1"),
+    ({"--ranks": "64"}, "admits no allocation"),
+    ({"--layers": "9:12"}, "name layers that are"),
+    ({"--budget": "1"}, "1 recoveries were asked for"),
+    ({"--learning-rate": "7"}, "learning_rate is 7.0"),
+])
+def test_bad_input_is_told_in_one_line(folders, common, capsys, change, says):
+    given = dict(zip(common[::2], common[1::2], strict=True)) | change
+    options = [part for pair in given.items() for part in pair]
+    assert main(["search", str(folders / "width"), *options, "--out", str(folders / "never")]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert not (folders / "never").exists()
+
+
+@pytest.mark.parametrize(("allocation", "says"), [("8 8", "has 2 entries, the model has 6 layers"),
+                                                  ("8 8 8 8 8 0", "give at least 1"), ("a", "not a list of whole")])
+def test_an_allocation_that_does_not_fit_is_refused(folders, common, capsys, allocation, says):
+    arguments = ["recover", str(folders / "width"), *common, "--allocation", allocation, "--out"]
+    assert main([*arguments, str(folders / "none")]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["search"], ["recover", "--allocation", "8 8 8 8 8 8"]])
+def test_a_folder_that_is_there_is_refused_before_anything_runs(folders, common, capsys, command):
+    arguments = [*command[:1], str(folders / "width"), *common, *command[1:], "--out", str(folders / "width")]
+    assert main(arguments) == 2
+    assert "is there already" in capsys.readouterr().err
