@@ -16,6 +16,9 @@ RECOVERY_DATA ?=
 # Ranks of one more row, one a layer of the unpruned model: "8 8 4 12 ...".
 ALLOCATION    ?=
 
+# Processes of rank-table; the cores are shared out among them.
+WORKERS ?= 2
+
 PYTHON ?= python3
 VENV   := .venv
 READY  := $(VENV)/.ready
@@ -25,7 +28,7 @@ OPTIONS = --profile "$(PROFILE)" --blocks "$(BLOCKS)" --budget "$(BUDGET)" --see
           --allocation "$(ALLOCATION)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint lab plan-table2 reproduce-table2 plan-table6 reproduce-table6 plan-testbed reproduce-testbed plan-pruning reproduce-pruning bench-pruning pretrain-testbed clean
+.PHONY: help setup test lint lab plan-table2 reproduce-table2 plan-table6 reproduce-table6 plan-testbed reproduce-testbed plan-pruning reproduce-pruning rank-table search-report plan-rivals reproduce-rivals bench-pruning pretrain-testbed clean
 
 help:  ## list the targets and what they cost
 	@echo "RankAdaptor, reproduced. Two commands on a fresh machine: make reproduce-table2, make test."
@@ -78,6 +81,18 @@ plan-pruning: $(READY)  ## print what the pruning page would run and cost (secon
 
 reproduce-pruning: $(READY)  ## which units pruning takes and what that costs, drawn (a minute on 2 cores; smollm2 5 minutes)
 	@$(RUN) reproduce pruning $(OPTIONS)
+
+rank-table: $(READY)  ## measure the table that searches are replayed on, into build/ (two hours on 2 cores; resumes)
+	@$(RUN) rank-table --profile "$(PROFILE)" --ledger "$(LEDGER)" --workers "$(WORKERS)" --out build/rank_table.parquet
+
+search-report: $(READY)  ## searches, rivals and predictors, replayed from the committed table (3 minutes on 2 cores)
+	@$(RUN) reproduce search --profile "$(PROFILE)" --blocks "$(BLOCKS)" --reports "$(REPORTS)"
+
+plan-rivals: $(READY)  ## print what the rivals' page would run and cost (seconds)
+	@$(RUN) plan rivals $(OPTIONS)
+
+reproduce-rivals: $(READY)  ## every rival at the search's budget, really recovered, on one block (half an hour on 2 cores)
+	@$(RUN) reproduce rivals $(OPTIONS)
 
 bench-pruning: $(READY)  ## memory and time of importance against the plain way, on SmolLM2 (2 minutes, downloads 105 MB)
 	@$(VENV)/bin/python benchmarks/pruning.py

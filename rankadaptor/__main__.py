@@ -1,6 +1,7 @@
 """The shell's door, which `make` uses.
 
-    python -m rankadaptor plan|reproduce table2|table6|testbed|pruning ...   # what a table needs; make it
+    python -m rankadaptor plan|reproduce table2|table6|search|testbed|pruning|rivals ...   # what it needs; make it
+    python -m rankadaptor rank-table --workers 2              # measure the table that searches are replayed on
     python -m rankadaptor plan prune MODEL --ratio 0.25 ...   # sizes that a pruning would leave; reads no weights
     python -m rankadaptor prune MODEL --ratio 0.25 --calibration FILE --out DIR
     python -m rankadaptor measure MODEL --text FILE           # what it costs to run, and its perplexity
@@ -29,14 +30,16 @@ from rankadaptor.specs import (
     PruneSpec,
 )
 
-NOTEBOOKS = {"table2": "03_main_tables", "table6": "03_main_tables", "testbed": "07_testbed",
-             "pruning": "08_pruning"}
+NOTEBOOKS = {"table2": "03_main_tables", "table6": "03_main_tables", "search": "06_search", "testbed": "07_testbed",
+             "pruning": "08_pruning", "rivals": "09_rivals"}
 _MODEL = "folder with config.json, safetensors and tokenizer, or a hub id pinned to a commit: organisation/model@COMMIT"
 _TABLE_OPTIONS = ("profile", "blocks", "ledger", "budget", "seeds", "benchmarks", "recovery_data", "allocation")
 _OPTIONS = {
     "table2": _TABLE_OPTIONS,
     "table6": _TABLE_OPTIONS,
+    "search": ("profile", "blocks"),
     "testbed": ("profile", "blocks", "ledger", "budget", "seeds"),
+    "rivals": ("profile", "blocks", "ledger", "budget", "seeds"),
     "pruning": ("profile", "blocks", "ledger"),
 }
 
@@ -62,6 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("model", metavar="MODEL", help=_MODEL)
     measure.add_argument("--text", default="", help="file, or folder of .txt files, to take the perplexity of")
     measure.add_argument("--max-windows", type=int, help="of 128 tokens; default: all of the text")
+    text = "really recover and score many allocations of some blocks: what searches are replayed on; hours, resumes"
+    measured = commands.add_parser("rank-table", help=text, description=text)
+    measured.add_argument("--profile", default="tiny")
+    measured.add_argument("--budget", default="standard", help="whose recipe and items are used; default: standard")
+    measured.add_argument("--ledger", default="ledger", help="folder of finished results")
+    measured.add_argument("--workers", type=int, default=2, help="processes; default: 2")
+    measured.add_argument("--out", type=Path, required=True, help="the table, .parquet")
     text = "find a rank for every layer of a pruned LLaMA of one's own; resumes"
     search = commands.add_parser("search", help=text, description=text)
     _add_own(search)
@@ -220,6 +230,16 @@ def _prune_spec(options: argparse.Namespace, dense: Architecture) -> PruneSpec:
     )
 
 
+def _rank_table(options: argparse.Namespace) -> int:
+    from rankadaptor.rank_table import rank_table
+
+    table = rank_table(options.profile, options.budget, ledger=options.ledger)
+    print(table.plan(), flush=True)
+    table.compute(options.workers)
+    print(f"{table.write(options.out)}: {len(table.frame()):,} recoveries")
+    return 0
+
+
 def _own(options: argparse.Namespace) -> int:
     from rankadaptor.own import RECIPE, best_score, new_folder, own_model, read_allocation
 
@@ -284,6 +304,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _measure(options)
         if options.command == "evaluate":
             return _evaluate(options)
+        if options.command == "rank-table":
+            return _rank_table(options)
         if options.command in ("search", "recover"):
             return _own(options)
         return _plan_prune(options) if options.table == "prune" else _run(options)
@@ -296,6 +318,8 @@ def _run(options: argparse.Namespace) -> int:
     from rankadaptor.experiments import main_table
     from rankadaptor.instrument import instrument
     from rankadaptor.pruned_models import pruned_models
+    from rankadaptor.reporting.search_page import search_page
+    from rankadaptor.rival_table import rival_table
 
     known = {name: getattr(options, name) for name in _OPTIONS[options.table]}
     for name in ("budget", "seeds", "allocation", "benchmarks", "recovery_data"):
@@ -306,7 +330,10 @@ def _run(options: argparse.Namespace) -> int:
         parameters["seeds"] = _seeds(options.seeds)
     if options.table in ("table2", "table6"):
         parameters["recover"] = options.table == "table2"
-    doors: dict[str, Callable[..., Any]] = {"testbed": instrument, "pruning": pruned_models}
+    if options.table in ("search", "rivals") and not options.blocks:
+        del parameters["blocks"]  # the page's own
+    doors: dict[str, Callable[..., Any]] = {
+        "testbed": instrument, "pruning": pruned_models, "search": search_page, "rivals": rival_table}
     work = doors.get(options.table, main_table)(**parameters)  # refuses bad input
     if options.command == "plan":
         print(work.plan())

@@ -48,6 +48,7 @@ from rankadaptor.results import (
     SearchSpec,
     TableResult,
 )
+from rankadaptor.rivals import SEARCHES
 from rankadaptor.search import Record, Round, Scores, SearchResult, SearchSettings, ask, mean_score
 from rankadaptor.specs import TASKS, Block, EvaluationSpec, RecoverySpec, identity_key, stage_identity
 from rankadaptor.stages import Step, Workshop
@@ -136,6 +137,8 @@ class MainTable:
     computes every batch; `plan` follows it as far as the ledger goes.
     """
 
+    name, title = "table2", "Table 2"
+
     def __init__(
         self,
         profile: Profile,
@@ -148,6 +151,8 @@ class MainTable:
     ):
         self.profile, self.blocks, self.budget_name, self.seeds = profile, blocks, budget_name, seeds
         self.allocation, self.recover = allocation, recover
+        if not recover:
+            self.name, self.title = "table6", "Table 6"
         self.budget = profile.budget(budget_name)
         self.ledger = ledger
         self._settings = SearchSettings(
@@ -172,9 +177,8 @@ class MainTable:
             missing += self._missing_of(block, most)
         sources = (self.profile.benchmarks, self.profile.recovery_data.source)
         cached = base_model_is_cached(self.profile.base_model) and all(map(is_cached, sources))
-        title = "Table 2" if self.recover else "Table 6"
         return Plan(
-            title, self.profile, self.budget_name, self.blocks, self.seeds, needed, missing, downloads=not cached
+            self.title, self.profile, self.budget_name, self.blocks, self.seeds, needed, missing, downloads=not cached
         )
 
     def _missing_of(self, block: Block, most: "Counter[StageKind]") -> "Counter[StageKind]":
@@ -204,6 +208,8 @@ class MainTable:
                 self._workshop.run(step)
             blocks = {str(block): self._compute(self._block(block)) for block in self.blocks}
         return TableResult(
+            self.name,
+            self.title,
             self.profile,
             self.budget_name,
             self.budget,
@@ -290,21 +296,35 @@ class MainTable:
         return grid[int(np.argmax([mean_score(self._scores(trial)) for trial in trials]))]
 
     def _search(
-        self, block: Block, pruned: Step, architecture: Architecture, rate: float
+        self,
+        block: Block,
+        pruned: Step,
+        architecture: Architecture,
+        rate: float,
+        rival: str = "",
+        recoveries: int = 0,
     ) -> Generator[list[Step], None, tuple[SearchResult, str]]:
-        """The search on one block; finished rounds are read from its trace, new ones appended to it."""
-        seed = self.profile.search.training_seed
+        """The search on one block; finished rounds are read from its trace, new ones appended to it.
+
+        Args:
+            rival: One of `rivals.SEARCHES` in place of the performance model, for ...
+            recoveries: ... as many of them as RankAdaptor took.
+        """
+        seed, settings = self.profile.search.training_seed, self._settings
+        if rival:
+            rounds = -(-max(0, recoveries - settings.initial) // settings.batch)
+            settings = dataclasses.replace(settings, rounds=rounds)
 
         def trials_of(allocations: Sequence[RankAllocation]) -> list[Step]:
             return [self._trial(pruned, self._lora(allocation, rate, seed)) for allocation in allocations]
 
-        space = solution_space(self.profile, block, architecture)
-        records = self._records(block)
+        space = self._space(block, architecture)
+        records = () if rival else self._records(block)
         described = {name: value for name, value in vars(space).items() if name != "architecture"}
         signal = self.profile.search.signal
         measured = self.profile.evaluation.perplexity if signal == "held_out_loss" else self._search_evaluation()
         spec = SearchSpec(
-            described, self._settings, self._lora((), rate, seed), measured, signal, digest(records)
+            described, settings, self._lora((), rate, seed), measured, signal, digest(records), rival
         )
         # A trial's key stands for all that a score depends on: model, rows, items and the stages' numerics.
         identity = stage_identity("search", spec, self._workshop.key(trials_of([()])[0]), {})
@@ -314,8 +334,9 @@ class MainTable:
         yield [trial for one in trace for trial in trials_of(one.proposals) if self._workshop.find(trial)]
         asking = ask(
             space,
-            self._settings,
+            settings,
             records,
+            SEARCHES.get(rival),
             trace=trace,
             on_round=lambda one: self.ledger.append_round(key, identity, one.number, one.to_json()),
         )
@@ -327,6 +348,9 @@ class MainTable:
                 proposals = asking.send([self._scores(trial) for trial in trials])
         except StopIteration as stop:
             return stop.value, key
+
+    def _space(self, block: Block, architecture: Architecture) -> SolutionSpace:
+        return solution_space(self.profile, block, architecture)
 
     def _trial(self, pruned: Step, recovery: RecoverySpec) -> Step:
         """A real recovery, scored on the search split, or by the loss of held-out text."""

@@ -16,6 +16,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from rankadaptor.errors import BadInput
 from rankadaptor.performance_model import (
@@ -84,6 +86,11 @@ PAPER = PerformanceModelSettings()
 ENSEMBLE = replace(PAPER, members=8)
 
 
+def _with_squares(inputs: np.ndarray) -> np.ndarray:
+    """# (n, features) -> (n, 2 x features)"""
+    return np.hstack([inputs, inputs**2])
+
+
 def _gaussian_process(seed: int) -> GaussianProcessRegressor:
     kernel = ConstantKernel(1.0, (1e-2, 1e2)) * RBF(3.0, (0.3, 30.0)) + WhiteKernel(0.5, (1e-3, 1e1))
     return GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=0, random_state=seed)
@@ -96,6 +103,9 @@ _FACTORIES: dict[str, Callable[[int], Predictor]] = {
     "ensemble": lambda seed: PerformanceModel(ENSEMBLE, seed),
     "ranking": lambda seed: PerformanceModel(replace(ENSEMBLE, loss="ranking"), seed),
     "ridge": lambda seed: Regression(RidgeCV(alphas=np.logspace(-2, 4, 13))),
+    "additive": lambda seed: Regression(
+        make_pipeline(FunctionTransformer(_with_squares), StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 13)))
+    ),  # a parabola a layer
     "gaussian process": lambda seed: Regression(_gaussian_process(seed)),
     "forest": lambda seed: Regression(RandomForestRegressor(100, min_samples_leaf=2, random_state=seed)),
     "constant": lambda seed: Regression(DummyRegressor()),

@@ -36,7 +36,6 @@ from rankadaptor.rivals import damage_allocation
 from rankadaptor.specs import TASKS, Block, Scaling
 from rankadaptor.stages import Step, Workshop
 
-PATH = Path(__file__).parent / "published" / "rank_table.parquet"
 _DRAW_SEED = 11  # of the allocations
 _MUTATED = 20
 UNIFORM_RANKS = (1, 2, 4, 6, 8, 10, 12, 16)
@@ -141,6 +140,13 @@ class RankTable:
             for allocation, origin in self.allocations(part).items()
             for seed in self.seeds
         ])
+
+    def write(self, path: Path | str) -> Path:
+        """Write `frame` as Parquet. Equal results give equal bytes."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.frame().to_parquet(target, index=False, compression="zstd")
+        return target
 
     def _row(self, part: Part, allocation: RankAllocation, origin: str, seed: int) -> dict[str, Any]:
         search, report, text = self._scored(part, allocation, seed)

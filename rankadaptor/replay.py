@@ -8,12 +8,11 @@ training seed on the report split, so neither a lucky training nor a lucky item 
 """
 
 import dataclasses
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -35,7 +34,7 @@ from rankadaptor.profiles import Profile
 from rankadaptor.pruning import pruned_shapes
 from rankadaptor.records import Record, records_beside, rows_of, task_scores
 from rankadaptor.rivals import SEARCHES
-from rankadaptor.search import Scores, SearchSettings, ask, mean_score, meta_tasks
+from rankadaptor.search import Round, Scores, SearchSettings, ask, mean_score, meta_tasks
 from rankadaptor.specs import Block, Scaling
 
 TOP = 0.05  # share of a pool that counts as its top
@@ -122,10 +121,16 @@ def run_replays(replay: Replay, jobs: Sequence[Job], seeds: Sequence[int], worke
         share (of the pool that is worse than the chosen one, in gold probability under the other seed).
     """
     work = [(replay, job, seed) for job in jobs for seed in seeds]
+    return pd.concat(_in_processes(_replay, work, workers), ignore_index=True)
+
+
+def _in_processes(
+    function: Callable[..., pd.DataFrame], work: Sequence[tuple[Any, ...]], workers: int
+) -> list[pd.DataFrame]:
     if workers == 1:
-        return pd.concat([_replay(*one) for one in work], ignore_index=True)
+        return [function(*one) for one in work]
     with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        return pd.concat(pool.map(_replay, *zip(*work, strict=True), chunksize=len(seeds)), ignore_index=True)
+        return list(pool.map(function, *zip(*work, strict=True), chunksize=max(1, len(work) // (8 * workers))))
 
 
 def _replay(replay: Replay, job: Job, seed: int) -> pd.DataFrame:
@@ -146,7 +151,9 @@ def _replay(replay: Replay, job: Job, seed: int) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def measured_order(replay: Replay, job: Job, seed: int) -> list[RankAllocation]:
+def measured_order(
+    replay: Replay, job: Job, seed: int, on_round: Callable[[Round], None] = lambda _: None
+) -> list[RankAllocation]:
     """The allocations that a search measures, in order."""
     known = replay.searched(replay.seeds[seed % 2], job.signal)
     asking = ask(
@@ -154,6 +161,7 @@ def measured_order(replay: Replay, job: Job, seed: int) -> list[RankAllocation]:
         dataclasses.replace(job.settings, seed=seed),
         replay.records[job.signal] if job.records and not job.rival else (),
         SEARCHES[job.rival] if job.rival else None,
+        on_round=on_round,
     )
     order: list[RankAllocation] = []
     try:
@@ -221,45 +229,56 @@ def reliability(replay: Replay) -> pd.DataFrame:
 
 def cross_validated(
     replay: Replay,
-    variants: Mapping[str, SearchSettings],
+    variants: Mapping[str, tuple[SearchSettings, bool]],
     sizes: Sequence[int],
     signal: str = "gold_probability",
     folds: int = 5,
-    transfers: Sequence[bool] = (False,),
+    workers: int = 2,
 ) -> pd.DataFrame:
-    """Out-of-sample predictions, with what they are compared with. Hyper-parameters are chosen inside (ridge, process).
+    """Out-of-sample predictions, with what they are compared with. Regressions choose their own regularisation inside.
 
     Args:
-        variants: Predictor, inputs and heads to be tested, by label; the rest of the settings plays no part.
-        sizes: Numbers of training rows, each at most the pool less a fold.
-        transfers: With and without meta-learning on the other blocks.
+        variants: By label: predictor, inputs and heads to be tested (the rest of the settings plays no part), and
+            whether it is meta-learned on the other blocks.
+        sizes: Numbers of training rows; those beyond the pool less a fold mean all of it.
 
     Returns:
-        One row a predictor, transfer, size, training seed, fold and held-out allocation: predicted, same (the searched
-        score), other (the other training seed on the report split).
+        One row a predictor, size, training seed, fold and held-out allocation: predicted, same (the searched score),
+        other (the other training seed on the report split).
     """
-    allocations = np.array(replay.pool.allocations)
-    parts = np.array_split(np.random.default_rng(0).permutation(len(allocations)), folds)
+    parts = np.array_split(np.random.default_rng(0).permutation(len(replay.pool.allocations)), folds)
+    work = [(replay, variants, sizes, signal, seed, fold, parts) for seed in replay.seeds for fold in range(folds)]
+    return pd.concat(_in_processes(_cross_validate, work, workers), ignore_index=True)
+
+
+def _cross_validate(
+    replay: Replay,
+    variants: Mapping[str, tuple[SearchSettings, bool]],
+    sizes: Sequence[int],
+    signal: str,
+    seed: int,
+    fold: int,
+    parts: Sequence[np.ndarray],
+) -> pd.DataFrame:
+    allocations, truth = replay.pool.allocations, replay.truth(seed)
+    known = replay.searched(seed, signal)
+    scores = np.array([[known[a][task] for task in sorted(known[a])] for a in allocations])
+    held_out = parts[fold]
+    rest = np.concatenate([part for other, part in enumerate(parts) if other != fold])
     tables = []
-    for seed in replay.seeds:
-        known = replay.searched(seed, signal)
-        scores = np.array([[known[a][task] for task in sorted(known[a])] for a in replay.pool.allocations])
-        truth = replay.truth(seed)
-        for fold, held_out in enumerate(parts):
-            rest = np.concatenate([part for other, part in enumerate(parts) if other != fold])
-            for (label, settings), transfer, size in itertools.product(variants.items(), transfers, sizes):
-                inputs = replay.pool.encode(allocations, settings.inputs)
-                targets = scores if settings.heads == "tasks" else scores.mean(axis=1, keepdims=True)
-                predictor = make_predictor(settings.predictor, fold)
-                if transfer:
-                    predictor.meta_train(meta_tasks(replay.pool, replay.records[signal], settings))
-                predictor.fit(inputs[rest[:size]], targets[rest[:size]])
-                tables.append(pd.DataFrame({
-                    "predictor": label, "transfer": transfer, "size": size, "seed": seed, "fold": fold,
-                    "allocation": held_out, "predicted": predictor.predict(inputs[held_out]).mean,
-                    "same": scores[held_out].mean(axis=1),
-                    "other": [truth[replay.pool.allocations[place]] for place in held_out],
-                }))
+    for label, (settings, transfer) in variants.items():
+        inputs = replay.pool.encode(allocations, settings.inputs)
+        targets = scores if settings.heads == "tasks" else scores.mean(axis=1, keepdims=True)
+        predictor = make_predictor(settings.predictor, fold)
+        if transfer:
+            predictor.meta_train(meta_tasks(replay.pool, replay.records[signal], settings))
+        for size in dict.fromkeys(min(size, len(rest)) for size in sizes):
+            predictor.fit(inputs[rest[:size]], targets[rest[:size]])
+            tables.append(pd.DataFrame({
+                "predictor": label, "size": size, "seed": seed, "fold": fold, "allocation": held_out,
+                "predicted": predictor.predict(inputs[held_out]).mean, "same": scores[held_out].mean(axis=1),
+                "other": [truth[allocations[place]] for place in held_out],
+            }))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -269,12 +288,12 @@ def rank_statistics(predictions: pd.DataFrame, k: int = 15, draws: int = 200) ->
     Statistics are computed within each training seed over all folds, then averaged; intervals resample allocations.
 
     Returns:
-        One row a predictor, transfer and size: each statistic against `same` and `other`, with its low and high.
+        One row a predictor and size: each statistic against `same` and `other`, with its low and high.
     """
     lines = []
-    for (name, transfer, size), rows in predictions.groupby(["predictor", "transfer", "size"], sort=False):
+    for (name, size), rows in predictions.groupby(["predictor", "size"], sort=False):
         generator = np.random.default_rng(0)
-        line = {"predictor": name, "transfer": transfer, "size": size}
+        line = {"predictor": name, "size": size}
         tables = [one.set_index("allocation")[["predicted", "same", "other"]].sort_index()
                   for _, one in rows.groupby("seed")]
         places = np.arange(len(tables[0]))

@@ -53,6 +53,7 @@ class SearchSpec:
     evaluation: EvaluationSpec | PerplexitySpec
     signal: str
     records: str  # SHA-256 over what offline meta-learning started from; empty where there was nothing
+    rival: str  # what proposes in place of the performance model; empty where nothing does
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class BlockResult:
 
 @dataclass(frozen=True)
 class TableResult:
+    name: str  # what its files are called: table2, table6, rivals
+    title: str
     profile: Profile
     budget_name: str
     budget: Budget

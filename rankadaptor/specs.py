@@ -187,7 +187,7 @@ class Recipe:
 class RecoverySpec:
     """One recovery: which adapter, where its ranks go, and how it is trained."""
 
-    method: Literal["lora", "adalora"]
+    method: Literal["lora", "adalora", "eva"]  # eva: the allocation (one rank) says how much there is to share out
     allocation: tuple[int, ...]  # one rank per layer of the *unpruned* model, 0 where depth pruning removed it
     scaling: Scaling
     alpha: int

@@ -94,7 +94,8 @@ def test_a_recovered_adapter_is_stock_pefts(folders, common, which, capsys, benc
     assert set(realised_ranks(adapted).values()) == set(read_allocation(allocation)) - {0}
     assert not torch.equal(adapted(input_ids=ids).logits, plain)
     capsys.readouterr()
-    scored = ["evaluate", str(folders / which), "--benchmarks", str(benchmark_folder), "--tasks", "piqa", "--items", "8"]
+    scored = ["evaluate", str(folders / which), "--benchmarks", str(benchmark_folder), "--tasks", "piqa",
+              "--items", "8"]
     assert main([*scored, "--adapter", str(out)]) == 0
     said = capsys.readouterr().out.split("\n")
     assert said[0].split() == ["task", "metric", "score", "low", "high", "gold", "probability", "items"]

@@ -21,6 +21,7 @@ from rankadaptor.recovery.adapters import (
     save_adapter,
     to_lora_config,
 )
+from rankadaptor.recovery.eva import initialise_eva
 from rankadaptor.recovery.prompts import IGNORED, alpaca_prompt, batches, collate, tokenise
 from rankadaptor.recovery.training import train
 from rankadaptor.specs import PruneSpec, Recipe, RecoverySpec
@@ -116,12 +117,12 @@ def test_bad_allocations_are_refused(allocation, message):
         attach_adapter(tiny_llama(), recovery(allocation=allocation))
 
 
-@pytest.mark.parametrize("method", ["lora", "adalora"])
+@pytest.mark.parametrize("method", ["lora", "adalora", "eva"])
 def test_trained_merged_and_reloaded_agree(method, tokenizer, tmp_path):
     model = pruned_llama()
     before = logits(model)
     frozen = copy.deepcopy(model.state_dict())
-    spec = recovery(method, allocation=(4, 4, 4, 4) if method == "adalora" else (4, 2, 6, 12))
+    spec = recovery(method, allocation=(4, 2, 6, 12) if method == "lora" else (4, 4, 4, 4))
     adapted = attach_adapter(model, spec)
     train(adapted, tokenizer, ROWS, spec)
     trained = logits(adapted)
@@ -135,6 +136,30 @@ def test_trained_merged_and_reloaded_agree(method, tokenizer, tmp_path):
     text = (tmp_path / "adapter_config.json").read_text()
     assert json.loads(text)["base_model_name_or_path"] is None
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_eva_shares_loras_ranks_out_and_starts_at_the_base_model(tokenizer):
+    """As many ranks in sum, at most twice the mean; B is 0; scaling is LoRA's whatever the rank; the seed decides."""
+    spec = recovery("eva", allocation=(4, 4, 4, 4))
+    found = []
+    for _ in range(2):
+        model = tiny_llama()
+        before = logits(model)
+        adapted = attach_adapter(model, spec)
+        planned = batches(ROWS, tokenizer, RECIPE, spec.seed)
+        initialise_eva(adapted, planned, tokenizer.pad_token_id, spec.seed)
+        torch.testing.assert_close(logits(adapted), before)
+        found.append({name: tensor.clone() for name, tensor in adapted.state_dict().items() if "lora_A" in name})
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+    ranks = realised_ranks(adapted)
+    assert len(set(ranks.values())) > 1
+    assert sum(ranks.values()) == 4 * 7 * 4
+    assert max(ranks.values()) <= 8
+    modules = dict(adapted.get_base_model().named_modules())
+    assert {modules[name].scaling["default"] for name in ranks} == {4.0}  # 16 / 4
+    for name, rank in ranks.items():
+        rows = modules[name].lora_A["default"].weight  # (rank, in)
+        torch.testing.assert_close(rows @ rows.T, torch.eye(rank), atol=1e-3, rtol=0)
 
 
 def test_adalora_really_reallocates(tokenizer):

@@ -22,6 +22,7 @@ from rankadaptor.allocation import validate_allocation
 from rankadaptor.architecture import PROJECTIONS, Architecture, module_name
 from rankadaptor.errors import BadInput
 from rankadaptor.models import architecture_of
+from rankadaptor.recovery.eva import to_eva_config
 from rankadaptor.specs import RecoverySpec, Scaling, sha256_text
 
 # The constant scaling of LLM-Pruner's recipe: alpha 16 at rank 8.
@@ -102,12 +103,17 @@ def attach_adapter(model: PreTrainedModel, spec: RecoverySpec) -> PeftModel:
     architecture = architecture_of(model)
     allocation = validate_allocation(spec.allocation, architecture)
     dropout = spec.recipe.lora_dropout
-    if spec.method == "adalora":
+    if spec.method != "lora":
         present = {allocation[layer] for layer in architecture.original_layers}
         if len(present) != 1:
-            raise BadInput(f"AdaLoRA starts from a uniform allocation, got ranks {sorted(present)}: give one rank")
+            name = {"adalora": "AdaLoRA", "eva": "EVA"}[spec.method]
+            raise BadInput(f"{name} starts from a uniform allocation, got ranks {sorted(present)}: give one rank")
+    config: LoraConfig
+    if spec.method == "adalora":
         assert spec.adalora_init_rank is not None
         config = to_adalora_config(present.pop(), spec.adalora_init_rank, spec.alpha, spec.recipe.steps, dropout)
+    elif spec.method == "eva":
+        config = to_eva_config(present.pop(), spec.alpha, dropout)
     else:
         config = to_lora_config(allocation, architecture, spec.scaling, spec.alpha, dropout)
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
@@ -164,13 +170,14 @@ def save_adapter(adapted: PeftModel, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet_peft() -> Iterator[None]:
-    """Silence three warnings that PEFT sets off whatever its caller does.
+    """Silence four warnings that PEFT sets off whatever its caller does.
 
-    Ranks of 0 are AdaLoRA's own doing, not unsaved shards; its `rank_pattern` names parameters, not modules; and PEFT
-    asks transformers for an attribute by its old name.
+    Ranks of 0 are AdaLoRA's own doing, not unsaved shards; its `rank_pattern` names parameters, not modules; PEFT asks
+    transformers for an attribute by its old name; and it would have EVA begin on a device without memory.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*is_gradient_checkpointing.*")
+        warnings.filterwarnings("ignore", message=r".*lora with eva initialization used with low_cpu_mem_usage.*")
         warnings.filterwarnings("ignore", message=r"(?s).*LoRA tensor\(s\) have invalid shape.*")
         warnings.filterwarnings("ignore", message=r"(?s).*rank_pattern keys did not match.*lora_E.*")
         yield

@@ -14,6 +14,7 @@ from rankadaptor.corpora.benchmarks import Row
 from rankadaptor.errors import RecoveryDiverged
 from rankadaptor.models import Tokenizer
 from rankadaptor.recovery.adapters import realised_ranks
+from rankadaptor.recovery.eva import initialise_eva
 from rankadaptor.recovery.prompts import IGNORED, Example, batches, collate
 from rankadaptor.specs import RecoverySpec
 
@@ -43,6 +44,9 @@ def train(
         RecoveryDiverged: on a loss or gradient that is not finite.
     """
     recipe = spec.recipe
+    planned = batches(rows, tokenizer, recipe, spec.seed)
+    if spec.method == "eva":
+        initialise_eva(adapted, planned, tokenizer.pad_token_id, spec.seed)
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     trainable = sum(parameter.numel() for parameter in parameters)
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -52,7 +56,7 @@ def train(
     adapted.train()
     with torch.random.fork_rng(devices=[adapted.device] if adapted.device.type == "cuda" else []):
         torch.manual_seed(spec.seed)  # dropout draws from the global generator
-        for step, batch in enumerate(batches(rows, tokenizer, recipe, spec.seed)):
+        for step, batch in enumerate(planned):
             loss = _accumulate(adapted, batch, recipe.micro_batch_rows, tokenizer.pad_token_id)
             norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm).item()
             if not (math.isfinite(loss) and math.isfinite(norm)):

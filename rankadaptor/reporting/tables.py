@@ -258,9 +258,9 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def write_provenance(result: TableResult, ledger: Ledger, folder: Path | str) -> dict[str, Any]:
-    """Write NAME-provenance.json, NAME as in `write_table`, and return its content."""
+    """Write NAME-provenance.json, NAME the result's, and return its content."""
     content = provenance(result, ledger)
-    write_json(content, Path(folder) / f"{table_name(result)}-provenance.json")
+    write_json(content, Path(folder) / f"{result.name}-provenance.json")
     return content
 
 
@@ -269,17 +269,12 @@ def write_json(content: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def table_name(result: TableResult) -> str:
-    """What files of a table are named after: the paper's number of it."""
-    return "table2" if result.recovered else "table6"
-
-
 def write_table(result: TableResult, folder: Path | str) -> list[Path]:
     """Write NAME.md, NAME.csv (long, proportions), NAME.tex (booktabs); NAME-differences.csv where LoRA is a row."""
-    folder, name = Path(folder), table_name(result)
+    folder, name = Path(folder), result.name
     folder.mkdir(parents=True, exist_ok=True)
     measured = measured_table(result)
-    parts = [f"# Table {name[-1]}, measured here", caption(result), markdown(measured), "## Blocks",
+    parts = [f"# {result.title}, measured here", caption(result), markdown(measured), "## Blocks",
              markdown(block_table(result))]
     if result.recovered:
         parts += ["## Difference to LoRA r=8 (paired by item and seed)", markdown(difference_table(result))]

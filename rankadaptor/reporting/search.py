@@ -1,0 +1,270 @@
+"""The search's page: what a measurement is worth, what predictors predict, and what searches find, from replays."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from rankadaptor.profiles import Profile
+from rankadaptor.replay import TOP, Job, Replay, measured_order, recoveries_to_top
+from rankadaptor.reporting.figures import STYLE, closed
+from rankadaptor.reporting.tables import markdown, write_json
+from rankadaptor.rivals import SEARCHES
+from rankadaptor.search import Round, SearchSettings, mean_score
+from rankadaptor.statistics import Interval
+
+_LINES = ("-", "--", "-.", ":")
+
+
+def method_jobs(settings: SearchSettings, paper: SearchSettings) -> list[Job]:
+    """RankAdaptor as it is used here and as the paper has it, and its rivals."""
+    return [Job("RankAdaptor", settings), Job("RankAdaptor (paper)", paper),
+            *(Job(name, settings, rival=name) for name in SEARCHES)]
+
+
+def ablation_jobs(settings: SearchSettings, paper: SearchSettings) -> list[Job]:
+    """One change at a time: Table 3's settings of the paper's model, and every choice of ours."""
+    changes: dict[str, dict[str, Any]] = {
+        "upper confidence": {"acquisition": "upper confidence"},
+        "Thompson": {"acquisition": "thompson"},
+        "one network": {"predictor": "paper"},
+        "ranking loss": {"predictor": "ranking"},
+        "heads by task": {"heads": "tasks"},
+        "ranks, not logarithms": {"inputs": "ranks"},
+        "uniform proposals": {"proposals": "uniform"},
+        "ridge": {"predictor": "ridge"},
+        "gaussian process": {"predictor": "gaussian process"},
+        "guess in place of the predictor": {"predictor": "guess"},
+    }
+    jobs = [Job("RankAdaptor", settings), Job("no meta-learning", settings, records=False)]
+    jobs += [Job(label, dataclasses.replace(settings, **change)) for label, change in changes.items()]
+    jobs += [Job(f"{signal} as signal", settings, signal=signal) for signal in ("accuracy", "held_out_loss")]
+    jobs += [Job("paper, setting 1", paper)]
+    jobs += [Job(f"paper, {name}", dataclasses.replace(paper, predictor=name)) for name in ("setting 2", "setting 3")]
+    return jobs
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def found_table(curves: pd.DataFrame, at: int) -> pd.DataFrame:
+    """What each method found: recoveries to the top, and what its choice is worth after so many recoveries.
+
+    Medians and quartiles over searches.
+    """
+    top = recoveries_to_top(curves).set_index("method")
+    most = int(curves["recoveries"].max())
+    lines = []
+    for method, rows in curves[curves["recoveries"] == at].groupby("method", sort=False):
+        needed = top.loc[[method]].iloc[0]
+        shown = ["> " + str(most) if n > most else f"{n:.0f}"
+                 for n in (needed["median"], needed["lower quartile"], needed["upper quartile"])]
+        lines.append({
+            "method": method,
+            f"recoveries to the top {100 * TOP:.0f} %": f"{shown[0]} [{shown[1]}, {shown[2]}]",
+            "searches that reach it (%)": f"{100 * needed['reached']:.0f}",
+            f"regret after {at}, gold probability (points)": _quartiles(rows["regret"], "{:.2f}"),
+            f"regret after {at}, accuracy (points)": _quartiles(rows["regret in accuracy"], "{:.1f}"),
+            "worse allocations (%)": _quartiles(100 * rows["share"], "{:.0f}"),
+        })
+    return pd.DataFrame(lines)
+
+
+def _quartiles(values: pd.Series, layout: str) -> str:
+    low, middle, high = (layout.format(value) for value in np.quantile(values, [0.25, 0.5, 0.75]))
+    return f"{middle} [{low}, {high}]"
+
+
+def compared(curves: pd.DataFrame, base: str, at: int) -> pd.DataFrame:
+    """Regret of every method less that of `base` under equal search seeds, in points, with a 95 % interval of the mean.
+
+    Searches share a table of two trainings: the interval speaks of search seeds, not of trainings.
+    """
+    lines = []
+    for method in curves["method"].unique():
+        if method != base:
+            mean, low, high = difference_interval(curves, method, base, at)
+            lines.append({"method": method,
+                          f"regret less that of {base} (points)": f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"})
+    return pd.DataFrame(lines)
+
+
+def difference_interval(curves: pd.DataFrame, method: str, base: str, at: int) -> Interval:
+    """Mean difference of two methods' regret over equal search seeds (points), and its bootstrapped 95 % interval."""
+    wide = curves[curves["recoveries"] == at].pivot(index="seed", columns="method", values="regret")
+    pairs = (wide[method] - wide[base]).to_numpy()
+    means = np.random.default_rng(0).choice(pairs, (4000, len(pairs))).mean(axis=1)
+    return Interval(float(pairs.mean()), *map(float, np.quantile(means, [0.025, 0.975])))
+
+
+def predictor_table(statistics: pd.DataFrame) -> pd.DataFrame:
+    """Rank statistics as people read them: value and 95 % interval."""
+    shown = statistics[["predictor", "size"]].copy()
+    for name in statistics.columns:
+        if f"{name}, low" in statistics:
+            shown[name] = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in
+                           zip(statistics[name], statistics[f"{name}, low"], statistics[f"{name}, high"], strict=True)]
+    return shown
+
+
+def uniform_table(table: pd.DataFrame, block: str, scaling: str) -> pd.DataFrame:
+    """Rules of thumb under two training seeds: parameters, report scores, losses."""
+    rows = table[(table["block"] == block) & (table["scaling"] == scaling)]
+    rows = rows[~rows["origin"].isin(["random", "mutant", "uneven"])]
+    grouped = rows.groupby("origin")
+    probability = _mean_of(rows, "report", "gold_probability").groupby(rows["origin"])
+    accuracy = _mean_of(rows, "report", "accuracy").groupby(rows["origin"])
+    frame = pd.DataFrame({
+        "trained parameters": grouped["trainable_parameters"].first(),
+        "gold probability (%)": [f"{100 * one.mean():.2f} ({' '.join(f'{100 * v:.2f}' for v in one)})"
+                                 for _, one in probability],
+        "accuracy (%)": [f"{100 * one.mean():.1f} ({' '.join(f'{100 * v:.1f}' for v in one)})" for _, one in accuracy],
+        "training loss": grouped["training_loss"].mean(),
+    })
+    return frame.sort_values("trained parameters").rename_axis("allocation").reset_index()
+
+
+def _mean_of(rows: pd.DataFrame, split: str, metric: str) -> pd.Series:
+    columns = [name for name in rows.columns if name.startswith(f"{split}_") and name.endswith(f"_{metric}")]
+    return rows[columns].mean(axis=1)
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+
+def regret_figure(curves: Mapping[str, pd.DataFrame], rest: Mapping[str, float] | None = None) -> Figure:
+    """Regret of the chosen allocation against recoveries, median and quartiles over searches; a panel a block."""
+    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
+        figure, axes = plt.subplots(1, len(curves), figsize=(5 * len(curves) + 0.5, 4.2), squeeze=False,
+                                    layout="constrained")
+        for axis, (block, table) in zip(axes[0], curves.items(), strict=True):
+            for number, (method, rows) in enumerate(table.groupby("method", sort=False)):
+                bands = rows.groupby("recoveries")["regret"].quantile(np.array([0.25, 0.5, 0.75])).unstack()
+                axis.plot(bands.index, bands[0.5], _LINES[number % 4], color=f"C{number}", label=str(method))
+                axis.fill_between(bands.index, bands[0.25], bands[0.75], color=f"C{number}", alpha=0.12, linewidth=0)
+            if rest:
+                axis.axhline(rest[block], color="0.4", linestyle=(0, (1, 3)), label="LoRA r=8")
+            axis.set(title=block, xlabel="recoveries", ylabel="regret in gold probability (points)")
+            axis.set_ylim(bottom=0)
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return closed(figure)
+
+
+def top_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Recoveries that each method needs to measure one of the pool's top, by the score it searches."""
+    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
+        figure, axes = plt.subplots(1, len(curves), figsize=(4.2 * len(curves) + 1.5, 3.2), squeeze=False,
+                                    layout="constrained", sharey=True)
+        for axis, (block, table) in zip(axes[0], curves.items(), strict=True):
+            top = recoveries_to_top(table).iloc[::-1]
+            middle = top["median"].to_numpy()
+            errors = [middle - top["lower quartile"], top["upper quartile"] - middle]
+            axis.errorbar(middle, range(len(top)), xerr=errors, fmt="o", color="C0", capsize=3)
+            axis.set_yticks(range(len(top)), list(top["method"]))
+            axis.set(title=block, xlabel=f"recoveries to the top {100 * TOP:.0f} %\n(median, quartiles)")
+            axis.set_xlim(left=0)
+    return closed(figure)
+
+
+def trace_figure(replay: Replay, job: Job, seeds: Sequence[int] = (0, 1, 2)) -> Figure:
+    """Figure 4, measured: what was predicted (Q) and measured (P) round by round, in some replayed searches."""
+    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
+        figure, axes = plt.subplots(1, len(seeds), figsize=(4 * len(seeds), 3.4), squeeze=False, sharey=True,
+                                    layout="constrained")
+        for axis, seed in zip(axes[0], seeds, strict=True):
+            rounds: list[Round] = []
+            measured_order(replay, job, seed, rounds.append)
+            for one in rounds:
+                measured = [100 * mean_score(scores) for scores in one.scores]
+                axis.plot([one.number] * len(measured), measured, "o", color="C0", markersize=4)
+                if one.predictions:
+                    axis.plot([one.number] * len(measured), [100 * q for q in one.predictions], "x", color="C1")
+            axis.plot([], [], "o", color="C0", label="measured (P)")
+            axis.plot([], [], "x", color="C1", label="predicted (Q)")
+            axis.set(title=f"search seed {seed}", xlabel="round (0: initialization)")
+        axes[0][0].set_ylabel("gold probability,\nsearch split (%)")
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return closed(figure)
+
+
+def prediction_figure(predictions: pd.DataFrame, predictor: str) -> Figure:
+    """Out-of-sample predictions against the score that was searched, and the other training's on report items."""
+    rows = predictions[predictions["predictor"] == predictor]
+    rows = rows[rows["size"] == rows["size"].max()]
+    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
+        figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+        titles = {"same": "the searched score (same training, search split)",
+                  "other": "another training, report split"}
+        for axis, (target, title) in zip(axes, titles.items(), strict=True):
+            for number, (seed, one) in enumerate(rows.groupby("seed")):
+                points = 100 * one["predicted"], 100 * one[target]
+                axis.plot(*points, "o", markersize=3, alpha=0.5, color=f"C{number}", label=f"training seed {seed}")
+            axis.set(title=title, xlabel="predicted gold probability (%)", ylabel="measured (%)")
+        axes[0].legend()
+    return closed(figure)
+
+
+def learning_figure(statistics: pd.DataFrame, limit: float) -> Figure:
+    """Kendall's tau against the number of recoveries that a predictor learned from, with 95 % intervals."""
+    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
+        figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained", sharey=True)
+        for axis, target in zip(axes, ("same", "other"), strict=True):
+            for number, (name, rows) in enumerate(statistics.groupby("predictor", sort=False)):
+                tau = f"tau, {target}"
+                axis.plot(rows["size"], rows[tau], _LINES[number % 4], marker="o", markersize=3, color=f"C{number}",
+                          label=str(name))
+                axis.fill_between(rows["size"], rows[f"{tau}, low"], rows[f"{tau}, high"], color=f"C{number}",
+                                  alpha=0.08, linewidth=0)
+            axis.set(xlabel="recoveries learned from", xscale="log",
+                     title={"same": "same training, search split", "other": "other training, report split"}[target])
+            sizes = sorted(statistics["size"].unique())
+            axis.set_xticks(sizes, list(map(str, sizes)))
+            axis.minorticks_off()
+        axes[1].axhline(limit, color="0.4", linestyle=(0, (1, 3)), label="measured score itself")
+        axes[0].set_ylabel("Kendall's tau, held-out allocations")
+        figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return closed(figure)
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def write_page(
+    profile: Profile,
+    table: pd.DataFrame,
+    digest: str,
+    parts: Mapping[str, pd.DataFrame],
+    verdict: str,
+    folder: Path | str,
+) -> Path:
+    """Write search.md and search-provenance.json beside the executed notebook.
+
+    Args:
+        digest: SHA-256 of the table's file.
+        parts: The page's tables by their headings, in order.
+    """
+    path = Path(folder) / "search.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join([
+        f"# The search, replayed on {len(table):,} recoveries of profile {profile.name}",
+        f"Base model: {profile.base_model.label}. Scores that searches saw are of one training seed on the search"
+        " split; regret is measured under the other training seed on the report split.",
+        verdict,
+        *(f"## {heading}\n\n{markdown(one)}" for heading, one in parts.items()),
+    ]) + "\n")
+    write_json({
+        "profile": profile.name,
+        "rank_table_sha256": digest,
+        "training_seeds": sorted(map(int, table["seed"].unique())),
+        "recoveries": {f"{block} {scaling}": len(rows) for (block, scaling), rows in
+                       table.groupby(["block", "scaling"], sort=False)},
+        "recovery_keys": "column recovery_key of the table",
+    }, path.with_name("search-provenance.json"))
+    return path

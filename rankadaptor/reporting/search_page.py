@@ -1,0 +1,209 @@
+"""What notebook 06 asks for, each part computed once."""
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.stats import kendalltau
+
+from rankadaptor.errors import BadInput
+from rankadaptor.ledger import sha256_file
+from rankadaptor.profiles import Profile, load_profile
+from rankadaptor.records import COMMITTED, read_table
+from rankadaptor.replay import Replay, cross_validated, rank_statistics, reliability, run_replays
+from rankadaptor.reporting import search as drawn
+from rankadaptor.search import SearchSettings, mean_score
+from rankadaptor.specs import SCALINGS
+
+INITIAL, BATCH = 8, 4
+SIZES = (8, 16, 32, 64, 128, 1000)
+_PRECISION_AT = 15
+
+
+def search_page(
+    profile: str,
+    table: str = "",
+    blocks: str = "llm-pruner:50 shortened:30 llm-pruner:30",
+    scaling: str = "fixed_alpha",
+    searches: int = 20,
+    recoveries: int = 40,
+    workers: int = 2,
+) -> "SearchPage":
+    """
+    Args:
+        table: Path of a rank table; empty for the committed one.
+        blocks: Of the table; the first is the development block.
+        searches: Seeds of every method.
+        recoveries: Of a search, at most what the smallest pool holds.
+
+    Raises:
+        BadInput: on anything unknown, or that the table does not hold.
+    """
+    if scaling not in SCALINGS:
+        raise BadInput(f"unknown scaling {scaling!r}: use one of {', '.join(SCALINGS)}")
+    if searches < 2 or recoveries < INITIAL + BATCH or workers < 1:
+        raise BadInput(f"{searches} searches of {recoveries} recoveries by {workers} workers were asked for: give at"
+                       f" least 2 of {INITIAL + BATCH} by 1")
+    chosen, path = load_profile(profile), Path(table or COMMITTED)
+    rows = read_table(path)
+    replays = {name: Replay.of(rows, chosen, name, scaling) for name in blocks.replace(",", " ").split()}  # type: ignore[arg-type]
+    if not replays:
+        raise BadInput("no blocks were given: name some that the table holds")
+    return SearchPage(chosen, path, rows, replays, scaling, searches, recoveries, workers)
+
+
+class SearchPage:
+    """See `search_page`."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        path: Path,
+        table: pd.DataFrame,
+        replays: dict[str, Replay],
+        scaling: str,
+        searches: int,
+        recoveries: int,
+        workers: int,
+    ):
+        self.profile, self.path, self.table, self.replays = profile, path, table, replays
+        self.scaling, self.seeds, self.workers = scaling, range(searches), workers
+        smallest = min(len(replay.pool.allocations) for replay in replays.values())
+        self.recoveries = min(recoveries, smallest)
+        shared = SearchSettings(
+            initial=INITIAL, rounds=(self.recoveries - INITIAL) // BATCH, batch=BATCH, candidates_per_round=100_000,
+            threshold=0.0, patience=self.recoveries, seed=0,
+        )
+        self.settings = dataclasses.replace(shared, **dataclasses.asdict(profile.search.method))
+        self.paper = dataclasses.replace(shared, selection=self.settings.selection)
+        self._development = next(iter(replays))
+
+    def plan(self) -> str:
+        """What there is to replay. Nothing is recovered; replaying takes about three minutes on two cores."""
+        lines = [f"{self.path.name}: {len(self.table):,} recoveries, SHA-256 {sha256_file(self.path)[:12]}"]
+        lines += [f"{name}: a pool of {len(replay.pool.allocations)} allocations within the budget of"
+                  f" {replay.pool.space.budget_params:,} parameters, {replay.pool.space.size:,} there are"
+                  for name, replay in self.replays.items()]
+        lines.append(f"{len(self.seeds)} searches a method, {self.recoveries} recoveries each, {INITIAL} of them before"
+                     f" the first prediction, {BATCH} a round")
+        return "\n".join(lines)
+
+    def reliability(self) -> pd.DataFrame:
+        return pd.concat([reliability(replay).assign(block=name).set_index("block").reset_index()
+                          for name, replay in self.replays.items()], ignore_index=True)
+
+    def seed_transfer(self) -> pd.DataFrame:
+        """What a regression that learned one training seed's scores on the search split says of both seeds' reports."""
+        lines = []
+        for name, replay in self.replays.items():
+            additive = {"additive": (dataclasses.replace(self.settings, predictor="additive"), False)}
+            found = cross_validated(replay, additive, [len(replay.pool.allocations)], workers=1)
+            for seed in replay.seeds:
+                rows, own = found[found["seed"] == seed], replay.scores[seed, "report", "gold_probability"]
+                members = [replay.pool.allocations[place] for place in rows["allocation"]]
+                reported = [mean_score(own[allocation]) for allocation in members]
+                taus = [kendalltau(rows["predicted"], other).statistic
+                        for other in (rows["same"], reported, rows["other"])]
+                lines.append({"block": name, "learned from": f"training seed {seed}, search split",
+                              "tau, the same scores": taus[0], "tau, same training, report split": taus[1],
+                              "tau, other training, report split": taus[2]})
+        return pd.DataFrame(lines)
+
+    def rules(self) -> pd.DataFrame:
+        return drawn.uniform_table(self.table, self._development, self.scaling)
+
+    def trace(self) -> Figure:
+        return drawn.trace_figure(self.replays[self._development], self._jobs[0])
+
+    @cached_property
+    def _predictions(self) -> pd.DataFrame:
+        """Of the development block."""
+        ours, paper = self.settings, self.paper
+        variants = {"paper": (paper, False), "paper, meta-learned": (paper, True),
+                    "RankAdaptor": (ours, False), "RankAdaptor, meta-learned": (ours, True)}
+        for name in ("additive", "ridge", "gaussian process", "forest", "constant"):
+            variants[name] = (dataclasses.replace(ours, predictor=name), False)
+        return cross_validated(self.replays[self._development], variants, SIZES, workers=self.workers)
+
+    @cached_property
+    def _statistics(self) -> pd.DataFrame:
+        return rank_statistics(self._predictions, _PRECISION_AT)
+
+    def predictors(self) -> pd.DataFrame:
+        """Rank statistics of every predictor that learned from 32 recoveries, and from all."""
+        sizes = self._statistics["size"]
+        return self._statistics[(sizes == 32) | (sizes == sizes.max())]
+
+    def learning(self) -> Figure:
+        agreement = reliability(self.replays[self._development])
+        both = (agreement["signal"] == "gold_probability") & (agreement["what differs"] == "both")
+        return drawn.learning_figure(self._statistics, agreement.loc[both, "Kendall tau"].item())
+
+    def scatter(self) -> Figure:
+        return drawn.prediction_figure(self._predictions, "RankAdaptor")
+
+    @cached_property
+    def _jobs(self) -> list[drawn.Job]:
+        return drawn.method_jobs(self.settings, self.paper)
+
+    @cached_property
+    def curves(self) -> dict[str, pd.DataFrame]:
+        """Searches by block."""
+        return {name: run_replays(replay, self._jobs, self.seeds, self.workers)
+                for name, replay in self.replays.items()}
+
+    def found(self) -> dict[str, pd.DataFrame]:
+        return {name: self._with_differences(curves, "random search") for name, curves in self.curves.items()}
+
+    def _with_differences(self, curves: pd.DataFrame, base: str) -> pd.DataFrame:
+        differences = drawn.compared(curves, base, self.recoveries)
+        return drawn.found_table(curves, self.recoveries).merge(differences, on="method", how="left").fillna("")
+
+    def regret(self) -> Figure:
+        return drawn.regret_figure(self.curves, {name: self._regret_of_lora(name) for name in self.replays})
+
+    def _regret_of_lora(self, name: str) -> float:
+        """Of LoRA with the budget's rank, mean over both directions, in points."""
+        replay = self.replays[name]
+        lora = replay.pool.space.fill([replay.pool.space.fixed_rank] * len(replay.pool.space.free_layers))
+        regrets = []
+        for seed in replay.seeds:
+            truth = replay.truth(seed)
+            if lora not in truth:
+                return float("nan")
+            regrets.append(100 * (max(truth.values()) - truth[lora]))
+        return float(np.mean(regrets))
+
+    def top(self) -> Figure:
+        return drawn.top_figure(self.curves)
+
+    @cached_property
+    def _ablated(self) -> pd.DataFrame:
+        jobs = drawn.ablation_jobs(self.settings, self.paper)[1:]
+        one = run_replays(self.replays[self._development], jobs, self.seeds, self.workers)
+        return pd.concat([self.curves[self._development], one], ignore_index=True)
+
+    def ablations(self) -> pd.DataFrame:
+        return self._with_differences(self._ablated, "RankAdaptor")
+
+    def verdict(self) -> str:
+        """By rule: less or more regret where the 95 % interval of the mean difference excludes 0."""
+        lines = []
+        for name, curves in self.curves.items():
+            says = []
+            for rival in ("RankAdaptor (paper)", "random search", "mutation", "TPE"):
+                _, low, high = drawn.difference_interval(curves, "RankAdaptor", rival, self.recoveries)
+                word = "less regret than" if high < 0 else "more regret than" if low > 0 else "no less regret than"
+                says.append(f"{word} {rival} [{low:+.2f}, {high:+.2f}]")
+            lines.append(f"- **{name}**: RankAdaptor's choice has {', '.join(says)} (points of gold probability, 95 %).")
+        return "\n".join(lines)
+
+    def write(self, folder: Path | str) -> Path:
+        parts = {"What one measurement is worth": self.reliability(), "What a seed teaches": self.seed_transfer(),
+                 "Rules of thumb": self.rules(), "Predictors": drawn.predictor_table(self.predictors())}
+        parts |= {f"Searches, {name}": one for name, one in self.found().items()}
+        parts["What helps"] = self.ablations()
+        return drawn.write_page(self.profile, self.table, sha256_file(self.path), parts, self.verdict(), folder)

@@ -1,0 +1,118 @@
+"""RankAdaptor among its rivals, all at the cost of its search: as many real recoveries, at most as many parameters.
+
+    table = rival_table(profile="tiny", blocks="llm-pruner:50")
+    rows = table.run()
+
+Whatever a rival chooses, it chooses on the search split under the search's seed; what it chose is retrained with seeds
+that no search used. One rival is a choice among seeds: its row is that one training.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Generator, Sequence
+
+import numpy as np
+
+from rankadaptor.allocation import RankAllocation, quarters_allocation, uniform_allocation
+from rankadaptor.architecture import Architecture
+from rankadaptor.costs import StageKind
+from rankadaptor.experiments import DEFAULT_LEDGER, MainTable, parse_blocks, report_seeds
+from rankadaptor.ledger import Ledger
+from rankadaptor.profiles import load_profile
+from rankadaptor.results import LORA, LORA_STAR, NO_RECOVERY, RANKADAPTOR, BlockResult
+from rankadaptor.rivals import SEARCHES, damage_allocation
+from rankadaptor.search import mean_score
+from rankadaptor.specs import Block, RecoverySpec
+from rankadaptor.stages import Step
+
+MIRROR = "mirror of LoRA*"
+DAMAGE = "ranks by pruning damage"
+EVA = "EVA"
+BEST_SEED = "LoRA, best of its seeds"
+TUNED = "LoRA, tuned rate"
+UNIFORM_RANKS = (2, 4, 6, 10, 12, 16)
+_RATES = (1 / 4, 4.0)  # of the first learning rate: the span in which LoRA's is tuned
+
+
+def rival_table(
+    profile: str,
+    blocks: str = "llm-pruner:50",
+    budget: str = "standard",
+    seeds: Sequence[int] = (),
+    ledger: str = DEFAULT_LEDGER,
+) -> "RivalTable":
+    """Every rival on some blocks of a profile. Arguments as of `experiments.main_table`."""
+    chosen = load_profile(profile)
+    return RivalTable(
+        chosen, parse_blocks(blocks, chosen), budget, report_seeds(chosen, budget, seeds), Ledger(ledger)
+    )
+
+
+class RivalTable(MainTable):
+    """See `rival_table`."""
+
+    name, title = "rivals", "Rivals at equal budget"
+
+    def _block(self, block: Block) -> Generator[list[Step], None, BlockResult]:
+        pruned = Step("prune", self.profile.prune_spec(block))
+        yield [pruned]
+        architecture = self._workshop.architecture(pruned)
+        yield self._unrecovered_steps(pruned)
+        rate = yield from self._learning_rate(LORA, pruned, architecture)
+        found, key = yield from self._search(block, pruned, architecture, rate)
+        recoveries = sum(len(one.proposals) for one in found.rounds)
+
+        seeds = [self.profile.search.training_seed + 1 + number for number in range(recoveries)]
+        lucky = yield from self._best([self._baseline(LORA, architecture, rate, seed) for seed in seeds], pruned)
+        rates = np.geomspace(*_RATES, recoveries) * self.budget.learning_rates[0]
+        seed = self.profile.search.training_seed
+        tuned = yield from self._best([self._baseline(LORA, architecture, float(r), seed) for r in rates], pruned)
+
+        chosen: dict[str, RankAllocation] = {LORA: uniform_allocation(self.profile.adapters.lora_rank, architecture)}
+        chosen |= self._by_rule(block, pruned, architecture)
+        for name in SEARCHES:
+            rival, _ = yield from self._search(block, pruned, architecture, rate, name, recoveries)
+            chosen[name] = rival.best
+        chosen |= {f"LoRA r={rank}": uniform_allocation(rank, architecture) for rank in UNIFORM_RANKS}
+        chosen[RANKADAPTOR] = found.best
+
+        specs = {name: [self._lora(one, rate, s) for s in self.seeds] for name, one in chosen.items()}
+        specs[EVA] = [dataclasses.replace(spec, method="eva", scaling="fixed_alpha") for spec in specs[LORA]]
+        specs[TUNED] = [dataclasses.replace(tuned, seed=s) for s in self.seeds]
+        specs[BEST_SEED] = [lucky]
+        for several in specs.values():
+            yield self._report_steps(pruned, several)
+        rows = [self._row(str(block), NO_RECOVERY, [self._report_step(pruned)], None, ())]
+        rows += [self._recovered_row(block, name, pruned, several) for name, several in specs.items()]
+        return BlockResult(architecture, tuple(rows), found, key)
+
+    def _best(
+        self, specs: Sequence[RecoverySpec], pruned: Step
+    ) -> Generator[list[Step], None, RecoverySpec]:
+        """The recovery with the best score on the search split."""
+        trials = [self._trial(pruned, spec) for spec in specs]
+        yield trials
+        return specs[int(np.argmax([mean_score(self._scores(trial)) for trial in trials]))]
+
+    def _by_rule(self, block: Block, pruned: Step, architecture: Architecture) -> dict[str, RankAllocation]:
+        """Allocations that need no search."""
+        files = (self._workshop.read_json(pruned, name) for name in ("importance.json", "kept.json"))
+        ranks = self.profile.adapters.lora_star_ranks
+        return {
+            LORA_STAR: quarters_allocation(architecture, ranks),
+            MIRROR: quarters_allocation(architecture, ranks[::-1]),
+            DAMAGE: damage_allocation(self._space(block, architecture), *files),
+        }
+
+    def _most_stages(self) -> "Counter[StageKind]":
+        search, budget = self.budget.search, self.budget
+        recoveries = search.initial + search.rounds * search.batch
+        trials = recoveries * (3 + len(SEARCHES)) + len(budget.learning_rates) * (len(budget.learning_rates) > 1)
+        finals = len(self.seeds) * (7 + len(SEARCHES) + len(UNIFORM_RANKS)) + 1
+        rows = budget.training.steps * budget.training.batch_rows
+        return Counter({
+            StageKind("prune", None): 1,
+            StageKind("recover", rows): trials + finals,
+            StageKind("evaluate", budget.search_items): trials,
+            StageKind("evaluate", budget.report_items): finals + 1,
+        })
