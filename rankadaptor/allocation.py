@@ -14,7 +14,7 @@ from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 
 RankAllocation = tuple[int, ...]
-Inputs = Literal["ranks", "logarithms"]
+Inputs = Literal["ranks", "logarithms", "logarithms and squares"]
 
 # LoRA* of the motivating example (Section 2, Figure 2): rank by quarter of depth, bottom to top.
 LORA_STAR_RANKS = (4, 6, 10, 12)
@@ -134,17 +134,18 @@ class SolutionSpace:
         """Ranks, or their logarithms, as a predictor reads them.
 
         Args:
-            inputs: "ranks" as the paper has them; or "logarithms", since 2 rather than 1 is a wider step than 24 rather
-                than 23.
+            inputs: "ranks" as the paper has them; "logarithms", since 2 rather than 1 is a wider step than 24 rather
+                than 23; "logarithms and squares" of these, since what one more doubling brings falls.
 
         Returns:
-            Scaled to [-1, 1] over the candidates; 0 where a layer is gone.  # (n, l)
+            Scaled to [-1, 1] over the candidates; 0 where a layer is gone.  # (n, l), with squares (n, 2 l)
         """
         ranks = np.asarray(allocations, dtype=float)
-        scale = np.log2 if inputs == "logarithms" else np.asarray
+        scale = np.asarray if inputs == "ranks" else np.log2
         low, high = scale(float(min(self.candidates))), scale(float(max(self.candidates)))
         half = (high - low) / 2 or 1.0
-        return np.where(ranks > 0, (scale(np.maximum(ranks, 1.0)) - (high + low) / 2) / half, 0.0)
+        encoded = np.where(ranks > 0, (scale(np.maximum(ranks, 1.0)) - (high + low) / 2) / half, 0.0)
+        return np.hstack([encoded, encoded**2]) if inputs == "logarithms and squares" else encoded
 
     def proportional(self, weights: Sequence[float] | np.ndarray) -> RankAllocation:
         """The largest allocation within budget whose free ranks are the candidates nearest to a multiple of weights.

@@ -17,7 +17,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import StandardScaler
 
 from rankadaptor.errors import BadInput
 from rankadaptor.performance_model import (
@@ -83,12 +83,7 @@ class Guess:
 
 
 PAPER = PerformanceModelSettings()
-ENSEMBLE = replace(PAPER, members=8)
-
-
-def _with_squares(inputs: np.ndarray) -> np.ndarray:
-    """# (n, features) -> (n, 2 x features)"""
-    return np.hstack([inputs, inputs**2])
+ENSEMBLE = replace(PAPER, members=8, fit_steps=100)
 
 
 def _gaussian_process(seed: int) -> GaussianProcessRegressor:
@@ -102,10 +97,7 @@ _FACTORIES: dict[str, Callable[[int], Predictor]] = {
     "setting 3": lambda seed: PerformanceModel(replace(PAPER, hidden=(32, 16, 32)), seed),
     "ensemble": lambda seed: PerformanceModel(ENSEMBLE, seed),
     "ranking": lambda seed: PerformanceModel(replace(ENSEMBLE, loss="ranking"), seed),
-    "ridge": lambda seed: Regression(RidgeCV(alphas=np.logspace(-2, 4, 13))),
-    "additive": lambda seed: Regression(
-        make_pipeline(FunctionTransformer(_with_squares), StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 13)))
-    ),  # a parabola a layer
+    "ridge": lambda seed: Regression(make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 13)))),
     "gaussian process": lambda seed: Regression(_gaussian_process(seed)),
     "forest": lambda seed: Regression(RandomForestRegressor(100, min_samples_leaf=2, random_state=seed)),
     "constant": lambda seed: Regression(DummyRegressor()),

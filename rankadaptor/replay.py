@@ -265,6 +265,7 @@ def _cross_validate(
     scores = np.array([[known[a][task] for task in sorted(known[a])] for a in allocations])
     held_out = parts[fold]
     rest = np.concatenate([part for other, part in enumerate(parts) if other != fold])
+    most = len(allocations) - max(map(len, parts))  # what every fold has
     tables = []
     for label, (settings, transfer) in variants.items():
         inputs = replay.pool.encode(allocations, settings.inputs)
@@ -272,7 +273,7 @@ def _cross_validate(
         predictor = make_predictor(settings.predictor, fold)
         if transfer:
             predictor.meta_train(meta_tasks(replay.pool, replay.records[signal], settings))
-        for size in dict.fromkeys(min(size, len(rest)) for size in sizes):
+        for size in dict.fromkeys(min(size, most) for size in sizes):
             predictor.fit(inputs[rest[:size]], targets[rest[:size]])
             tables.append(pd.DataFrame({
                 "predictor": label, "size": size, "seed": seed, "fold": fold, "allocation": held_out,

@@ -162,6 +162,11 @@ def test_eva_shares_loras_ranks_out_and_starts_at_the_base_model(tokenizer):
         torch.testing.assert_close(rows @ rows.T, torch.eye(rank), atol=1e-3, rtol=0)
 
 
+def test_eva_on_projections_too_narrow_for_it_is_refused():
+    with pytest.raises(BadInput, match="EVA from rank 20 may give a projection rank 40, but the narrowest reads 32"):
+        attach_adapter(tiny_llama(), recovery("eva", (20, 20, 20, 20)))
+
+
 def test_adalora_really_reallocates(tokenizer):
     spec = recovery("adalora", allocation=(4, 4, 4, 4))
     adapted = attach_adapter(tiny_llama(), spec)

@@ -102,7 +102,7 @@ class SearchMethod:
     """How a search predicts and proposes: fields of `search.SearchSettings`, which refuses what it does not know."""
 
     predictor: str
-    inputs: Literal["ranks", "logarithms"]
+    inputs: Literal["ranks", "logarithms", "logarithms and squares"]
     heads: Literal["mean", "tasks"]
     acquisition: Literal["greedy", "upper confidence", "thompson"]
     proposals: Literal["uniform", "near"]

@@ -22,7 +22,7 @@ from rankadaptor.allocation import validate_allocation
 from rankadaptor.architecture import PROJECTIONS, Architecture, module_name
 from rankadaptor.errors import BadInput
 from rankadaptor.models import architecture_of
-from rankadaptor.recovery.eva import to_eva_config
+from rankadaptor.recovery.eva import check_eva, to_eva_config
 from rankadaptor.specs import RecoverySpec, Scaling, sha256_text
 
 # The constant scaling of LLM-Pruner's recipe: alpha 16 at rank 8.
@@ -113,7 +113,9 @@ def attach_adapter(model: PreTrainedModel, spec: RecoverySpec) -> PeftModel:
         assert spec.adalora_init_rank is not None
         config = to_adalora_config(present.pop(), spec.adalora_init_rank, spec.alpha, spec.recipe.steps, dropout)
     elif spec.method == "eva":
-        config = to_eva_config(present.pop(), spec.alpha, dropout)
+        rank = present.pop()
+        check_eva(rank, min(min(shape.heads * architecture.head_dim, shape.mlp_width) for shape in architecture.layers))
+        config = to_eva_config(rank, spec.alpha, dropout)
     else:
         config = to_lora_config(allocation, architecture, spec.scaling, spec.alpha, dropout)
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):

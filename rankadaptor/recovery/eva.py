@@ -4,12 +4,15 @@ PEFT's own implementation (Paischer et al. 2024, arXiv 2410.07170): the total ra
 by explained variance, at most twice that rank a projection; scaling is adjusted so that all ranks keep LoRA's.
 """
 
+import re
 from collections.abc import Sequence
 
 import torch
 from peft import EvaConfig, LoraConfig, PeftModel, initialize_lora_eva_weights
+from peft.tuners.lora import LoraLayer
 
 from rankadaptor.architecture import PROJECTIONS
+from rankadaptor.errors import BadInput
 from rankadaptor.recovery.prompts import Example, collate
 
 RHO = 2.0  # PEFT's default: no projection gets more than twice the mean rank
@@ -28,6 +31,13 @@ def to_eva_config(rank: int, alpha: int, dropout: float) -> LoraConfig:
     )
 
 
+def check_eva(rank: int, narrowest: int) -> None:
+    """Raises BadInput if a projection reads fewer numbers than the ranks that EVA may give it."""
+    if RHO * rank > narrowest:
+        raise BadInput(f"EVA from rank {rank} may give a projection rank {RHO * rank:.0f}, but the narrowest reads"
+                       f" {narrowest} numbers: lower the rank")
+
+
 def initialise_eva(adapted: PeftModel, batches: Sequence[Sequence[Example]], pad_token_id: int, seed: int) -> None:
     """Set ranks and down-projections, in place, from the recovery's own batches: supervised tokens only."""
     device = adapted.device
@@ -39,3 +49,17 @@ def initialise_eva(adapted: PeftModel, batches: Sequence[Sequence[Example]], pad
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # the incremental decomposition draws from the global generator
         initialize_lora_eva_weights(adapted, inputs, show_progress_bar=False)
+    _name_modules(adapted)
+
+
+def _name_modules(adapted: PeftModel) -> None:
+    """Write every module's full name, rank and alpha into the configuration.
+
+    PEFT shortens the names to endings, which may match a projection that EVA gave rank 0 once the adapter is loaded.
+    """
+    config = adapted.peft_config["default"]
+    modules = adapted.get_base_model().named_modules()
+    layers = {name: module for name, module in modules if isinstance(module, LoraLayer)}
+    config.target_modules = set(layers)
+    config.rank_pattern = {re.escape(name): module.r["default"] for name, module in layers.items()}
+    config.alpha_pattern = {re.escape(name): module.lora_alpha["default"] for name, module in layers.items()}

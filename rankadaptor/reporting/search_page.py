@@ -99,8 +99,8 @@ class SearchPage:
         """What a regression that learned one training seed's scores on the search split says of both seeds' reports."""
         lines = []
         for name, replay in self.replays.items():
-            additive = {"additive": (dataclasses.replace(self.settings, predictor="additive"), False)}
-            found = cross_validated(replay, additive, [len(replay.pool.allocations)], workers=1)
+            regression = {"ridge": (dataclasses.replace(self.settings, predictor="ridge"), False)}
+            found = cross_validated(replay, regression, [len(replay.pool.allocations)], workers=1)
             for seed in replay.seeds:
                 rows, own = found[found["seed"] == seed], replay.scores[seed, "report", "gold_probability"]
                 members = [replay.pool.allocations[place] for place in rows["allocation"]]
@@ -124,7 +124,7 @@ class SearchPage:
         ours, paper = self.settings, self.paper
         variants = {"paper": (paper, False), "paper, meta-learned": (paper, True),
                     "RankAdaptor": (ours, False), "RankAdaptor, meta-learned": (ours, True)}
-        for name in ("additive", "ridge", "gaussian process", "forest", "constant"):
+        for name in ("ridge", "gaussian process", "forest", "constant"):
             variants[name] = (dataclasses.replace(ours, predictor=name), False)
         return cross_validated(self.replays[self._development], variants, SIZES, workers=self.workers)
 
@@ -198,8 +198,8 @@ class SearchPage:
                 _, low, high = drawn.difference_interval(curves, "RankAdaptor", rival, self.recoveries)
                 word = "less regret than" if high < 0 else "more regret than" if low > 0 else "no less regret than"
                 says.append(f"{word} {rival} [{low:+.2f}, {high:+.2f}]")
-            lines.append(f"- **{name}**: RankAdaptor's choice has {', '.join(says)} (points of gold probability, 95 %).")
-        return "\n".join(lines)
+            lines.append(f"- **{name}**: RankAdaptor's choice has {', '.join(says)}.")
+        return "\n".join([*lines, "", "In brackets: the mean difference in points of gold probability, 95 %."])
 
     def write(self, folder: Path | str) -> Path:
         parts = {"What one measurement is worth": self.reliability(), "What a seed teaches": self.seed_transfer(),

@@ -1,0 +1,115 @@
+"""The table of measured allocations is made by several processes, resumes, and says what the ledger says."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from test_allocation import DEPTH, WIDTH, space
+
+from rankadaptor.allocation import trainable_parameters
+from rankadaptor.errors import BadInput
+from rankadaptor.execution import run_in_processes
+from rankadaptor.ledger import Ledger
+from rankadaptor.profiles import load_profile
+from rankadaptor.rank_table import ORIGINS, PARTS, Part, drawn_allocations, named_allocations, rank_table
+from rankadaptor.records import read_table
+from rankadaptor.rivals import damage_allocation
+from rankadaptor.specs import TASKS, Block
+from rankadaptor.stages import Step, Workshop
+
+
+@pytest.mark.parametrize("architecture", [WIDTH, DEPTH])
+def test_drawn_allocations_fit_the_budget_and_few_are_the_first_of_many(architecture):
+    one = space(architecture)
+    many, few = (drawn_allocations(one, counts, 0, {}) for counts in ((30, 10, 10), (9, 4, 3)))
+    assert [list(many.values()).count(origin) for origin in ORIGINS] == [30, 10, 10]
+    assert all(map(one.contains, many))
+    for origin in ("random", "uneven"):
+        first = [a for a, its in many.items() if its == origin]
+        assert [a for a, its in few.items() if its == origin] == first[: len([a for a in few if few[a] == origin])]
+    # Uneven ones spend the whole budget, random ones what chance says.
+    spent = {origin: np.mean([trainable_parameters(a, architecture) for a in many if many[a] == origin])
+             for origin in ORIGINS}
+    assert spent["uneven"] > 0.95 * one.budget_params > spent["random"]
+    randoms = [a for a in many if many[a] == "random"][:20]
+    for mutant in (a for a in many if many[a] == "mutant"):
+        assert min(sum(x != y for x, y in zip(mutant, base, strict=True)) for base in randoms) <= 3
+    assert not set(drawn_allocations(one, (9, 4, 3), 0, dict.fromkeys(few, ""))) & set(few)
+
+
+def test_rules_of_thumb_are_named():
+    named = named_allocations(space())
+    assert named["LoRA*"][::-1] == named["mirror of LoRA*"]
+    assert set(named["uniform 12"]) == {12}
+
+
+def test_damage_gives_ranks_where_importance_went():
+    """Width: layer 5 lost most. Depth: what blocks 10-12 were worth goes to their neighbours, 9 and 13."""
+    units = [{"kv_heads": [0], "channels": [0, 1]} for _ in range(32)]
+    scores = [{"kv_heads": [5.0, 1.0], "channels": [4.0, 3.0, 2.0]} for _ in range(32)]
+    scores[5] = {"kv_heads": [5.0, 9.0], "channels": [4.0, 3.0, 9.0]}
+    ranks = damage_allocation(space(WIDTH), {"layers": scores}, {"layers": units})
+    assert space(WIDTH).contains(ranks)
+    assert ranks[5] == max(ranks[4:30])
+    assert len({ranks[layer] for layer in range(6, 30)}) == 1
+    kept = [layer for layer in range(32) if layer not in (10, 11, 12)]
+    deep = damage_allocation(space(DEPTH), {"blocks": [1.0] * 32}, {"blocks": kept})
+    assert [layer for layer in range(4, 30) if deep[layer] > 2] == [9, 13]
+
+
+@pytest.fixture(scope="module")
+def made(tiny_profile, tmp_path_factory):
+    from rankadaptor import rank_table as module
+
+    folder = tmp_path_factory.mktemp("rank-table")
+    parts = (Part(Block("llm-pruner", 50), "fixed_alpha", (2, 1, 1)),
+             Part(Block("shortened", 20), "constant", (1, 0, 0)))
+    table = rank_table(str(tiny_profile), "quick", parts, str(folder / "ledger"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "UNIFORM_RANKS", (8, 16))
+        plan = table.plan()
+        table.compute(workers=2)
+        yield table, plan, folder
+
+
+def test_every_row_has_two_trainings_and_both_splits(made):
+    table, _, folder = made
+    frame = read_table(table.write(folder / "table.parquet"))
+    assert frame.groupby(["block", "scaling", "allocation"])["seed"].nunique().eq(2).all()
+    assert set(frame["origin"]) >= {*ORIGINS, "uniform 8", "LoRA*", "mirror of LoRA*"}
+    for split in ("search", "report"):
+        for task in TASKS:
+            assert frame[f"{split}_{task}_accuracy"].between(0, 1).all()
+            assert frame[f"{split}_{task}_gold_probability"].between(0, 1).all()
+    assert (frame[["training_loss", "held_out_loss", "recovery_seconds"]] > 0).all().all()
+    assert frame["recovery_key"].str.fullmatch("[0-9a-f]{64}").all()
+    assert not frame.loc[frame["origin"] == "uniform 16", "within_budget"].any()
+    assert frame.loc[frame["origin"] == "random", "within_budget"].all()
+
+
+def test_a_finished_table_computes_nothing_and_gives_equal_bytes(made):
+    table, plan, folder = made
+    assert re.match(r"to run: \d+ stages", plan)
+    assert table.plan().startswith("to run: 0 stages")
+    before = {path: path.stat().st_mtime_ns for path in (folder / "ledger").iterdir()}
+    table.compute(workers=2)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "ledger").iterdir()} == before
+    first, again = (table.write(folder / name).read_bytes() for name in ("a.parquet", "b.parquet"))
+    assert first == again
+
+
+def test_a_process_that_fails_is_told_of_and_what_was_finished_stays(tiny_profile, tmp_path):
+    profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
+    fine = Step("prune", profile.prune_spec(Block("shortened", 20)))
+    broken = Step("prune", dataclasses.replace(fine.spec, calibration_samples=10**6))
+    with pytest.raises(BadInput, match="1 of 1 workers stopped with status 1"):
+        run_in_processes(profile, ledger, [[fine], [broken]], workers=1)
+    assert Workshop(profile, ledger).find(fine) is not None
+    with pytest.raises(BadInput, match="workers is 0"):
+        run_in_processes(profile, ledger, [[fine]], workers=0)
+
+
+def test_the_shipped_parts_are_what_the_page_needs():
+    assert [sum(part.counts) for part in PARTS] == [300, 100, 100, 60]
+    assert {part.scaling for part in PARTS} == {"fixed_alpha", "constant"}

@@ -1,0 +1,196 @@
+"""Replays on a table: what a search may see, what it is scored by, and what the page makes of it."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rankadaptor.__main__ import main
+from rankadaptor.allocation import parse_allocation
+from rankadaptor.errors import BadInput
+from rankadaptor.profiles import load_profile
+from rankadaptor.rank_table import drawn_allocations, named_allocations
+from rankadaptor.records import digest, read_table, record, records_beside, rows_of, task_scores
+from rankadaptor.replay import (
+    Job,
+    Replay,
+    _space,
+    cross_validated,
+    measured_order,
+    rank_statistics,
+    recoveries_to_top,
+    reliability,
+    run_replays,
+)
+from rankadaptor.reporting.search_page import search_page
+from rankadaptor.search import SearchSettings, mean_score
+from rankadaptor.specs import TASKS
+
+PROFILE = load_profile("tiny")
+PAPER = SearchSettings(initial=6, rounds=4, batch=4, candidates_per_round=1000, threshold=0.0, patience=99, seed=0)
+OURS = dataclasses.replace(PAPER, predictor="ensemble", inputs="logarithms and squares", proposals="near")
+JOBS = [Job("ours", OURS), Job("paper", PAPER), Job("random search", OURS, rival="random search"),
+        Job("TPE", OURS, rival="TPE")]
+
+
+def made_up(noise: float, count: int = 60) -> pd.DataFrame:
+    """A table whose scores grow with the logarithms of ranks, plus noise of the training seed."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for block, ranks in (("llm-pruner:50", [8] * 13), ("llm-pruner:30", [8] * 13),
+                         ("shortened:50", [8, 8, 0, 0, 0, 0, 8, 8, 0, 8, 8, 0, 8])):
+        space = _space(PROFILE, block, tuple(ranks))
+        named = {allocation: name for name, allocation in named_allocations(space).items()}
+        for allocation, origin in (named | drawn_allocations(space, (count, 10, 10), 11, named)).items():
+            value = 0.5 + np.log2(np.array([r for r in allocation if r])).sum() / 1000
+            for seed in (1000, 1001):
+                luck = generator.normal(0, noise)
+                scores = {f"{split}_{task}_{metric}": value + luck + number / 100
+                          for split in ("search", "report") for metric in ("accuracy", "gold_probability")
+                          for number, task in enumerate(TASKS)}
+                written = " ".join(map(str, allocation))
+                rows.append({"block": block, "scaling": "fixed_alpha", "origin": origin, "seed": seed,
+                             "within_budget": space.contains(allocation), "allocation": written,
+                             "trainable_parameters": 1, "held_out_loss": 2 - value, "training_loss": 1 - value}
+                            | scores)
+    return pd.DataFrame(rows)
+
+
+TABLE = made_up(noise=0.0)
+REPLAY = Replay.of(TABLE, PROFILE, "llm-pruner:50")
+
+
+def test_a_search_sees_one_training_and_is_scored_by_the_other():
+    table = made_up(noise=0.01)
+    replay = Replay.of(table, PROFILE, "llm-pruner:50")
+    allocation = replay.pool.allocations[3]
+    rows = table[(table["block"] == "llm-pruner:50") & (table["allocation"] == " ".join(map(str, allocation)))]
+    by_seed = {row["seed"]: row for _, row in rows.iterrows()}
+    assert replay.searched(1000, "accuracy")[allocation] == task_scores(by_seed[1000], "search", "accuracy")
+    truth = task_scores(by_seed[1001], "report", "gold_probability")
+    assert replay.truth(1000)[allocation] == pytest.approx(mean_score(truth))
+    assert replay.searched(1001, "held_out_loss")[allocation] == {"text": -by_seed[1001]["held_out_loss"]}
+
+
+def test_the_pool_is_what_fits_the_budget():
+    assert all(REPLAY.pool.space.contains(allocation) for allocation in REPLAY.pool.allocations)
+    dropped = set(map(parse_allocation, rows_of(TABLE, "llm-pruner:50", "fixed_alpha")["allocation"]))
+    assert dropped - set(REPLAY.pool.allocations)  # uniform ranks beyond 8 at least
+    deep = Replay.of(TABLE, PROFILE, "shortened:50")
+    assert deep.pool.space.free_layers == (6, 7, 9, 10)
+
+
+def test_records_are_of_other_blocks_and_their_digest_is_their_content():
+    records = records_beside(TABLE, "llm-pruner:50", "fixed_alpha", "gold_probability")
+    assert [one.label for one in records] == ["llm-pruner:30", "shortened:50"]
+    assert len(records[0].allocations) == len(set(records[0].allocations))
+    assert digest(records) == digest(records_beside(TABLE.copy(), "llm-pruner:50", "fixed_alpha", "gold_probability"))
+    assert digest(records) != digest(records[:1]) != digest(()) == ""
+    noisy = made_up(noise=0.01)
+    both = record(rows_of(noisy, "llm-pruner:30", "fixed_alpha"), "x", "accuracy")
+    one, other = (rows_of(noisy, "llm-pruner:30", "fixed_alpha", seed).iloc[0] for seed in (1000, 1001))
+    assert both.scores[0]["boolq"] == pytest.approx(
+        (one["search_boolq_accuracy"] + other["search_boolq_accuracy"]) / 2)
+
+
+def test_replays_measure_each_allocation_once_and_are_functions_of_their_seed():
+    for job in JOBS:
+        order = measured_order(REPLAY, job, 3)
+        assert len(order) == len(set(order)) == 6 + 4 * 4
+        assert order == measured_order(REPLAY, job, 3)
+        assert order[:6] == measured_order(REPLAY, JOBS[0], 3)[:6]  # all begin alike
+
+
+def test_curves_say_what_was_found_and_two_processes_say_the_same():
+    curves = run_replays(REPLAY, JOBS, range(3), workers=1)
+    assert curves.groupby(["method", "seed"]).size().eq(22).all()
+    assert (curves["regret"] >= 0).all()
+    assert curves.groupby(["method", "seed"])["searched"].apply(lambda one: one.is_monotonic_increasing).all()
+    # Without noise, searched and true scores agree: the best found has no regret.
+    assert curves.loc[curves["searched"] == curves["searched"].max(), "regret"].max() < 0.1
+    last = curves[curves["recoveries"] == 22].groupby("method")["regret"].median()
+    assert last["ours"] <= last["random search"]
+    again = run_replays(REPLAY, JOBS[:2], range(3), workers=2)
+    pd.testing.assert_frame_equal(again, curves[curves["method"].isin(["ours", "paper"])].reset_index(drop=True))
+
+
+def test_recoveries_to_the_top_are_counted():
+    curves = pd.DataFrame({"method": ["a"] * 6, "seed": [0, 0, 0, 1, 1, 1], "recoveries": [1, 2, 3] * 2,
+                           "searched": [0.2, 0.96, 0.97, 0.1, 0.2, 0.3]})
+    found = recoveries_to_top(curves).iloc[0]
+    assert found["median"] == 3.0  # of 2 and "more than 3"
+    assert found["reached"] == 0.5
+
+
+def test_agreement_is_whole_without_noise_and_gone_with_nothing_but_noise():
+    assert reliability(REPLAY)["Kendall tau"].to_numpy() == pytest.approx(1.0)
+    noisy = reliability(Replay.of(made_up(noise=10.0), PROFILE, "llm-pruner:50")).set_index(["signal", "what differs"])
+    assert noisy.loc[("accuracy", "split, same training"), "Kendall tau"] == pytest.approx(1.0)
+    assert abs(noisy.loc[("accuracy", "both"), "Kendall tau"]) < 0.25
+
+
+def test_predictors_are_scored_on_what_they_did_not_see():
+    variants = {name: (dataclasses.replace(OURS, predictor=name), name == "ensemble")
+                for name in ("ridge", "ensemble", "constant")}
+    predictions = cross_validated(REPLAY, variants, (16, 1000), workers=1)
+    pool = len(REPLAY.pool.allocations)
+    assert predictions.groupby(["predictor", "size", "seed"])["allocation"].nunique().eq(pool).all()
+    statistics = rank_statistics(predictions, k=10, draws=50).set_index(["predictor", "size"])
+    most = predictions["size"].max()
+    assert statistics.loc[("ridge", most), "tau, same"] > 0.9
+    assert statistics.loc[("ensemble", most), "tau, other"] > 0.7
+    assert abs(statistics.loc[("constant", most), "tau, same"]) < 0.2
+    low, high = (statistics.loc[("ensemble", 16), f"tau, same, {end}"] for end in ("low", "high"))
+    assert low < statistics.loc[("ensemble", 16), "tau, same"] < high
+
+
+@pytest.fixture(scope="module")
+def table_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "table.parquet"
+    TABLE.to_parquet(path)
+    return path
+
+
+def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
+    from rankadaptor.reporting import search as drawn
+    from rankadaptor.reporting import search_page as module
+
+    monkeypatch.setattr(module, "SIZES", (8, 32))
+    monkeypatch.setattr(drawn, "ablation_jobs", lambda ours, paper: [Job("RankAdaptor", ours), Job("other", paper)])
+    page = search_page("tiny", str(table_file), "llm-pruner:50 shortened:50", searches=2, recoveries=12, workers=1)
+    assert "SHA-256" in page.plan()
+    path = page.write(tmp_path)
+    text = path.read_text()
+    for heading in ("What one measurement is worth", "Predictors", "Searches, shortened:50", "What helps"):
+        assert f"## {heading}" in text
+    assert "regret" in page.verdict()
+    for figure in (page.trace(), page.learning(), page.scatter(), page.regret(), page.top()):
+        assert all(axis.get_xlabel() for axis in figure.axes)
+    assert (tmp_path / "search-provenance.json").is_file()
+
+
+@pytest.mark.parametrize(("given", "says"), [
+    ({"table": "/no/such"}, "cannot read a rank table from /no/such"),
+    ({"blocks": "llm-pruner:20"}, "the table holds nothing of llm-pruner:20 with fixed_alpha"),
+    ({"blocks": " "}, "no blocks were given"),
+    ({"scaling": "other"}, "unknown scaling 'other'"),
+    ({"searches": 1}, "1 searches of 40 recoveries"),
+    ({"recoveries": 9}, "20 searches of 9 recoveries"),
+])
+def test_bad_input_is_told_in_one_line(table_file, given, says):
+    with pytest.raises(BadInput, match=says):
+        search_page(**({"profile": "tiny", "table": str(table_file)} | given))
+
+
+def test_what_is_no_table_is_refused(tmp_path):
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(BadInput, match="is no rank table, it lacks the column"):
+        read_table(tmp_path / "other.parquet")
+    with pytest.raises(BadInput, match="unknown signal 'luck'"):
+        task_scores(TABLE.iloc[0], "search", "luck")
+
+
+def test_options_that_the_page_does_not_know_are_refused(capsys):
+    assert main(["reproduce", "search", "--seeds", "1"]) == 2
+    assert "seeds '1' was given for search" in capsys.readouterr().err

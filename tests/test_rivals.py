@@ -1,0 +1,93 @@
+"""The rivals' table: equal budgets, fresh seeds, and a search a rival."""
+
+import pytest
+import yaml
+
+from rankadaptor.errors import BadInput
+from rankadaptor.profiles import load_profile
+from rankadaptor.reporting import tables
+from rankadaptor.results import LORA, RANKADAPTOR
+from rankadaptor.rival_table import BEST_SEED, DAMAGE, EVA, MIRROR, TUNED, rival_table
+from rankadaptor.rivals import SEARCHES
+
+
+@pytest.fixture(scope="module")
+def made(tiny_profile, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rivals")
+    content = yaml.safe_load(tiny_profile.read_text())
+    budget = content["budgets"]["quick"]
+    budget["search"] |= {"initial": 1, "rounds": 2, "batch": 1}
+    budget["training"]["steps"] = 4
+    budget["training"]["warmup_steps"] = 1
+    content["adapters"]["lora_rank"] = 2  # EVA needs projections of at least four inputs then
+    content["search"]["candidates"] = [1, 2, 3, 4]
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rankadaptor.rival_table.UNIFORM_RANKS", (1, 4))
+        table = rival_table(str(path), "llm-pruner:50", "quick", ledger=str(folder / "ledger"))
+        plan = table.plan()
+        result = table.run()
+        yield table, plan, result, str(path)
+
+
+def test_every_rival_has_a_row_and_a_difference_to_lora(made):
+    _, _, result, _ = made
+    rows = {row.method: row for row in result.blocks["llm-pruner:50"].rows}
+    assert set(rows) >= {LORA, RANKADAPTOR, BEST_SEED, TUNED, MIRROR, DAMAGE, EVA, *SEARCHES, "LoRA r=1", "LoRA r=4"}
+    assert set(tables.differences_to_lora(result)["method"]) == set(rows) - {LORA}
+    assert result.name == "rivals"
+
+
+def test_no_rival_but_the_curve_and_eva_trains_more_than_lora(made):
+    _, _, result, _ = made
+    rows = {row.method: row for row in result.blocks["llm-pruner:50"].rows}
+    most = 1.01 * rows[LORA].trainable_parameters
+    searched = [RANKADAPTOR, BEST_SEED, TUNED, DAMAGE, *SEARCHES]
+    assert all(0 < rows[name].trainable_parameters <= most for name in searched)
+    assert rows["LoRA r=4"].trainable_parameters == 2 * rows[LORA].trainable_parameters
+    assert len(set(rows[EVA].realised_ranks)) > 1
+
+
+def test_every_rival_makes_as_many_recoveries_as_the_search(made):
+    """Counted in the ledger: trials on the search split by what they are a trial of."""
+    table, _, result, _ = made
+    found = result.blocks["llm-pruner:50"].search
+    recoveries = sum(len(one.proposals) for one in found.rounds)
+    traces = list((table.ledger.folder / "searches").iterdir())
+    assert len(traces) == 1 + len(SEARCHES)
+    lengths = [len(list(trace.glob("round-*.json"))) for trace in traces]
+    assert set(lengths) == {recoveries}  # one initial, then one a round
+    specs = [entry.spec["spec"] for entry in map(table.ledger.find, _keys(table)) if entry.spec["stage"] == "recover"]
+    uniform = [spec for spec in specs if spec["method"] == "lora" and len(set(spec["allocation"])) == 1
+               and spec["allocation"][0] == 2]
+    seed, rate = table.profile.search.training_seed, table.budget.learning_rates[0]
+    assert len({spec["seed"] for spec in uniform if spec["seed"] > seed}) == recoveries
+    assert len({spec["recipe"]["learning_rate"] for spec in uniform if spec["seed"] == seed} | {rate}) >= recoveries
+
+
+def _keys(table):
+    return [path.name for path in table.ledger.folder.iterdir() if len(path.name) == 64]
+
+
+def test_what_a_search_chose_is_retrained_with_seeds_that_none_used(made):
+    _, _, result, path = made
+    assert load_profile(path).search.training_seed not in result.seeds
+    rows = {row.method: row for row in result.blocks["llm-pruner:50"].rows}
+    assert all(len(rows[name].keys) == len(result.seeds) for name in rows if name not in ("No recovery",))
+
+
+def test_a_finished_table_computes_nothing(made):
+    table, plan, result, path = made
+    assert plan.missing_seconds() > 0
+    assert result.computed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rankadaptor.rival_table.UNIFORM_RANKS", (1, 4))
+        again = rival_table(path, "llm-pruner:50", "quick", ledger=str(table.ledger.folder))
+        assert not again.run().computed
+        assert "nothing" in str(again.plan())
+
+
+def test_unknown_blocks_are_refused(made):
+    with pytest.raises(BadInput, match="unknown block"):
+        rival_table(made[3], "llm-pruner:99")
