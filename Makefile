@@ -16,6 +16,8 @@ RECOVERY_DATA ?=
 # Ranks of one more row, one a layer of the unpruned model: "8 8 4 12 ...".
 ALLOCATION    ?=
 
+# A table that rank-table made, for search-report; empty means the committed one.
+TABLE   ?=
 # Processes of rank-table; the cores are shared out among them.
 WORKERS ?= 2
 
@@ -86,7 +88,7 @@ rank-table: $(READY)  ## measure the table that searches are replayed on, into b
 	@$(RUN) rank-table --profile "$(PROFILE)" --ledger "$(LEDGER)" --workers "$(WORKERS)" --out build/rank_table.parquet
 
 search-report: $(READY)  ## searches, rivals and predictors, replayed from the committed table (3 minutes on 2 cores)
-	@$(RUN) reproduce search --profile "$(PROFILE)" --blocks "$(BLOCKS)" --reports "$(REPORTS)"
+	@$(RUN) reproduce search --profile "$(PROFILE)" --blocks "$(BLOCKS)" --rank-table "$(TABLE)" --reports "$(REPORTS)"
 
 plan-rivals: $(READY)  ## print what the rivals' page would run and cost (seconds)
 	@$(RUN) plan rivals $(OPTIONS)

@@ -14,11 +14,13 @@ import argparse
 import dataclasses
 import math
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rankadaptor import profiles
+from rankadaptor.allocation import parse_allocation
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import ArgumentParser, BadInput
 from rankadaptor.specs import (
@@ -28,6 +30,7 @@ from rankadaptor.specs import (
     SCALINGS,
     UNIT_CRITERIA,
     PruneSpec,
+    Recipe,
 )
 
 NOTEBOOKS = {"table2": "03_main_tables", "table6": "03_main_tables", "search": "06_search", "testbed": "07_testbed",
@@ -37,7 +40,7 @@ _TABLE_OPTIONS = ("profile", "blocks", "ledger", "budget", "seeds", "benchmarks"
 _OPTIONS = {
     "table2": _TABLE_OPTIONS,
     "table6": _TABLE_OPTIONS,
-    "search": ("profile", "blocks"),
+    "search": ("profile", "blocks", "rank_table"),
     "testbed": ("profile", "blocks", "ledger", "budget", "seeds"),
     "rivals": ("profile", "blocks", "ledger", "budget", "seeds"),
     "pruning": ("profile", "blocks", "ledger"),
@@ -108,11 +111,11 @@ def _add_own(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", required=True, metavar="FILE", help=".jsonl of instruction, input and output")
     _add_benchmarks(command)
     command.add_argument("--ledger", default="ledger", help="folder of finished recoveries")
-    command.add_argument("--scaling", default="constant", choices=SCALINGS, help="of LoRA; default: constant")
-    command.add_argument("--steps", type=int, default=200, help="optimizer steps; default: 200")
-    command.add_argument("--batch", type=int, default=16, help="rows a step; default: 16")
-    command.add_argument("--learning-rate", type=float, default=3e-4)
-    command.add_argument("--max-length", type=int, default=256, help="tokens of a row; default: 256")
+    command.add_argument("--scaling", choices=SCALINGS, help="of LoRA; default: constant, or the search's")
+    command.add_argument("--steps", type=int, help="optimizer steps; default: 200, or the search's")
+    command.add_argument("--batch", type=int, help="rows a step; default: 16, or the search's")
+    command.add_argument("--learning-rate", type=float, help="default: 3e-4, or the search's")
+    command.add_argument("--max-length", type=int, help="tokens of a row; default: 256, or the search's")
 
 
 def _add_table(command: argparse.ArgumentParser) -> None:
@@ -125,6 +128,7 @@ def _add_table(command: argparse.ArgumentParser) -> None:
     command.add_argument("--reports", default="reports", help="folder of reports")
     command.add_argument("--benchmarks", default="", help="folder of <task>/<split>.jsonl to use instead")
     command.add_argument("--recovery-data", default="", help=".jsonl of instruction rows to use instead")
+    command.add_argument("--rank-table", default="", help="of search: a table that rank-table made; default: ours")
 
 
 def _add_pruning(prune: argparse.ArgumentParser) -> None:
@@ -231,47 +235,68 @@ def _prune_spec(options: argparse.Namespace, dense: Architecture) -> PruneSpec:
 
 
 def _rank_table(options: argparse.Namespace) -> int:
+    from rankadaptor.pruning.own import scratch_beside
     from rankadaptor.rank_table import rank_table
 
     table = rank_table(options.profile, options.budget, ledger=options.ledger)
-    print(table.plan(), flush=True)
-    table.compute(options.workers)
-    print(f"{table.write(options.out)}: {len(table.frame()):,} recoveries")
+    with scratch_beside(options.out):  # refuses what cannot be written before hours have gone
+        print(table.plan(), flush=True)
+        table.compute(options.workers)
+    print(table.write(options.out))
     return 0
 
 
 def _own(options: argparse.Namespace) -> int:
-    from rankadaptor.own import RECIPE, best_score, new_folder, own_model, read_allocation
+    from rankadaptor.own import RECIPE, best_score, new_folder, own_model, read_found
 
     new_folder(options.out)
+    is_folder = options.command == "recover" and Path(options.allocation).is_dir()
+    found_with: dict[str, Any] = read_found(Path(options.allocation)) if is_folder else {}
+    recipe = Recipe(**found_with["recipe"]) if found_with else RECIPE
+    given = {"steps": options.steps, "batch_rows": options.batch, "learning_rate": options.learning_rate,
+             "max_length_tokens": options.max_length}
+    if changes := {name: value for name, value in given.items() if value is not None}:
+        steps, rows = changes.get("steps", recipe.steps), changes.get("batch_rows", recipe.batch_rows)
+        more = {"warmup_steps": steps // 10, "micro_batch_rows": min(RECIPE.micro_batch_rows, rows)}
+        recipe = dataclasses.replace(recipe, **more, **changes)
     own = own_model(
-        options.model, options.data, options.benchmarks, options.tasks,
-        dataclasses.replace(
-            RECIPE, steps=options.steps, batch_rows=options.batch, learning_rate=options.learning_rate,
-            micro_batch_rows=min(RECIPE.micro_batch_rows, options.batch), max_length_tokens=options.max_length,
-            warmup_steps=options.steps // 10),
-        options.scaling, getattr(options, "items", None), options.ledger,
+        options.model, options.data, options.benchmarks, options.tasks, recipe,
+        options.scaling or found_with.get("scaling", "constant"), getattr(options, "items", None), options.ledger,
     )
     if options.command == "recover":
-        print(own.recover(read_allocation(options.allocation), options.seed, options.out))
+        allocation = Path(options.allocation) if is_folder else parse_allocation(options.allocation)
+        print(own.recover(allocation, options.seed, options.out))
         return 0
     space = own.space(_whole_numbers("ranks", options.ranks), _range(options.layers) if options.layers else None,
                       options.rank)
     print(f"{space.size:.3g} allocations of {len(space.free_layers)} free layers; at most {space.budget_params:,}"
           f" parameters; at most {options.budget} recoveries", flush=True)
-    found = own.search(options.budget, space, on_round=_tell)
+    found = own.search(options.budget, space, on_trial=_trial_teller(options.budget), on_round=_tell)
     print(f"{own.write(found, options.out)}: {' '.join(map(str, found.best))}, measured {100 * best_score(found):.2f}"
           " % gold probability on the search split; recover it with a seed of its own before you believe that")
     return 0
 
 
-def _tell(one: Any) -> None:
-    """One line a round of a search."""
+def _trial_teller(most: int) -> Callable[[Any], None]:
+    """A line a recovery: its score, and what the rest may take."""
     from rankadaptor.search import mean_score
 
-    measured = " ".join(f"{100 * mean_score(scores):.2f}" for scores in one.scores)
-    predicted = "" if one.gap is None else f", predicted within {100 * one.gap:.2f}"
-    print(f"round {one.number}: measured {measured}{predicted}", flush=True)
+    started, told = time.monotonic(), 0
+
+    def tell(scores: Any) -> None:
+        nonlocal told
+        told += 1
+        left = (time.monotonic() - started) / told * (most - told) / 60
+        print(f"recovery {told} of at most {most}: {100 * mean_score(scores):.2f} % gold probability;"
+              f" at most {left:,.0f} minutes to go", flush=True)
+
+    return tell
+
+
+def _tell(one: Any) -> None:
+    """One line a round of a search that predicted something."""
+    if one.gap is not None:
+        print(f"round {one.number}: predicted within {100 * one.gap:.2f} points", flush=True)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -322,7 +347,7 @@ def _run(options: argparse.Namespace) -> int:
     from rankadaptor.rival_table import rival_table
 
     known = {name: getattr(options, name) for name in _OPTIONS[options.table]}
-    for name in ("budget", "seeds", "allocation", "benchmarks", "recovery_data"):
+    for name in ("budget", "seeds", "allocation", "benchmarks", "recovery_data", "rank_table"):
         if (value := getattr(options, name)) and name not in known:
             raise BadInput(f"{name} {value!r} was given for {options.table}, which knows no such thing: leave it away")
     parameters: dict[str, Any] = {name: value for name, value in known.items() if value or name != "budget"}
@@ -330,6 +355,8 @@ def _run(options: argparse.Namespace) -> int:
         parameters["seeds"] = _seeds(options.seeds)
     if options.table in ("table2", "table6"):
         parameters["recover"] = options.table == "table2"
+    if options.table == "search":
+        parameters["table"] = parameters.pop("rank_table")
     if options.table in ("search", "rivals") and not options.blocks:
         del parameters["blocks"]  # the page's own
     doors: dict[str, Callable[..., Any]] = {

@@ -93,7 +93,7 @@ class SolutionSpace:
             raise BadInput(f"a budget of {self.budget_params} parameters admits no allocation, the smallest has"
                            f" {trainable_parameters(lowest, self.architecture)}: raise it or lower the candidates")
 
-    def fill(self, free_ranks: Sequence[int]) -> RankAllocation:
+    def fill(self, free_ranks: Sequence[int] | np.ndarray) -> RankAllocation:
         """A whole allocation from the ranks of the free layers, in the order of `free_layers`."""
         ranks = list(uniform_allocation(self.fixed_rank, self.architecture))
         for layer, rank in zip(self.free_layers, free_ranks, strict=True):
@@ -158,18 +158,21 @@ class SolutionSpace:
             raise BadInput(f"weights {weights!r} of {len(self.free_layers)} free layers: give one number from 0 for"
                            " each, not all of them 0")
         candidates = np.array(sorted(self.candidates))
+        # Ranks grow with the scale, and change only where it carries a weight over a middle between two candidates.
+        middles = (candidates[1:] + candidates[:-1]) / 2
+        scales = np.unique([0.0, *(middles / given[given > 0][:, None]).ravel()])
+        low, high = 0, len(scales) - 1
+        while low < high:
+            place = (low + high + 1) // 2
+            if self.within_budget(self._scaled(given * scales[place], candidates, middles)):
+                low = place
+            else:
+                high = place - 1
+        return self._scaled(given * scales[low], candidates, middles)
 
-        def nearest(scale: float) -> RankAllocation:
-            return self.fill(candidates[np.abs(scale * given[:, None] - candidates).argmin(axis=1)])
-
-        # Ranks grow with the scale: halve the span in which the budget is crossed.
-        low, high = 0.0, 2 * candidates[-1] / given[given > 0].min()
-        if self.within_budget(nearest(high)):
-            return nearest(high)
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.within_budget(nearest(middle)) else (low, middle)
-        return nearest(low)
+    def _scaled(self, wanted: np.ndarray, candidates: np.ndarray, middles: np.ndarray) -> RankAllocation:
+        """The candidates nearest to what is wanted, the higher of two as near."""
+        return self.fill(candidates[np.searchsorted(middles * (1 - 1e-12), wanted, side="right")])
 
     def near(
         self, allocation: RankAllocation, count: int, generator: np.random.Generator, layers: int = 2
@@ -242,6 +245,8 @@ class Pool:
     ) -> list[RankAllocation]:
         """So many others, the nearest first: by how many doublings of ranks apart; chance decides among equals."""
         others = [other for other in self.sample(len(self.allocations), generator) if other != allocation]
+        if not others:
+            return []
         free = list(self.space.free_layers)
         steps = np.log2(np.array(others)[:, free]) - np.log2(np.array(allocation)[free])  # (others, free layers)
         return [others[place] for place in np.argsort(np.abs(steps).sum(axis=1), kind="stable")[:count]]

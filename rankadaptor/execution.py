@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import signal
+import sys
 from collections.abc import Callable, Sequence
-from multiprocessing.queues import SimpleQueue
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
@@ -31,42 +33,49 @@ def run_in_processes(
         on_progress: Called with every step that a process begins (0.0) and finishes (1.0).
 
     Raises:
-        BadInput: if there are no workers, or if one of them dies; what was finished is in the ledger.
+        BadInput: if there are no workers, or as soon as one of them dies; what was finished is in the ledger.
     """
     if workers < 1:
         raise BadInput(f"workers is {workers}: give at least 1")
     context = multiprocessing.get_context("spawn")
-    progress = context.SimpleQueue()
     threads = max(1, (os.cpu_count() or 1) // workers)
-    started = [
-        context.Process(
-            target=_work, args=(profile, ledger.folder, groups[start::workers], threads, progress), daemon=True
-        )
-        for start in range(min(workers, len(groups)))
-    ]
-    for process in started:
+    pipes, processes = [], []
+    for start in range(min(workers, len(groups))):
+        receiver, sender = context.Pipe(duplex=False)
+        work = (profile, ledger.folder, groups[start::workers], threads, sender)
+        process = context.Process(target=_work, args=work, daemon=True)
         process.start()
+        sender.close()  # the process has its own: this end closes with it
+        pipes.append(receiver)
+        processes.append(process)
+    failed: list[int] = []
     try:
-        while any(process.is_alive() for process in started) or not progress.empty():
-            if progress.empty():
-                next((p for p in started if p.is_alive()), started[0]).join(timeout=0.2)
-            else:
-                on_progress(*progress.get())
+        while pipes and not failed:
+            for pipe in [one for one in pipes if one in wait(pipes)]:
+                try:
+                    on_progress(*pipe.recv())
+                except EOFError:
+                    pipes.remove(pipe)
+            failed = [process.exitcode for process in processes if process.exitcode]
+        for process in processes if not failed else ():
+            process.join()
+            failed += [process.exitcode] if process.exitcode else []
     finally:
-        for process in started:
+        for process in processes:
             process.terminate()
             process.join()
-    if failed := [process.exitcode for process in started if process.exitcode]:
-        raise BadInput(f"{len(failed)} of {len(started)} workers stopped with status {failed[0]}, see above:"
-                       " start again, what was finished is kept")
+    if failed:
+        raise BadInput(f"one of {len(processes)} workers stopped with status {failed[0]}, see above: start again, what"
+                       " was finished is kept")
 
 
 def _work(
-    profile: Profile, folder: Any, groups: Sequence[Sequence[Step]], threads: int, progress: "SimpleQueue[Any]"
+    profile: Profile, folder: Any, groups: Sequence[Sequence[Step]], threads: int, progress: "Connection[Any, Any]"
 ) -> None:
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the ledger drops what is half-written
     parent = os.getppid()
-    workshop = Workshop(profile, Ledger(folder), lambda step, share: progress.put((step, share)))
+    workshop = Workshop(profile, Ledger(folder), lambda step, share: progress.send((step, share)))
     for group in groups:
         for step in group:
             if os.getppid() != parent:  # whoever wanted the results was killed

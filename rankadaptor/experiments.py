@@ -48,10 +48,10 @@ from rankadaptor.results import (
     SearchSpec,
     TableResult,
 )
-from rankadaptor.rivals import SEARCHES
-from rankadaptor.search import Record, Round, Scores, SearchResult, SearchSettings, ask, mean_score
-from rankadaptor.specs import TASKS, Block, EvaluationSpec, RecoverySpec, identity_key, stage_identity
+from rankadaptor.search import Record, Scores, SearchResult, SearchSettings, mean_score
+from rankadaptor.specs import TASKS, Block, EvaluationSpec, RecoverySpec
 from rankadaptor.stages import Step, Workshop
+from rankadaptor.traced_search import described, traced_search
 
 DEFAULT_LEDGER = "ledger"
 _LOSS_OF_NOTHING = 20.0  # nats a token: above that of any guess
@@ -275,12 +275,16 @@ class MainTable:
         trials = search.initial + search.rounds * search.batch
         finals = seeds * (4 + bool(self.allocation) + (min(len(TASKS), trials) if self.budget.per_task else 0))
         trials += sum(len(grid) for grid in grids if len(grid) > 1)
+        return self._stages(trials, finals) + Counter([StageKind("prune", None)]) + unrecovered
+
+    def _stages(self, trials: int, finals: int) -> "Counter[StageKind]":
+        """So many trials of a search, and recoveries that are reported."""
         rows = self.budget.training.steps * self.budget.training.batch_rows
+        trial = stage_kind(self._trial(Step("prune", self.profile.prune_spec(self.blocks[0])), self._lora((), 0.1, 0)))
         return (
-            Counter({StageKind("prune", None): 1, StageKind("recover", rows): trials + finals})
-            + Counter({StageKind("evaluate", self.budget.search_items): trials})
+            Counter({StageKind("recover", rows): trials + finals})
+            + Counter({trial: trials})
             + Counter({StageKind("evaluate", self.budget.report_items): finals})
-            + unrecovered
         )
 
     def _learning_rate(
@@ -304,50 +308,26 @@ class MainTable:
         rival: str = "",
         recoveries: int = 0,
     ) -> Generator[list[Step], None, tuple[SearchResult, str]]:
-        """The search on one block; finished rounds are read from its trace, new ones appended to it.
+        """The search on one block.
 
         Args:
             rival: One of `rivals.SEARCHES` in place of the performance model, for ...
             recoveries: ... as many of them as RankAdaptor took.
         """
-        seed, settings = self.profile.search.training_seed, self._settings
+        seed, settings, signal = self.profile.search.training_seed, self._settings, self.profile.search.signal
         if rival:
             rounds = -(-max(0, recoveries - settings.initial) // settings.batch)
             settings = dataclasses.replace(settings, rounds=rounds)
-
-        def trials_of(allocations: Sequence[RankAllocation]) -> list[Step]:
-            return [self._trial(pruned, self._lora(allocation, rate, seed)) for allocation in allocations]
-
         space = self._space(block, architecture)
         records = () if rival else self._records(block)
-        described = {name: value for name, value in vars(space).items() if name != "architecture"}
-        signal = self.profile.search.signal
         measured = self.profile.evaluation.perplexity if signal == "held_out_loss" else self._search_evaluation()
         spec = SearchSpec(
-            described, settings, self._lora((), rate, seed), measured, signal, digest(records), rival
+            described(space), settings, self._lora((), rate, seed), measured, signal, digest(records), rival
         )
-        # A trial's key stands for all that a score depends on: model, rows, items and the stages' numerics.
-        identity = stage_identity("search", spec, self._workshop.key(trials_of([()])[0]), {})
-        key = identity_key(identity)
-        trace = [Round.from_json(content) for content in self.ledger.read_trace(key)]
-        # Nothing of a trace is computed again; what the ledger holds of it is named, so that a plan can count it.
-        yield [trial for one in trace for trial in trials_of(one.proposals) if self._workshop.find(trial)]
-        asking = ask(
-            space,
-            settings,
-            records,
-            SEARCHES.get(rival),
-            trace=trace,
-            on_round=lambda one: self.ledger.append_round(key, identity, one.number, one.to_json()),
-        )
-        try:
-            proposals = next(asking)
-            while True:
-                trials = trials_of(proposals)
-                yield trials
-                proposals = asking.send([self._scores(trial) for trial in trials])
-        except StopIteration as stop:
-            return stop.value, key
+        return (yield from traced_search(
+            self._workshop, space, spec, lambda allocation: self._trial(pruned, self._lora(allocation, rate, seed)),
+            self._scores, records,
+        ))
 
     def _space(self, block: Block, architecture: Architecture) -> SolutionSpace:
         return solution_space(self.profile, block, architecture)

@@ -2,7 +2,7 @@
 
     own = own_model("pruned", data="alpaca.jsonl", benchmarks="benchmarks", tasks="piqa arc_easy")
     found = own.search(recoveries=24)                            # an allocation; resumes
-    own.recover(found.best, seed=0, out="adapter")               # a PEFT adapter, trained with it
+    own.recover(found.best, seed=0, out="adapter")               # a PEFT adapter, trained with those ranks
     own.evaluate("adapter")                                      # its scores on the report split
 
 What was recovered is kept in a ledger, so that a search that was stopped goes on where it was.
@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,6 @@ import pandas as pd
 from rankadaptor.allocation import (
     RankAllocation,
     SolutionSpace,
-    parse_allocation,
     trainable_parameters,
     uniform_allocation,
     validate_allocation,
@@ -35,10 +35,12 @@ from rankadaptor.models import check_llama, check_weights, load_model, load_toke
 from rankadaptor.profiles import BaseModel, Profile, RecoveryData, Source, load_profile
 from rankadaptor.pruning.own import default_range, scratch_beside
 from rankadaptor.recovery.adapters import load_adapter, merged, to_lora_config
-from rankadaptor.search import Round, Scores, SearchResult, SearchSettings, ask, mean_score
+from rankadaptor.results import SearchSpec
+from rankadaptor.search import Round, Scores, SearchResult, SearchSettings, mean_score
 from rankadaptor.specs import EvaluationSpec, Recipe, RecoverySpec, Scaling
 from rankadaptor.stages import Step, Workshop
 from rankadaptor.statistics import wilson_interval
+from rankadaptor.traced_search import described, traced_search
 
 # LLM-Pruner's recipe, shortened to what a search can afford.
 RECIPE = Recipe(
@@ -46,7 +48,8 @@ RECIPE = Recipe(
     lora_dropout=0.05, weight_decay=0.0, clip_norm=1.0,
 )
 CANDIDATES = (2, 4, 6, 8, 10, 12)  # the paper's
-SEARCH_SEED = 1000
+SEARCH_SEED, INITIAL = 1000, 8
+FOUND = "allocation.json"
 _WHEEL_PROFILE = "smollm2"  # whose benchmarks are used where no folder is named
 
 
@@ -124,39 +127,59 @@ class OwnModel:
         recoveries: int,
         space: SolutionSpace | None = None,
         seed: int = SEARCH_SEED,
+        on_trial: Callable[[Scores], None] = lambda _: None,
         on_round: Callable[[Round], None] = lambda _: None,
     ) -> SearchResult:
-        """Find an allocation with at most so many real recoveries, a third of them before the first prediction.
+        """Find an allocation with at most so many real recoveries, at most 8 of them before the first prediction.
 
-        Recover with another seed than the search's: what looked best there was lucky, too.
+        Rounds are kept in the ledger as they end, and read from there by a search that is asked for again. Recover with
+        another seed than the search's: what looked best there was lucky, too.
+
+        Args:
+            on_trial: Called with the scores of every recovery that this call makes.
+            on_round: Called with every round that this call finishes.
         """
+        searched = space or self.space()
         if recoveries < 2:
             raise BadInput(f"{recoveries} recoveries were asked for: a search needs at least 2")
-        initial = max(1, recoveries // 3)
-        method = dataclasses.asdict(self.profile.search.method)
+        if len(searched.candidates) < 2:
+            raise BadInput(f"rank candidates are {searched.candidates}: a search needs two or more to choose between")
+        initial = min(INITIAL, recoveries // 2)
         settings = SearchSettings(
             initial=initial, rounds=recoveries - initial, batch=1, candidates_per_round=100_000, threshold=0.25,
-            patience=2, seed=seed, **method,
+            patience=2, seed=seed, **dataclasses.asdict(self.profile.search.method),
         )
-        asking = ask(space or self.space(), settings, on_round=on_round)
-        try:
-            proposals = next(asking)
-            while True:
-                proposals = asking.send([self._trial(allocation, seed) for allocation in proposals])
-        except StopIteration as stop:
-            return stop.value
+        placeholder = RecoverySpec("lora", (), self.scaling, self.profile.adapters.alpha, self.recipe, seed)
 
-    def _trial(self, allocation: RankAllocation, seed: int) -> Scores:
-        recovered = Step("recover", self._spec(allocation, seed))
+        def trial(allocation: RankAllocation) -> Step:
+            recovered = Step("recover", dataclasses.replace(placeholder, allocation=allocation))
+            return Step("evaluate", self.scored, recovered)
+
+        spec = SearchSpec(described(searched), settings, placeholder, self.scored, "gold_probability", "", "")
+        work = traced_search(self._workshop, searched, spec, trial, self._scores, on_round=on_round)
         try:
-            metrics = self._workshop.metrics(Step("evaluate", self.scored, recovered))
+            while True:
+                for step in next(work):
+                    if self._workshop.find(step) is None:
+                        self._workshop.run(step)
+                        on_trial(self._scores(step))
+        except StopIteration as stop:
+            return stop.value[0]
+
+    def _scores(self, trial: Step) -> Scores:
+        try:
+            metrics = self._workshop.metrics(trial)
         except RecoveryDiverged:
             return dict.fromkeys(self.scored.tasks, 0.0)
         return {task: metrics[task]["gold_probability"] for task in self.scored.tasks}
 
-    def _spec(self, allocation: RankAllocation, seed: int) -> RecoverySpec:
-        checked = validate_allocation(allocation, self.architecture)
-        return RecoverySpec("lora", checked, self.scaling, self.profile.adapters.alpha, self.recipe, seed)
+    def _behind(self) -> dict[str, Any]:
+        """What an allocation was found with."""
+        return {
+            "model_and_data": self._workshop.key(Step("recover", RecoverySpec("lora", (), "constant", 1, RECIPE, 0))),
+            "recipe": dataclasses.asdict(self.recipe),
+            "scaling": self.scaling,
+        }
 
     def write(self, found: SearchResult, out: Path | str) -> Path:
         """Write what a search found: allocation.json, adapter_config.json (PEFT's), and the trace, a file a round."""
@@ -171,7 +194,7 @@ class OwnModel:
                 "converged": found.converged,
                 "recoveries": sum(len(one.proposals) for one in found.rounds),
             }
-            (made / "allocation.json").write_text(json.dumps(content, indent=1) + "\n")
+            (made / FOUND).write_text(json.dumps(content | self._behind(), indent=1) + "\n")
             for one in found.rounds:
                 (made / f"round-{one.number:03d}.json").write_text(json.dumps(one.to_json(), indent=1) + "\n")
             to_lora_config(
@@ -180,20 +203,35 @@ class OwnModel:
             made.rename(target)
         return target
 
-    def recover(self, allocation: Sequence[int], seed: int, out: Path | str) -> Path:
+    def recover(self, allocation: Sequence[int] | Path | str, seed: int, out: Path | str) -> Path:
         """Train an adapter and write it as PEFT does.
 
+        Args:
+            allocation: Ranks by layer of the unpruned model, or the folder that a search was written to.
+
         Raises:
-            BadInput: if the allocation does not fit the model, or training diverged.
+            BadInput: if the allocation does not fit the model, or was found for another model, other rows or another
+                recipe; or if training diverged.
         """
         target = new_folder(out)
-        entry = self._workshop.run(Step("recover", self._spec(tuple(allocation), seed)))
+        ranks = self._read(Path(allocation)) if isinstance(allocation, (Path, str)) else tuple(allocation)
+        checked = validate_allocation(ranks, self.architecture)
+        spec = RecoverySpec("lora", checked, self.scaling, self.profile.adapters.alpha, self.recipe, seed)
+        entry = self._workshop.run(Step("recover", spec))
         if reason := entry.result["result"].get("diverged"):
             raise BadInput(f"the recovery diverged, {reason}")
         with scratch_beside(target) as scratch:
             shutil.copytree(entry.path("adapter"), scratch / "adapter")
             (scratch / "adapter").rename(target)
         return target
+
+    def _read(self, folder: Path) -> tuple[int, ...]:
+        content = read_found(folder)
+        for name, mine in self._behind().items():
+            if content[name] != mine:
+                raise BadInput(f"{folder} was found with another {name.replace('_', ' ')}: give the same model, data,"
+                               " recipe and scaling, or the ranks themselves")
+        return tuple(content["allocation"])
 
     def evaluate(self, adapter: Path | str = "", items: int | None = None) -> pd.DataFrame:
         """See `scores`, of this model, on its tasks."""
@@ -246,15 +284,27 @@ def best_score(found: SearchResult) -> float:
                if a == found.best)
 
 
-def read_allocation(text: str) -> tuple[int, ...]:
-    """Ranks as text, or of a folder that `OwnModel.write` made."""
-    path = Path(text) / "allocation.json"
-    return tuple(json.loads(path.read_text())["allocation"]) if path.is_file() else parse_allocation(text)
+def read_found(folder: Path) -> dict[str, Any]:
+    """What a search wrote: allocation, recipe, scaling and model.
+
+    Raises:
+        BadInput: if it is not there, or not what a search writes.
+    """
+    try:
+        content = json.loads((folder / FOUND).read_text(encoding="utf-8"))
+        needed = {"allocation", "model_and_data", "recipe", "scaling"} - content.keys()
+    except (OSError, ValueError, AttributeError):
+        needed = {FOUND}
+    if needed:
+        raise BadInput(f"{folder} holds no {FOUND} that a search wrote (it lacks {min(needed)}): name its --out")
+    return content
 
 
 def new_folder(out: Path | str) -> Path:
-    """Raises BadInput if there is such a folder already."""
+    """Raises BadInput if there is such a folder already, or none can be made."""
     target = Path(out)
     if target.exists():
         raise BadInput(f"{target} is there already: name a folder that is not, or remove it")
+    with scratch_beside(target):
+        pass
     return target

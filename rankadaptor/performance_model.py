@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+_WEIGHTS, _META = 3, 4  # draws of one seed for different ends; a search has its own
+
 Loss = Literal["squared", "ranking"]
 
 
@@ -68,7 +70,7 @@ class PerformanceModel:
         """
         if not tasks:
             return
-        settings, generator = self.settings, np.random.default_rng([self._seed, 1])
+        settings, generator = self.settings, np.random.default_rng([self._seed, _META])
         initial = self._initialise(tasks[0].inputs.shape[1], tasks[0].scores.shape[1])
         standard = [(task.inputs, _standardise(task.scores)[0]) for task in tasks]
         for iteration in range(settings.meta_iterations):
@@ -115,7 +117,7 @@ class PerformanceModel:
         """Uniform within 1 / sqrt(inputs), as torch initialises a linear layer; each member draws for itself."""
         stacked = []
         widths = (features, *self.settings.hidden, heads)
-        generators = [np.random.default_rng([self._seed, 0, member]) for member in range(self.settings.members)]
+        generators = [np.random.default_rng([self._seed, _WEIGHTS, member]) for member in range(self.settings.members)]
         for inputs, outputs in itertools.pairwise(widths):
             for shape in ((inputs, outputs), (1, outputs)):
                 draws = [g.uniform(-1, 1, shape) / np.sqrt(inputs) for g in generators]

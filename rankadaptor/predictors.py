@@ -78,12 +78,13 @@ class Guess:
         self._measured, self._mean = len(inputs), float(scores.mean())
 
     def predict(self, inputs: np.ndarray) -> Prediction:
-        draws = np.random.default_rng([self._seed, 2, self._measured]).standard_normal(len(inputs))
+        draws = np.random.default_rng([self._seed, 5, self._measured]).standard_normal(len(inputs))
         return Prediction(self._mean + 1e-9 * draws, draws[None])
 
 
 PAPER = PerformanceModelSettings()
 ENSEMBLE = replace(PAPER, members=8, fit_steps=100)
+WITH_MEMBERS = ("ensemble", "ranking", "forest")  # predictors that Thompson sampling can draw from
 
 
 def _gaussian_process(seed: int) -> GaussianProcessRegressor:
@@ -95,6 +96,7 @@ _FACTORIES: dict[str, Callable[[int], Predictor]] = {
     "paper": lambda seed: PerformanceModel(PAPER, seed),  # setting 1 of Table 3
     "setting 2": lambda seed: PerformanceModel(replace(PAPER, hidden=(32, 64, 32)), seed),
     "setting 3": lambda seed: PerformanceModel(replace(PAPER, hidden=(32, 16, 32)), seed),
+    "single": lambda seed: PerformanceModel(replace(ENSEMBLE, members=1), seed),
     "ensemble": lambda seed: PerformanceModel(ENSEMBLE, seed),
     "ranking": lambda seed: PerformanceModel(replace(ENSEMBLE, loss="ranking"), seed),
     "ridge": lambda seed: Regression(make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 13)))),

@@ -9,6 +9,7 @@ A search that is replayed sees scores of one seed on the search split, and is sc
 split.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,13 @@ from rankadaptor.allocation import (
     uniform_allocation,
 )
 from rankadaptor.costs import ProgressBar, missing_steps, steps_cost, steps_seconds
-from rankadaptor.errors import RecoveryDiverged
+from rankadaptor.errors import BadInput, RecoveryDiverged
 from rankadaptor.evaluation.items import METRIC
 from rankadaptor.execution import run_in_processes
 from rankadaptor.experiments import DEFAULT_LEDGER, final_loss, solution_space
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
+from rankadaptor.pruning.own import scratch_beside
 from rankadaptor.rivals import damage_allocation
 from rankadaptor.specs import TASKS, Block, Scaling
 from rankadaptor.stages import Step, Workshop
@@ -142,10 +144,11 @@ class RankTable:
         ])
 
     def write(self, path: Path | str) -> Path:
-        """Write `frame` as Parquet. Equal results give equal bytes."""
+        """Write `frame` as Parquet, whole or not at all. Equal ledgers give equal bytes."""
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self.frame().to_parquet(target, index=False, compression="zstd")
+        with scratch_beside(target) as scratch:
+            self.frame().to_parquet(scratch / target.name, index=False, compression="zstd")
+            os.replace(scratch / target.name, target)
         return target
 
     def _row(self, part: Part, allocation: RankAllocation, origin: str, seed: int) -> dict[str, Any]:
@@ -197,7 +200,11 @@ def drawn_allocations(
     for number, (origin, count) in enumerate(zip(ORIGINS, counts, strict=True)):
         generator = np.random.default_rng([seed, number])
         bases = list(found)[:_MUTATED]
+        tries = 0
         while sum(its == origin for its in found.values()) < count:
+            if (tries := tries + 1) > 1000 + 100 * count:
+                raise BadInput(f"hardly more than {len(found)} distinct allocations in {tries} draws of {count}"
+                               f" {origin} ones: widen the candidates, or ask for fewer")
             if origin == "random":
                 allocation = space.sample(1, generator)[0]
             elif origin == "uneven":

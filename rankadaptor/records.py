@@ -28,8 +28,10 @@ def read_table(path: Path | str = COMMITTED) -> pd.DataFrame:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise BadInput(f"cannot read a rank table from {path} ({' '.join(str(error).split())[:80]}): make one with"
-                       " make rank-table") from None
-    needed = {"block", "scaling", "origin", "seed", "allocation", "within_budget", "held_out_loss"}
+                       " make rank-table, and name it as TABLE") from None
+    needed = {"block", "scaling", "origin", "seed", "allocation", "within_budget", "held_out_loss", "training_loss"}
+    needed |= {f"{split}_{task}_{metric}" for split in ("search", "report") for task in TASKS
+               for metric in ("accuracy", "gold_probability")}
     if lacking := needed - set(table.columns):
         raise BadInput(f"{path} is no rank table, it lacks the column {min(lacking)}: make one with make rank-table")
     return table
@@ -64,11 +66,18 @@ def rows_of(table: pd.DataFrame, block: str, scaling: Scaling, seed: int | None 
     return chosen
 
 
-def records_beside(table: pd.DataFrame, block: str, scaling: Scaling, signal: str) -> tuple[Record, ...]:
-    """What the table holds of every block but one, for a search on that one: means over seeds, on the search split."""
+def records_beside(
+    table: pd.DataFrame, block: str, scaling: Scaling, signal: str, seed: int | None = None
+) -> tuple[Record, ...]:
+    """What the table holds of every block but one, for a search on that one, on the search split.
+
+    Args:
+        seed: Of one training alone, so that a replayed search knows nothing of the training that it is scored by; None
+            for means over all.
+    """
     others = sorted({other for other, s in zip(table["block"], table["scaling"], strict=True)
                      if other != block and s == scaling})
-    return tuple(record(rows_of(table, other, scaling), other, signal) for other in others)
+    return tuple(record(rows_of(table, other, scaling, seed), other, signal) for other in others)
 
 
 def record(rows: pd.DataFrame, label: str, signal: str) -> Record:

@@ -28,13 +28,14 @@ from rankadaptor.allocation import (
     uniform_allocation,
 )
 from rankadaptor.architecture import Architecture
+from rankadaptor.errors import BadInput
 from rankadaptor.models import base_model_folder, read_architecture
 from rankadaptor.predictors import make_predictor
 from rankadaptor.profiles import Profile
 from rankadaptor.pruning import pruned_shapes
 from rankadaptor.records import Record, records_beside, rows_of, task_scores
 from rankadaptor.rivals import SEARCHES
-from rankadaptor.search import Round, Scores, SearchSettings, ask, mean_score, meta_tasks
+from rankadaptor.search import Scores, SearchResult, SearchSettings, mean_score, meta_tasks, search
 from rankadaptor.specs import Block, Scaling
 
 TOP = 0.05  # share of a pool that counts as its top
@@ -47,7 +48,7 @@ class Replay:
     pool: Pool
     seeds: tuple[int, int]
     scores: dict[tuple[int, str, str], dict[RankAllocation, Scores]]  # (seed, split, signal) -> allocation -> scores
-    records: dict[str, tuple[Record, ...]]  # signal -> of the other blocks
+    records: dict[tuple[int, str], tuple[Record, ...]]  # (seed, signal) -> what that training says of the other blocks
 
     @classmethod
     def of(cls, table: pd.DataFrame, profile: Profile, block: str, scaling: Scaling = "fixed_alpha") -> Self:
@@ -57,12 +58,21 @@ class Replay:
             profile: Whose base model the table is of.
 
         Raises:
-            BadInput: if the table holds nothing of the block, or allocations of another model.
+            BadInput: if the table holds nothing of the block, another number of training seeds than two, or allocations
+                of another model or other candidates.
         """
         rows = rows_of(table, block, scaling)
         rows = rows[rows["within_budget"]]
         allocations = [parse_allocation(text) for text in rows["allocation"]]
-        first, second, *_ = sorted(set(rows["seed"]))
+        seeds = sorted(set(rows["seed"]))
+        if len(seeds) != 2:
+            raise BadInput(f"the table has training seeds {seeds} of {block}: a replay needs two, one to search and one"
+                           " to score")
+        first, second = seeds
+        space = _space(profile, block, allocations[0])
+        if strange := [one for one in allocations if not space.contains(one)]:
+            raise BadInput(f"{block} of the table has allocation {' '.join(map(str, strange[0]))}, which is none of"
+                           f" profile {profile.name}: replay a table with the profile that it was made of")
         scores: dict[tuple[int, str, str], dict[RankAllocation, Scores]] = {}
         signals = ("gold_probability", "accuracy", "held_out_loss")
         for allocation, (_, row) in zip(allocations, rows.iterrows(), strict=True):
@@ -70,9 +80,9 @@ class Replay:
                 for signal in signals:
                     scores.setdefault((row["seed"], split, signal), {})[allocation] = task_scores(row, split, signal)
         both = set.intersection(*(set(scores[seed, "search", signals[0]]) for seed in (first, second)))
-        space = _space(profile, block, allocations[0])
         pool = Pool(space, tuple(sorted(both)))
-        beside = {signal: records_beside(table, block, scaling, signal) for signal in signals}
+        beside = {(int(seed), signal): records_beside(table, block, scaling, signal, seed)
+                  for seed in seeds for signal in signals}
         return cls(pool, (int(first), int(second)), scores, beside)
 
     def searched(self, seed: int, signal: str) -> dict[RankAllocation, Scores]:
@@ -90,6 +100,9 @@ def _space(profile: Profile, block: str, allocation: RankAllocation) -> Solution
     """S of a block, from configuration and an allocation alone: zeros show which layers are gone."""
     spec = profile.prune_spec(Block.parse(block))
     dense = read_architecture(base_model_folder(profile.base_model))
+    if len(allocation) != dense.original_layer_count:
+        raise BadInput(f"allocations of {block} in the table have {len(allocation)} entries, the model of profile"
+                       f" {profile.name} has {dense.original_layer_count} layers: replay it with its own profile")
     gone = tuple(layer for layer, rank in enumerate(allocation) if not rank)
     shapes: Architecture = dense.depth_pruned(gone) if gone else pruned_shapes(dense, spec)
     rank = profile.adapters.lora_rank
@@ -115,10 +128,11 @@ def run_replays(replay: Replay, jobs: Sequence[Job], seeds: Sequence[int], worke
     Even seeds search on the table's first training seed, odd ones on its second.
 
     Returns:
-        One row a job, seed and number of recoveries: method, seed, recoveries, searched (highest score seen so far, as
-        a share of the pool that scores lower), regret (points of gold probability that the chosen allocation lies below
-        the pool's best, under the other training seed on the report split), regret in accuracy (the same, in accuracy),
-        share (of the pool that is worse than the chosen one, in gold probability under the other seed).
+        One row a job, seed and number of recoveries: method, seed, recoveries; spent (recoveries of the whole search,
+        fewer where it converged; its choice then stays); searched (highest score seen so far, as the share of the pool
+        that scores lower); regret (points of gold probability that the chosen allocation lies below the pool's best,
+        under the other training seed on the report split), regret in accuracy (the same, in accuracy); share (of the
+        pool that is worse than the chosen one, in gold probability under the other seed).
     """
     work = [(replay, job, seed) for job in jobs for seed in seeds]
     return pd.concat(_in_processes(_replay, work, workers), ignore_index=True)
@@ -136,12 +150,17 @@ def _in_processes(
 def _replay(replay: Replay, job: Job, seed: int) -> pd.DataFrame:
     training_seed = replay.seeds[seed % 2]
     known = replay.searched(training_seed, job.signal)
-    order = measured_order(replay, job, seed)
+    result = replayed(replay, job, seed)
+    order = [allocation for one in result.rounds for allocation in one.proposals]
     seen = np.array([mean_score(known[allocation]) for allocation in order])
     everything = np.sort([mean_score(known[allocation]) for allocation in replay.pool.allocations])
     chosen = [order[int(np.argmax(seen[: count + 1]))] for count in range(len(order))]
-    lines = {"method": job.label, "seed": seed, "recoveries": np.arange(1, len(order) + 1),
-             "searched": np.searchsorted(everything, np.maximum.accumulate(seen)) / len(everything)}
+    # A search that ended early keeps its choice; the last choice is the method's own, which may be a prediction.
+    idle = max(0, job.settings.initial + job.settings.rounds * job.settings.batch - len(order))
+    chosen = [*chosen[:-1], *[result.best] * (idle + 1)]
+    highest = np.maximum.accumulate(seen)
+    lines = {"method": job.label, "seed": seed, "recoveries": np.arange(1, len(chosen) + 1), "spent": len(order),
+             "searched": np.searchsorted(everything, [*highest, *[highest[-1]] * idle]) / len(everything)}
     for name, metric in (("regret", "gold_probability"), ("regret in accuracy", "accuracy")):
         truth = replay.truth(training_seed, metric)
         values = np.array([truth[allocation] for allocation in chosen])
@@ -151,26 +170,17 @@ def _replay(replay: Replay, job: Job, seed: int) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def measured_order(
-    replay: Replay, job: Job, seed: int, on_round: Callable[[Round], None] = lambda _: None
-) -> list[RankAllocation]:
-    """The allocations that a search measures, in order."""
-    known = replay.searched(replay.seeds[seed % 2], job.signal)
-    asking = ask(
+def replayed(replay: Replay, job: Job, seed: int) -> SearchResult:
+    """One search on the pool."""
+    training_seed = replay.seeds[seed % 2]
+    known = replay.searched(training_seed, job.signal)
+    return search(
         replay.pool,
+        lambda proposals: [known[allocation] for allocation in proposals],
         dataclasses.replace(job.settings, seed=seed),
-        replay.records[job.signal] if job.records and not job.rival else (),
+        replay.records[training_seed, job.signal] if job.records and not job.rival else (),
         SEARCHES[job.rival] if job.rival else None,
-        on_round=on_round,
     )
-    order: list[RankAllocation] = []
-    try:
-        proposals = next(asking)
-        while True:
-            order += proposals
-            proposals = asking.send([known[allocation] for allocation in proposals])
-    except StopIteration:
-        return order
 
 
 def recoveries_to_top(curves: pd.DataFrame, column: str = "searched") -> pd.DataFrame:
@@ -200,7 +210,7 @@ def recoveries_to_top(curves: pd.DataFrame, column: str = "searched") -> pd.Data
 
 
 def reliability(replay: Replay) -> pd.DataFrame:
-    """How far one measurement agrees with another of the same allocations: what no predictor or search can exceed.
+    """How far one measurement agrees with another of the same allocations: how well it does as a predictor of it.
 
     Returns:
         One row a pair of measurements: Kendall's tau and Spearman's rho over the pool, means over both directions.
@@ -265,6 +275,7 @@ def _cross_validate(
     scores = np.array([[known[a][task] for task in sorted(known[a])] for a in allocations])
     held_out = parts[fold]
     rest = np.concatenate([part for other, part in enumerate(parts) if other != fold])
+    rest = np.random.default_rng([1, seed, fold]).permutation(rest)  # each fold learns from other rows
     most = len(allocations) - max(map(len, parts))  # what every fold has
     tables = []
     for label, (settings, transfer) in variants.items():
@@ -272,7 +283,7 @@ def _cross_validate(
         targets = scores if settings.heads == "tasks" else scores.mean(axis=1, keepdims=True)
         predictor = make_predictor(settings.predictor, fold)
         if transfer:
-            predictor.meta_train(meta_tasks(replay.pool, replay.records[signal], settings))
+            predictor.meta_train(meta_tasks(replay.pool, replay.records[seed, signal], settings))
         for size in dict.fromkeys(min(size, most) for size in sizes):
             predictor.fit(inputs[rest[:size]], targets[rest[:size]])
             tables.append(pd.DataFrame({
@@ -283,42 +294,49 @@ def _cross_validate(
     return pd.concat(tables, ignore_index=True)
 
 
-def rank_statistics(predictions: pd.DataFrame, k: int = 15, draws: int = 200) -> pd.DataFrame:
-    """Kendall's tau, Spearman's rho and precision at k of cross-validated predictions, with 95 % intervals.
+def rank_statistics(predictions: pd.DataFrame, share: float = 0.1, draws: int = 100) -> pd.DataFrame:
+    """Kendall's tau, Spearman's rho and precision of cross-validated predictions, with 95 % intervals.
 
-    Statistics are computed within each training seed over all folds, then averaged; intervals resample allocations.
+    Statistics are computed within each training seed and fold, where one fitted predictor ranks, and averaged;
+    intervals resample folds of either seed and allocations within them: they hold the luck of what was learned from.
+
+    Args:
+        share: Of a fold that counts as its best: precision is the share of the best that are predicted to be the best.
 
     Returns:
         One row a predictor and size: each statistic against `same` and `other`, with its low and high.
     """
     lines = []
     for (name, size), rows in predictions.groupby(["predictor", "size"], sort=False):
+        line: dict[str, Any] = {"predictor": name, "size": size}
+        folds = [one[["predicted", "same", "other"]].to_numpy() for _, one in rows.groupby(["seed", "fold"])]
         generator = np.random.default_rng(0)
-        line = {"predictor": name, "size": size}
-        tables = [one.set_index("allocation")[["predicted", "same", "other"]].sort_index()
-                  for _, one in rows.groupby("seed")]
-        places = np.arange(len(tables[0]))
-        for target in ("same", "other"):
-            value = _ranks(tables, places, target, k)
-            drawn = np.array([_ranks(tables, generator.choice(places, len(places)), target, k) for _ in range(draws)])
+        resampled = [
+            [folds[place][generator.integers(len(folds[place]), size=len(folds[place]))]
+             for place in generator.integers(len(folds), size=len(folds))]
+            for _ in range(draws)
+        ]
+        for target, column in (("same", 1), ("other", 2)):
+            values = _ranks(folds, column, share)
+            drawn = np.array([_ranks(several, column, share) for several in resampled])
             low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
-            for number, statistic in enumerate(("tau", "rho", f"precision at {k}")):
-                line |= {f"{statistic}, {target}": value[number], f"{statistic}, {target}, low": low[number],
+            for number, statistic in enumerate(("tau", "rho", "precision")):
+                line |= {f"{statistic}, {target}": values[number], f"{statistic}, {target}, low": low[number],
                          f"{statistic}, {target}, high": high[number]}
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def _ranks(tables: Sequence[pd.DataFrame], places: np.ndarray, target: str, k: int) -> np.ndarray:
-    """(tau, rho, precision at k), means over training seeds; 0 where a predictor says the same of all."""
+def _ranks(folds: Sequence[np.ndarray], column: int, share: float) -> np.ndarray:
+    """(tau, rho, precision), means over folds; where a predictor says the same of all, those of a guess."""
     found = []
-    for table in tables:
-        predicted, real = table["predicted"].to_numpy()[places], table[target].to_numpy()[places]
+    for fold in folds:
+        predicted, real = fold[:, 0], fold[:, column]
+        count = max(1, round(share * len(fold)))
         if np.ptp(predicted) == 0:
-            found.append([0.0, 0.0, k / len(places)])
+            found.append([0.0, 0.0, count / len(fold)])
             continue
-        best, chosen = set(np.argsort(-real, kind="stable")[:k]), set(np.argsort(-predicted, kind="stable")[:k])
+        best, chosen = (set(np.argsort(-values, kind="stable")[:count]) for values in (real, predicted))
         found.append([kendalltau(predicted, real).statistic, spearmanr(predicted, real).statistic,
-                      len(best & chosen) / k])
+                      len(best & chosen) / count])
     return np.mean(found, axis=0)
-

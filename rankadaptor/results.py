@@ -1,7 +1,7 @@
 """What a table is made of: rows of outcomes by seed and item, searches, and the specs that identify them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +19,11 @@ ADALORA = "AdaLoRA"
 OWN = "own allocation"
 RANKADAPTOR = "RankAdaptor (one model)"
 RANKADAPTOR_PER_TASK = "RankAdaptor (per task)"
+MIRROR = "mirror of LoRA*"
+DAMAGE = "ranks by pruning damage"
+EVA = "EVA"
+BEST_SEED = "LoRA, best of its seeds"
+TUNED = "LoRA, tuned rate"
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class BlockResult:
     rows: tuple[Row, ...]
     search: SearchResult | None  # None where nothing is recovered
     search_key: str
+    rivals: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # their searches: recoveries, key
+    diverged: Mapping[str, str] = field(default_factory=dict)  # methods without a row: why
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """RankAdaptor among its rivals, all at the cost of its search: as many real recoveries, at most as many parameters.
 
+Three train as many as they happen to: LoRA* and its mirror image, whose ranks the paper fixes, and EVA, which shares
+out ranks and not parameters. The curve of uniform ranks is there to show what parameters are worth.
+
     table = rival_table(profile="tiny", blocks="llm-pruner:50")
     rows = table.run()
 
@@ -16,20 +19,27 @@ import numpy as np
 from rankadaptor.allocation import RankAllocation, quarters_allocation, uniform_allocation
 from rankadaptor.architecture import Architecture
 from rankadaptor.costs import StageKind
+from rankadaptor.errors import BadInput, RecoveryDiverged
 from rankadaptor.experiments import DEFAULT_LEDGER, MainTable, parse_blocks, report_seeds
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import load_profile
-from rankadaptor.results import LORA, LORA_STAR, NO_RECOVERY, RANKADAPTOR, BlockResult
+from rankadaptor.results import (
+    BEST_SEED,
+    DAMAGE,
+    EVA,
+    LORA,
+    LORA_STAR,
+    MIRROR,
+    NO_RECOVERY,
+    RANKADAPTOR,
+    TUNED,
+    BlockResult,
+)
 from rankadaptor.rivals import SEARCHES, damage_allocation
 from rankadaptor.search import mean_score
 from rankadaptor.specs import Block, RecoverySpec
 from rankadaptor.stages import Step
 
-MIRROR = "mirror of LoRA*"
-DAMAGE = "ranks by pruning damage"
-EVA = "EVA"
-BEST_SEED = "LoRA, best of its seeds"
-TUNED = "LoRA, tuned rate"
 UNIFORM_RANKS = (2, 4, 6, 10, 12, 16)
 _RATES = (1 / 4, 4.0)  # of the first learning rate: the span in which LoRA's is tuned
 
@@ -41,11 +51,18 @@ def rival_table(
     seeds: Sequence[int] = (),
     ledger: str = DEFAULT_LEDGER,
 ) -> "RivalTable":
-    """Every rival on some blocks of a profile. Arguments as of `experiments.main_table`."""
+    """Every rival on some blocks of a profile. Arguments as of `experiments.main_table`.
+
+    Raises:
+        BadInput: as there, and on training seeds that *LoRA, best of its seeds* may choose among.
+    """
     chosen = load_profile(profile)
-    return RivalTable(
-        chosen, parse_blocks(blocks, chosen), budget, report_seeds(chosen, budget, seeds), Ledger(ledger)
-    )
+    reported = report_seeds(chosen, budget, seeds)
+    search = chosen.budget(budget).search
+    first = chosen.search.training_seed
+    if taken := [seed for seed in reported if first <= seed <= first + search.initial + search.rounds * search.batch]:
+        raise BadInput(f"seed {taken[0]} is one that LoRA's best is chosen among: report with other seeds")
+    return RivalTable(chosen, parse_blocks(blocks, chosen), budget, reported, Ledger(ledger))
 
 
 class RivalTable(MainTable):
@@ -70,9 +87,11 @@ class RivalTable(MainTable):
 
         chosen: dict[str, RankAllocation] = {LORA: uniform_allocation(self.profile.adapters.lora_rank, architecture)}
         chosen |= self._by_rule(block, pruned, architecture)
+        searches: dict[str, tuple[int, str]] = {}
         for name in SEARCHES:
-            rival, _ = yield from self._search(block, pruned, architecture, rate, name, recoveries)
+            rival, rival_key = yield from self._search(block, pruned, architecture, rate, name, recoveries)
             chosen[name] = rival.best
+            searches[name] = (sum(len(one.proposals) for one in rival.rounds), rival_key)
         chosen |= {f"LoRA r={rank}": uniform_allocation(rank, architecture) for rank in UNIFORM_RANKS}
         chosen[RANKADAPTOR] = found.best
 
@@ -83,8 +102,13 @@ class RivalTable(MainTable):
         for several in specs.values():
             yield self._report_steps(pruned, several)
         rows = [self._row(str(block), NO_RECOVERY, [self._report_step(pruned)], None, ())]
-        rows += [self._recovered_row(block, name, pruned, several) for name, several in specs.items()]
-        return BlockResult(architecture, tuple(rows), found, key)
+        diverged: dict[str, str] = {}
+        for name, several in specs.items():
+            try:
+                rows.append(self._recovered_row(block, name, pruned, several))
+            except RecoveryDiverged as error:
+                diverged[name] = str(error)
+        return BlockResult(architecture, tuple(rows), found, key, searches, diverged)
 
     def _best(
         self, specs: Sequence[RecoverySpec], pruned: Step
@@ -105,14 +129,9 @@ class RivalTable(MainTable):
         }
 
     def _most_stages(self) -> "Counter[StageKind]":
-        search, budget = self.budget.search, self.budget
+        search, rates = self.budget.search, self.budget.learning_rates
         recoveries = search.initial + search.rounds * search.batch
-        trials = recoveries * (3 + len(SEARCHES)) + len(budget.learning_rates) * (len(budget.learning_rates) > 1)
+        trials = recoveries * (3 + len(SEARCHES)) + (len(rates) if len(rates) > 1 else 0)
         finals = len(self.seeds) * (7 + len(SEARCHES) + len(UNIFORM_RANKS)) + 1
-        rows = budget.training.steps * budget.training.batch_rows
-        return Counter({
-            StageKind("prune", None): 1,
-            StageKind("recover", rows): trials + finals,
-            StageKind("evaluate", budget.search_items): trials,
-            StageKind("evaluate", budget.report_items): finals + 1,
-        })
+        unrecovered = Counter([StageKind("prune", None), StageKind("evaluate", self.budget.report_items)])
+        return self._stages(trials, finals) + unrecovered

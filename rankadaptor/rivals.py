@@ -12,7 +12,15 @@ from optuna.samplers import TPESampler
 from optuna.trial import create_trial
 
 from rankadaptor.allocation import Pool, RankAllocation, SolutionSpace
-from rankadaptor.search import Proposer, Round, SearchSettings, Space, mean_score, measured_scores
+from rankadaptor.search import (
+    Proposer,
+    Round,
+    SearchSettings,
+    Space,
+    mean_score,
+    measured_scores,
+    round_generator,
+)
 
 _TRIES = 200  # proposals of TPE a round, of which those beyond the budget are dropped
 
@@ -51,7 +59,7 @@ class RandomSearch:
         self._space, self._settings = space, settings
 
     def __call__(self, rounds: Sequence[Round]) -> tuple[list[RankAllocation], None]:
-        generator = np.random.default_rng([self._settings.seed, len(rounds)])
+        generator = round_generator(self._settings, rounds)
         count = len(measured_scores(rounds)) + 8 * self._settings.batch
         return _unseen(self._space.sample(count, generator), rounds, self._settings.batch), None
 
@@ -63,7 +71,7 @@ class Mutation:
         self._space, self._settings = space, settings
 
     def __call__(self, rounds: Sequence[Round]) -> tuple[list[RankAllocation], None]:
-        generator = np.random.default_rng([self._settings.seed, len(rounds)])
+        generator = round_generator(self._settings, rounds)
         measured = measured_scores(rounds)
         best = min(measured, key=lambda allocation: (-mean_score(measured[allocation]), allocation))
         near = self._space.near(best, len(measured) + 8 * self._settings.batch, generator)
@@ -89,35 +97,37 @@ class TreeParzen:
 
     def __call__(self, rounds: Sequence[Round]) -> tuple[list[RankAllocation], None]:
         measured = measured_scores(rounds)
-        study = create_study(direction="maximize", sampler=self._sampler(len(rounds)))
+        generator = round_generator(self._settings, rounds)
+        study = create_study(direction="maximize", sampler=self._sampler(int(generator.integers(2**31))))
         study.add_trials([
             create_trial(
                 params={name: self._places[allocation[int(name)]] for name in self._distributions},
                 distributions=self._distributions,
                 value=mean_score(measured[allocation]),
             )
-            for allocation in sorted(measured)
+            # TPE weighs old trials less: rounds in their order, whatever the order within one.
+            for one in rounds for allocation in sorted(one.proposals)
         ])
         ranks = sorted(self._whole.candidates)
         found: list[RankAllocation] = []
         for _ in range(_TRIES):
             wanted = study.ask(self._distributions).params
             allocation = self._whole.fill([ranks[wanted[name]] for name in self._distributions])
-            found += _unseen(self._offered(allocation, len(rounds)), rounds, 1, found)
+            found += _unseen(self._offered(allocation, generator), rounds, 1, found)
             if len(found) == self._settings.batch:
-                break
-        return found, None
+                return found, None
+        # Hardly anything that it wants is affordable, or a pool is spent: what is missing is random.
+        more = (self._pool or self._whole).sample(len(measured) + 8 * self._settings.batch, generator)
+        return found + _unseen(more, rounds, self._settings.batch - len(found), found), None
 
-    def _offered(self, wanted: RankAllocation, number: int) -> list[RankAllocation]:
+    def _offered(self, wanted: RankAllocation, generator: np.random.Generator) -> list[RankAllocation]:
         """What there is of what is wanted, best first."""
         if self._pool is None:
             return [wanted] if self._whole.within_budget(wanted) else []
-        generator = np.random.default_rng([self._settings.seed, number])
         near = self._pool.near(wanted, len(self._pool.allocations), generator)
         return [wanted, *near] if wanted in self._pool.allocations else near
 
-    def _sampler(self, number: int) -> TPESampler:
-        seed = int(np.random.default_rng([self._settings.seed, number]).integers(2**31))
+    def _sampler(self, seed: int) -> TPESampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # `multivariate` is marked so
             return TPESampler(seed=seed, n_startup_trials=1, multivariate=True)

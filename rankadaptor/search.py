@@ -17,7 +17,7 @@ import numpy as np
 from rankadaptor.allocation import Inputs, RankAllocation
 from rankadaptor.errors import BadInput
 from rankadaptor.performance_model import MetaTask, Prediction
-from rankadaptor.predictors import Predictor, make_predictor
+from rankadaptor.predictors import WITH_MEMBERS, Predictor, make_predictor
 
 Scores = Mapping[str, float]
 Objective = Callable[[list[RankAllocation]], list[Scores]]
@@ -26,6 +26,7 @@ Proposals = Literal["uniform", "near"]
 Heads = Literal["mean", "tasks"]
 Selection = Literal["measured", "predicted"]
 
+_INITIAL, _ROUND = 1, 2  # draws of one seed for different ends
 _BEST_MUTATED = 3  # of the measured allocations, whose surroundings are sampled with proposals "near"
 
 
@@ -55,14 +56,20 @@ class SearchSettings:
     heads: Heads = "mean"  # what is predicted: the mean over tasks, or every task
     acquisition: Acquisition = "greedy"  # highest Q (paper), Q plus its spread over members, or a member's Q at random
     proposals: Proposals = "uniform"  # sampled from all of S (paper), or half of them near the best measured
-    selection: Selection = "measured"  # what is chosen at last: the best P, or the best Q (paper)
+    selection: Selection = "measured"  # what is chosen at last: the best P, or the best Q (paper); rivals have no Q
 
     def __post_init__(self) -> None:
         for name, kind in (("acquisition", Acquisition), ("proposals", Proposals), ("heads", Heads),
                            ("inputs", Inputs), ("selection", Selection)):
             if getattr(self, name) not in get_args(kind):
                 raise BadInput(f"unknown {name} {getattr(self, name)!r}: use one of {', '.join(get_args(kind))}")
+        for name, least in (("initial", 1), ("rounds", 0), ("batch", 1), ("candidates_per_round", 1), ("patience", 1)):
+            if getattr(self, name) < least:
+                raise BadInput(f"{name} of a search is {getattr(self, name)}: give at least {least}")
         make_predictor(self.predictor, self.seed)  # refuses an unknown one
+        if self.acquisition == "thompson" and self.predictor not in WITH_MEMBERS:
+            raise BadInput(f"acquisition thompson draws members, and predictor {self.predictor!r} has none: use one of"
+                           f" {', '.join(WITH_MEMBERS)}")
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,8 @@ Proposer = Callable[[Space, SearchSettings], Propose]
 
 
 def mean_score(scores: Scores) -> float:
-    return float(np.mean(list(scores.values())))
+    """Plain mean over tasks, by name: the last digit does not depend on their order."""
+    return float(np.mean([scores[task] for task in sorted(scores)]))
 
 
 def search(
@@ -180,9 +188,9 @@ def ask(
         on_round(rounds[-1])
     measured = measured_scores(rounds)
     best = _argmax({a: mean_score(s) for a, s in measured.items()})
-    if settings.selection == "predicted":
+    if settings.selection == "predicted" and proposer is None:
         best = guided.best_predicted(rounds)
-    tasks = next(iter(measured.values()))
+    tasks = sorted(next(iter(measured.values())))
     by_task = {task: _argmax({a: s[task] for a, s in measured.items()}) for task in tasks}
     return SearchResult(tuple(rounds), has_converged(rounds, settings), best, by_task)
 
@@ -216,13 +224,18 @@ def _finished(rounds: Sequence[Round], settings: SearchSettings) -> bool:
 
 def _initialization(space: Space, settings: SearchSettings) -> tuple[list[RankAllocation], None]:
     """Distinct random allocations of S (fewer if S holds no more), and no prediction; the same for every method."""
-    generator = np.random.default_rng([settings.seed, 0])
+    generator = np.random.default_rng([settings.seed, _INITIAL])
     found: dict[RankAllocation, None] = {}
     for _ in range(100):
         found.update(dict.fromkeys(space.sample(settings.initial, generator)))
         if len(found) >= settings.initial:
             break
     return list(found)[: settings.initial], None
+
+
+def round_generator(settings: SearchSettings, rounds: Sequence[Round]) -> np.random.Generator:
+    """Of the round that follows some: a function of the seed and their number."""
+    return np.random.default_rng([settings.seed, _ROUND, len(rounds)])
 
 
 # -- Iteration --------------------------------------------------------------------------------------------------------
@@ -236,7 +249,7 @@ class PerformanceGuided:
         self._predictor: Predictor | None = None
 
     def __call__(self, rounds: Sequence[Round]) -> tuple[list[RankAllocation], list[float] | None]:
-        generator = np.random.default_rng([self._settings.seed, len(rounds)])
+        generator = round_generator(self._settings, rounds)
         candidates, prediction = self._predicted(rounds, generator)
         known = set(measured_scores(rounds))
         chosen: list[int] = []
@@ -250,7 +263,7 @@ class PerformanceGuided:
 
     def best_predicted(self, rounds: Sequence[Round]) -> RankAllocation:
         """The highest Q of all that was measured and of as many more allocations as a round samples (Section 3.3)."""
-        candidates, prediction = self._predicted(rounds, np.random.default_rng([self._settings.seed, len(rounds)]))
+        candidates, prediction = self._predicted(rounds, round_generator(self._settings, rounds))
         return _argmax(dict(zip(candidates, prediction.mean.tolist(), strict=True)))
 
     def _predicted(
@@ -294,8 +307,11 @@ class PerformanceGuided:
 def meta_tasks(space: Space, records: Sequence[Record], settings: SearchSettings) -> list[MetaTask]:
     """What offline meta-learning learns from: a task a benchmark and block; where every benchmark has a head, a task a
     block."""
-    tasks = []
+    tasks: list[MetaTask] = []
     for record in records:
+        if settings.heads == "tasks" and record.scores[0].keys() != records[-1].scores[0].keys():
+            raise BadInput(f"record {record.label} has scores of {', '.join(sorted(record.scores[0]))}, the search of"
+                           f" {', '.join(sorted(records[-1].scores[0]))}: heads by task need the same tasks, use mean")
         measured = dict(sorted(zip(record.allocations, record.scores, strict=True), key=lambda pair: pair[0]))
         inputs, scores = space.encode(list(measured), settings.inputs), _by_task(list(measured.values()))
         columns = range(scores.shape[1])

@@ -121,6 +121,7 @@ def test_proportional_allocations_spend_the_budget_where_weights_are():
     assert one.proportional(1e6 * weights) == allocation
     assert one.proportional(np.ones(26)) == uniform_allocation(8, WIDTH)
     assert set(space(budget_params=None).proportional(weights)[4:30]) == {12}
+    assert one.proportional([1e-20, *[1.0] * 25]) == one.fill([2, *[8] * 25])
 
 
 @pytest.mark.parametrize("weights", [[1.0] * 25, [0.0] * 26, [-1.0] + [1.0] * 25, [float("nan")] * 26])

@@ -1,5 +1,6 @@
 """Search, recover and evaluate on a pruned model of one's own, from the shell and in three calls."""
 
+import dataclasses
 import json
 
 import pytest
@@ -9,7 +10,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from rankadaptor.__main__ import main
-from rankadaptor.own import own_model, read_allocation
+from rankadaptor.allocation import parse_allocation
+from rankadaptor.own import RECIPE as RECIPE_OF_MODULE
+from rankadaptor.own import own_model, read_found
 from rankadaptor.recovery.adapters import realised_ranks
 
 RECIPE = ["--steps", "4", "--batch", "4", "--max-length", "200"]
@@ -51,7 +54,8 @@ def test_a_search_writes_an_allocation_a_trace_and_what_peft_reads(folders, foun
     assert len(content["allocation"]) == 6
     assert content["recoveries"] <= 4
     assert content["by_task"].keys() == {"piqa", "arc_easy"}
-    assert len(list(out.glob("round-*.json"))) == content["recoveries"]
+    rounds = [json.loads(path.read_text()) for path in sorted(out.glob("round-*.json"))]
+    assert sum(len(one["proposals"]) for one in rounds) == content["recoveries"]
     # In any PEFT script: the configuration as it is, on the pruned checkpoint.
     model = AutoModelForCausalLM.from_pretrained(folders / "width", dtype="auto")
     adapted = get_peft_model(model, LoraConfig.from_pretrained(str(out)))
@@ -76,22 +80,57 @@ def test_a_search_that_is_asked_again_recovers_nothing_anew(found, folders, caps
     assert main([*arguments[:-1], str(folders / "again")]) == 0
     assert {path.name: path.stat().st_mtime_ns for path in (folders / "ledger").glob("[0-9a-f]*")} == before
     assert (folders / "again" / "allocation.json").read_text() == (out / "allocation.json").read_text()
-    assert "round 0: measured" in capsys.readouterr().out
+    assert "recovery 1 of" not in capsys.readouterr().out  # read from the trace
+
+
+def test_a_search_that_was_stopped_goes_on_from_its_trace(folders, common, found):
+    """Killed after its first round: the rest is what an undisturbed search did."""
+
+    def killed(one):
+        raise KeyboardInterrupt
+
+    recipe = dataclasses.replace(RECIPE_OF_MODULE, steps=4, batch_rows=4, max_length_tokens=200, warmup_steps=0)
+    own = own_model(folders / "width", common[1], common[3], "piqa arc_easy", recipe, search_items=6,
+                    ledger=folders / "cut-off")
+    with pytest.raises(KeyboardInterrupt):
+        own.search(4, on_round=killed)
+    assert len(list((folders / "cut-off" / "searches").glob("*/round-*.json"))) == 1
+    made = []
+    again = own.search(4, on_trial=made.append)
+    assert list(again.best) == read_found(found[0])["allocation"]
+    assert len(made) == read_found(found[0])["recoveries"] - 2  # the two of the initialization were in the trace
+
+
+def test_a_folder_knows_what_it_was_found_with(folders, common, found, capsys):
+    """Recovering takes the search's recipe, and refuses another model, other data, or a recipe that was changed."""
+    plain = common[: common.index("--steps")]
+    out = folders / "as-found"
+    assert main(["recover", str(folders / "width"), *plain, "--allocation", str(found[0]), "--out", str(out)]) == 0
+    capsys.readouterr()
+    for changed in ([*plain, "--learning-rate", "1e-3"], [*plain, "--scaling", "rslora"]):
+        arguments = ["recover", str(folders / "width"), *changed, "--allocation", str(found[0])]
+        assert main([*arguments, "--out", str(folders / "other")]) == 2
+        assert "was found with another" in capsys.readouterr().err
+    assert main(["recover", str(folders / "depth"), *plain, "--allocation", str(found[0]), "--out",
+                 str(folders / "other")]) == 2
+    assert main(["recover", str(folders / "width"), *plain, "--allocation", str(folders), "--out",
+                 str(folders / "other")]) == 2
+    assert "holds no allocation.json that a search wrote" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("which", ["width", "depth"])
-def test_a_recovered_adapter_is_stock_pefts(folders, common, which, capsys, benchmark_folder):
+def test_a_recovered_adapter_is_stock_pefts(folders, common, found, which, capsys, benchmark_folder):
     out = folders / f"adapter-{which}"
     layers = json.loads((folders / which / "config.json").read_text()).get("original_layers", range(6))
     ranks = [4 if layer in layers else 0 for layer in range(6)]
-    given = which == "width" and (folders / "found").is_dir()
-    allocation = str(folders / "found") if given else " ".join(map(str, ranks))
+    allocation = str(found[0]) if which == "width" else " ".join(map(str, ranks))
+    ranks = read_found(found[0])["allocation"] if which == "width" else parse_allocation(allocation)
     assert main(["recover", str(folders / which), *common, "--allocation", allocation, "--out", str(out)]) == 0
     base = AutoModelForCausalLM.from_pretrained(folders / which, dtype="auto")
     ids = torch.arange(12)[None]
     plain = base(input_ids=ids).logits
     adapted = PeftModel.from_pretrained(base, str(out))
-    assert set(realised_ranks(adapted).values()) == set(read_allocation(allocation)) - {0}
+    assert set(realised_ranks(adapted).values()) == set(ranks) - {0}
     assert not torch.equal(adapted(input_ids=ids).logits, plain)
     capsys.readouterr()
     scored = ["evaluate", str(folders / which), "--benchmarks", str(benchmark_folder), "--tasks", "piqa",
@@ -102,6 +141,11 @@ def test_a_recovered_adapter_is_stock_pefts(folders, common, which, capsys, benc
     assert said[1].split()[:2] == ["piqa", "acc"]
     assert main(scored) == 0
     assert capsys.readouterr().out.split("\n")[1] != said[1]  # without the adapter
+    other = {"width": "depth", "depth": "width"}[which]
+    assert main(["evaluate", str(folders / other), *scored[2:], "--adapter", str(out)]) == 2
+    assert "does not fit the model" in capsys.readouterr().err
+    assert main([*scored, "--adapter", str(folders)]) == 2
+    assert "name a folder written by a recovery" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("change", "says"), [
@@ -111,6 +155,7 @@ def test_a_recovered_adapter_is_stock_pefts(folders, common, which, capsys, benc
     ({"--ranks": "two"}, "ranks 'two' are not whole numbers"),
     ({"--ranks": ""}, "rank candidates are (): give ranks of at least 1"),
     ({"--ranks": "64"}, "admits no allocation"),
+    ({"--ranks": "8"}, "a search needs two or more to choose between"),
     ({"--layers": "9:12"}, "name layers that are"),
     ({"--budget": "1"}, "1 recoveries were asked for"),
     ({"--learning-rate": "7"}, "learning_rate is 7.0"),

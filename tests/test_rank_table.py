@@ -1,7 +1,10 @@
 """The table of measured allocations is made by several processes, resumes, and says what the ledger says."""
 
 import dataclasses
+import multiprocessing
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -103,11 +106,32 @@ def test_a_process_that_fails_is_told_of_and_what_was_finished_stays(tiny_profil
     profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
     fine = Step("prune", profile.prune_spec(Block("shortened", 20)))
     broken = Step("prune", dataclasses.replace(fine.spec, calibration_samples=10**6))
-    with pytest.raises(BadInput, match="1 of 1 workers stopped with status 1"):
+    with pytest.raises(BadInput, match="one of 1 workers stopped with status 1"):
         run_in_processes(profile, ledger, [[fine], [broken]], workers=1)
     assert Workshop(profile, ledger).find(fine) is not None
     with pytest.raises(BadInput, match="workers is 0"):
         run_in_processes(profile, ledger, [[fine]], workers=0)
+
+
+def test_a_killed_worker_is_told_of_at_once_and_the_rest_goes_on_later(tiny_profile, tmp_path):
+    profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
+    steps = [Step("prune", dataclasses.replace(profile.prune_spec(Block("shortened", 20)), seed=seed))
+             for seed in range(4)]
+
+    def kill_one(step, share):
+        victim = multiprocessing.active_children()[0]
+        os.kill(victim.pid, signal.SIGKILL)
+
+    with pytest.raises(BadInput, match="of 2 workers stopped with status -9"):
+        run_in_processes(profile, ledger, [[step] for step in steps], 2, kill_one)
+    run_in_processes(profile, ledger, [[step] for step in steps], 2)
+    workshop = Workshop(profile, ledger)
+    assert all(workshop.find(step) for step in steps)
+    alone = Ledger(tmp_path / "alone")
+    run_in_processes(profile, alone, [steps], 1)
+    for step in steps:  # one process and two compute the same
+        results = [Workshop(profile, one).find(step).result["result"] for one in (ledger, alone)]
+        assert results[0] == results[1]
 
 
 def test_the_shipped_parts_are_what_the_page_needs():

@@ -17,10 +17,10 @@ from rankadaptor.replay import (
     Replay,
     _space,
     cross_validated,
-    measured_order,
     rank_statistics,
     recoveries_to_top,
     reliability,
+    replayed,
     run_replays,
 )
 from rankadaptor.reporting.search_page import search_page
@@ -30,6 +30,7 @@ from rankadaptor.specs import TASKS
 PROFILE = load_profile("tiny")
 PAPER = SearchSettings(initial=6, rounds=4, batch=4, candidates_per_round=1000, threshold=0.0, patience=99, seed=0)
 OURS = dataclasses.replace(PAPER, predictor="ensemble", inputs="logarithms and squares", proposals="near")
+PARTS = [(split, metric) for split in ("search", "report") for metric in ("accuracy", "gold_probability")]
 JOBS = [Job("ours", OURS), Job("paper", PAPER), Job("random search", OURS, rival="random search"),
         Job("TPE", OURS, rival="TPE")]
 
@@ -46,9 +47,8 @@ def made_up(noise: float, count: int = 60) -> pd.DataFrame:
             value = 0.5 + np.log2(np.array([r for r in allocation if r])).sum() / 1000
             for seed in (1000, 1001):
                 luck = generator.normal(0, noise)
-                scores = {f"{split}_{task}_{metric}": value + luck + number / 100
-                          for split in ("search", "report") for metric in ("accuracy", "gold_probability")
-                          for number, task in enumerate(TASKS)}
+                scores = {f"{split}_{task}_{metric}": scale * (value + luck) + number / 100
+                          for scale, (split, metric) in enumerate(PARTS, 1) for number, task in enumerate(TASKS)}
                 written = " ".join(map(str, allocation))
                 rows.append({"block": block, "scaling": "fixed_alpha", "origin": origin, "seed": seed,
                              "within_budget": space.contains(allocation), "allocation": written,
@@ -61,6 +61,10 @@ TABLE = made_up(noise=0.0)
 REPLAY = Replay.of(TABLE, PROFILE, "llm-pruner:50")
 
 
+def proposals_of(result):
+    return [allocation for one in result.rounds for allocation in one.proposals]
+
+
 def test_a_search_sees_one_training_and_is_scored_by_the_other():
     table = made_up(noise=0.01)
     replay = Replay.of(table, PROFILE, "llm-pruner:50")
@@ -71,6 +75,21 @@ def test_a_search_sees_one_training_and_is_scored_by_the_other():
     truth = task_scores(by_seed[1001], "report", "gold_probability")
     assert replay.truth(1000)[allocation] == pytest.approx(mean_score(truth))
     assert replay.searched(1001, "held_out_loss")[allocation] == {"text": -by_seed[1001]["held_out_loss"]}
+
+
+def test_nothing_of_the_scoring_training_or_the_report_split_reaches_a_search():
+    """Spoil all that the search must not see, in every block, records included: it proposes the same."""
+    table = made_up(noise=0.01)
+    spoilt = table.copy()
+    numbers = [name for name in table if name.startswith("report_")]
+    spoilt[numbers] = np.random.default_rng(0).random(spoilt[numbers].shape)
+    other = [name for name in table if name.startswith("search_") or name.endswith("_loss")]
+    spoilt.loc[spoilt["seed"] == 1001, other] = np.random.default_rng(1).random(
+        spoilt.loc[spoilt["seed"] == 1001, other].shape)
+    clean, dirty = (Replay.of(one, PROFILE, "llm-pruner:50") for one in (table, spoilt))
+    for job in JOBS:
+        assert replayed(clean, job, 0) == replayed(dirty, job, 0)  # an even seed searches on training seed 1000
+    assert replayed(clean, JOBS[0], 1) != replayed(dirty, JOBS[0], 1)
 
 
 def test_the_pool_is_what_fits_the_budget():
@@ -96,10 +115,10 @@ def test_records_are_of_other_blocks_and_their_digest_is_their_content():
 
 def test_replays_measure_each_allocation_once_and_are_functions_of_their_seed():
     for job in JOBS:
-        order = measured_order(REPLAY, job, 3)
+        order = proposals_of(replayed(REPLAY, job, 3))
         assert len(order) == len(set(order)) == 6 + 4 * 4
-        assert order == measured_order(REPLAY, job, 3)
-        assert order[:6] == measured_order(REPLAY, JOBS[0], 3)[:6]  # all begin alike
+        assert order == proposals_of(replayed(REPLAY, job, 3))
+        assert order[:6] == proposals_of(replayed(REPLAY, JOBS[0], 3))[:6]  # all begin alike
 
 
 def test_curves_say_what_was_found_and_two_processes_say_the_same():
@@ -113,6 +132,23 @@ def test_curves_say_what_was_found_and_two_processes_say_the_same():
     assert last["ours"] <= last["random search"]
     again = run_replays(REPLAY, JOBS[:2], range(3), workers=2)
     pd.testing.assert_frame_equal(again, curves[curves["method"].isin(["ours", "paper"])].reset_index(drop=True))
+
+
+def test_a_search_that_converges_spends_less_and_keeps_its_choice():
+    stopping = dataclasses.replace(OURS, threshold=5.0, patience=1)
+    curves = run_replays(REPLAY, [Job("stopping", stopping)], range(2), workers=1)
+    assert curves.groupby("seed").size().eq(22).all()
+    assert (curves["spent"] == 10).all()  # the initialization and one round
+    after = curves[curves["recoveries"] >= 10]
+    assert after.groupby("seed")["regret"].nunique().eq(1).all()
+
+
+def test_the_choice_may_be_a_prediction():
+    chosen = [run_replays(REPLAY, [Job("x", dataclasses.replace(OURS, selection=how))], range(2), workers=1)
+              for how in ("measured", "predicted")]
+    assert (chosen[0]["regret"].iloc[:21] == chosen[1]["regret"].iloc[:21]).all()  # all but the last choice
+    best = replayed(REPLAY, Job("x", dataclasses.replace(OURS, selection="predicted")), 0).best
+    assert best in REPLAY.pool.allocations
 
 
 def test_recoveries_to_the_top_are_counted():
@@ -136,11 +172,11 @@ def test_predictors_are_scored_on_what_they_did_not_see():
     predictions = cross_validated(REPLAY, variants, (16, 1000), workers=1)
     pool = len(REPLAY.pool.allocations)
     assert predictions.groupby(["predictor", "size", "seed"])["allocation"].nunique().eq(pool).all()
-    statistics = rank_statistics(predictions, k=10, draws=50).set_index(["predictor", "size"])
+    statistics = rank_statistics(predictions, draws=50).set_index(["predictor", "size"])
     most = predictions["size"].max()
     assert statistics.loc[("ridge", most), "tau, same"] > 0.9
     assert statistics.loc[("ensemble", most), "tau, other"] > 0.7
-    assert abs(statistics.loc[("constant", most), "tau, same"]) < 0.2
+    assert statistics.loc[("constant", most), "tau, same"] == 0
     low, high = (statistics.loc[("ensemble", 16), f"tau, same, {end}"] for end in ("low", "high"))
     assert low < statistics.loc[("ensemble", 16), "tau, same"] < high
 
@@ -156,8 +192,9 @@ def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
     from rankadaptor.reporting import search as drawn
     from rankadaptor.reporting import search_page as module
 
-    monkeypatch.setattr(module, "SIZES", (8, 32))
-    monkeypatch.setattr(drawn, "ablation_jobs", lambda ours, paper: [Job("RankAdaptor", ours), Job("other", paper)])
+    monkeypatch.setattr(module, "SIZES", (16, 32))
+    monkeypatch.setattr(drawn, "ablation_jobs",
+                        lambda ours, paper, stopping: [Job("RankAdaptor", ours), Job("x", stopping)])
     page = search_page("tiny", str(table_file), "llm-pruner:50 shortened:50", searches=2, recoveries=12, workers=1)
     assert "SHA-256" in page.plan()
     path = page.write(tmp_path)
@@ -177,6 +214,7 @@ def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
     ({"scaling": "other"}, "unknown scaling 'other'"),
     ({"searches": 1}, "1 searches of 40 recoveries"),
     ({"recoveries": 9}, "20 searches of 9 recoveries"),
+    ({"profile": "smollm2"}, "have 13 entries, the model of profile smollm2 has 30 layers"),
 ])
 def test_bad_input_is_told_in_one_line(table_file, given, says):
     with pytest.raises(BadInput, match=says):
@@ -189,6 +227,18 @@ def test_what_is_no_table_is_refused(tmp_path):
         read_table(tmp_path / "other.parquet")
     with pytest.raises(BadInput, match="unknown signal 'luck'"):
         task_scores(TABLE.iloc[0], "search", "luck")
+
+
+def test_a_table_of_other_candidates_or_one_training_is_refused():
+    with pytest.raises(BadInput, match="needs two, one to search and one to score"):
+        Replay.of(TABLE[TABLE["seed"] == 1000], PROFILE, "llm-pruner:50")
+    narrow = dataclasses.replace(PROFILE, search=dataclasses.replace(PROFILE.search, candidates=[8, 10]))
+    with pytest.raises(BadInput, match="which is none of profile tiny"):
+        Replay.of(TABLE, narrow, "llm-pruner:50")
+
+
+def test_recoveries_are_rounded_to_whole_rounds(table_file):
+    assert search_page("tiny", str(table_file), "llm-pruner:50", recoveries=42).recoveries == 40
 
 
 def test_options_that_the_page_does_not_know_are_refused(capsys):

@@ -6,8 +6,8 @@ import yaml
 from rankadaptor.errors import BadInput
 from rankadaptor.profiles import load_profile
 from rankadaptor.reporting import tables
-from rankadaptor.results import LORA, RANKADAPTOR
-from rankadaptor.rival_table import BEST_SEED, DAMAGE, EVA, MIRROR, TUNED, rival_table
+from rankadaptor.results import BEST_SEED, DAMAGE, EVA, LORA, LORA_STAR, MIRROR, RANKADAPTOR, TUNED
+from rankadaptor.rival_table import rival_table
 from rankadaptor.rivals import SEARCHES
 
 
@@ -16,7 +16,7 @@ def made(tiny_profile, tmp_path_factory):
     folder = tmp_path_factory.mktemp("rivals")
     content = yaml.safe_load(tiny_profile.read_text())
     budget = content["budgets"]["quick"]
-    budget["search"] |= {"initial": 1, "rounds": 2, "batch": 1}
+    budget["search"] |= {"initial": 1, "rounds": 3, "batch": 1, "threshold": 1e9, "patience": 1}
     budget["training"]["steps"] = 4
     budget["training"]["warmup_steps"] = 1
     content["adapters"]["lora_rank"] = 2  # EVA needs projections of at least four inputs then
@@ -37,14 +37,20 @@ def test_every_rival_has_a_row_and_a_difference_to_lora(made):
     assert set(rows) >= {LORA, RANKADAPTOR, BEST_SEED, TUNED, MIRROR, DAMAGE, EVA, *SEARCHES, "LoRA r=1", "LoRA r=4"}
     assert set(tables.differences_to_lora(result)["method"]) == set(rows) - {LORA}
     assert result.name == "rivals"
+    text = tables.caption(result)
+    assert "EVA keeps the scaling 16/2" in text
+    assert "LoRA's best seed is one training" in text
+    assert "AdaLoRA" not in text
+    spent = tables.provenance(result, made[0].ledger)["recoveries_of_rivals"]
+    assert set(spent["llm-pruner:50"]) == set(SEARCHES)
 
 
-def test_no_rival_but_the_curve_and_eva_trains_more_than_lora(made):
+def test_only_those_that_are_named_train_more_than_lora(made):
     _, _, result, _ = made
     rows = {row.method: row for row in result.blocks["llm-pruner:50"].rows}
     most = 1.01 * rows[LORA].trainable_parameters
-    searched = [RANKADAPTOR, BEST_SEED, TUNED, DAMAGE, *SEARCHES]
-    assert all(0 < rows[name].trainable_parameters <= most for name in searched)
+    exceptions = {LORA_STAR, MIRROR, EVA, "LoRA r=4", "No recovery"}
+    assert all(0 < row.trainable_parameters <= most for name, row in rows.items() if name not in exceptions)
     assert rows["LoRA r=4"].trainable_parameters == 2 * rows[LORA].trainable_parameters
     assert len(set(rows[EVA].realised_ranks)) > 1
 
@@ -58,6 +64,8 @@ def test_every_rival_makes_as_many_recoveries_as_the_search(made):
     assert len(traces) == 1 + len(SEARCHES)
     lengths = [len(list(trace.glob("round-*.json"))) for trace in traces]
     assert set(lengths) == {recoveries}  # one initial, then one a round
+    assert {one for one, _ in result.blocks["llm-pruner:50"].rivals.values()} == {recoveries}
+    assert recoveries == 2 < 1 + table.budget.search.rounds  # it converged, and rivals got no more
     specs = [entry.spec["spec"] for entry in map(table.ledger.find, _keys(table)) if entry.spec["stage"] == "recover"]
     uniform = [spec for spec in specs if spec["method"] == "lora" and len(set(spec["allocation"])) == 1
                and spec["allocation"][0] == 2]
@@ -70,11 +78,11 @@ def _keys(table):
     return [path.name for path in table.ledger.folder.iterdir() if len(path.name) == 64]
 
 
-def test_what_a_search_chose_is_retrained_with_seeds_that_none_used(made):
-    _, _, result, path = made
-    assert load_profile(path).search.training_seed not in result.seeds
-    rows = {row.method: row for row in result.blocks["llm-pruner:50"].rows}
-    assert all(len(rows[name].keys) == len(result.seeds) for name in rows if name not in ("No recovery",))
+def test_seeds_that_a_search_used_are_refused(made):
+    first = load_profile(made[3]).search.training_seed
+    for seed in (first, first + 1):
+        with pytest.raises(BadInput, match=f"seed {seed} "):
+            rival_table(made[3], "llm-pruner:50", "quick", seeds=[0, seed])
 
 
 def test_a_finished_table_computes_nothing(made):
@@ -90,4 +98,4 @@ def test_a_finished_table_computes_nothing(made):
 
 def test_unknown_blocks_are_refused(made):
     with pytest.raises(BadInput, match="unknown block"):
-        rival_table(made[3], "llm-pruner:99")
+        rival_table(made[3], "llm-pruner:99", "quick")

@@ -127,12 +127,12 @@ def request_documents(folder: Path, name: str) -> Iterator[Row]:
 def _read_jsonl(path: Path) -> Iterator[Row]:
     if not path.is_file():
         raise BadInput(f"no file {path}: a folder of benchmarks holds <task>/<split>.jsonl in the hub's schema")
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
                 yield json.loads(line)
             except ValueError:
-                raise BadInput(f"line {number} of {path} is not JSON: mend or remove it") from None
+                raise BadInput(f"line {number} of {path} is not JSON in UTF-8: mend or remove it") from None
 
 
 def _unwrap(query: str) -> str:
@@ -196,12 +196,19 @@ def row_text(value: Any) -> str:
 
 
 def gold_label(task: str, row: Row) -> int:
-    """0-based index of the right choice, in the order lm-eval presents the choices."""
-    if task == "winogrande":
-        return int(row["answer"]) - 1
-    if task.startswith("arc") or task == "openbookqa":
-        return row["choices"]["label"].index(row["answerKey"].strip())
-    return int(row["label"])
+    """0-based index of the right choice, in the order lm-eval presents the choices.
+
+    Raises:
+        BadInput: on a row that is not of the hub's schema.
+    """
+    try:
+        if task == "winogrande":
+            return int(row["answer"]) - 1
+        if task.startswith("arc") or task == "openbookqa":
+            return row["choices"]["label"].index(row["answerKey"].strip())
+        return int(row["label"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise BadInput(f"a row of {task} has no answer in the hub's schema ({str(row)[:80]}): mend it") from None
 
 
 def stratified_order(task: str, rows: tuple[Row, ...], seed: int) -> list[int]:

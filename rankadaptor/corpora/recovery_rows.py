@@ -77,11 +77,11 @@ def _sciq(folder: Path) -> Iterator[Row]:
 def _read_instructions(path: Path) -> Iterator[Row]:
     if path.is_dir():
         raise BadInput(f"{path} is a folder: name the .jsonl file with instruction, input and output")
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
                 row = json.loads(line)
-                yield _row(*(str(row[name]) for name in _FIELDS))
+                yield _row(*("" if row[name] is None else str(row[name]) for name in _FIELDS))
             except (ValueError, KeyError, TypeError):
-                raise BadInput(f"line {number} of {path} is not a JSON object with instruction, input and output:"
-                               " mend or remove it") from None
+                raise BadInput(f"line {number} of {path} is not a JSON object with instruction, input and output, in"
+                               " UTF-8: mend or remove it") from None

@@ -190,20 +190,26 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
 
     Raises:
         BadInput: if the folder holds no safetensors adapter (PEFT would go on to load a pickle).
-        RuntimeError: if what was loaded is not, tensor by tensor, what the file holds.
+        BadInput: as well if the adapter is of another model: what was loaded is not, tensor by tensor, what the file
+            holds.
     """
     path = folder / "adapter_model.safetensors"
-    if not path.is_file():
-        raise BadInput(f"no adapter_model.safetensors in {folder}: name a folder written by a recovery")
-    with _quiet_peft():
-        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    if not path.is_file() or not (folder / "adapter_config.json").is_file():
+        raise BadInput(f"no adapter_model.safetensors and adapter_config.json in {folder}: name a folder written by a"
+                       " recovery")
+    try:
+        with _quiet_peft():
+            adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    except (RuntimeError, ValueError) as error:
+        raise BadInput(f"the adapter in {folder} does not fit the model ({' '.join(str(error).split())[:100]}): name"
+                       " the model that it was recovered on") from None
     stored = load_file(path)
     present = get_peft_model_state_dict(adapted)
     if stored.keys() != present.keys() or any(
         not torch.equal(tensor, present[name].cpu()) for name, tensor in stored.items()
     ):
-        raise RuntimeError(f"the adapter in {folder} does not fit the model: {len(stored)} tensors stored,"
-                           f" {len(present)} in the model")
+        raise BadInput(f"the adapter in {folder} does not fit the model, {len(stored)} tensors stored, {len(present)}"
+                       " in the model: name the model that it was recovered on")
     return adapted.eval()
 
 

@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 
 from rankadaptor.architecture import PROJECTIONS
 from rankadaptor.errors import BadInput
-from rankadaptor.recovery.prompts import Example, collate
+from rankadaptor.recovery.prompts import IGNORED, Example, collate
 
 RHO = 2.0  # PEFT's default: no projection gets more than twice the mean rank
 
@@ -38,17 +38,37 @@ def check_eva(rank: int, narrowest: int) -> None:
                        f" {narrowest} numbers: lower the rank")
 
 
-def initialise_eva(adapted: PeftModel, batches: Sequence[Sequence[Example]], pad_token_id: int, seed: int) -> None:
-    """Set ranks and down-projections, in place, from the recovery's own batches: supervised tokens only."""
-    device = adapted.device
-    names = ("input_ids", "attention_mask", "labels")
-    inputs = [
-        dict(zip(names, (tensor.to(device) for tensor in collate(batch, pad_token_id)), strict=True))
-        for batch in batches
-    ]
+def initialise_eva(
+    adapted: PeftModel,
+    batches: Sequence[Sequence[Example]],
+    rows: int,
+    pad_token_id: int,
+    seed: int,
+) -> None:
+    """Set ranks and down-projections, in place, from the recovery's own batches: supervised tokens only.
+
+    Args:
+        rows: Of one forward pass; the output head is not needed for it.
+
+    Raises:
+        BadInput: if no pass has as many supervised tokens as a projection may get ranks: PEFT would wait for one.
+    """
+    needed = RHO * adapted.peft_config["default"].r
+    cut = [batch[start : start + rows] for batch in batches for start in range(0, len(batch), rows)]
+    most = max(sum(label != IGNORED for example in few for label in example.labels) for few in cut)
+    if most < needed:
+        raise BadInput(f"EVA needs {needed:.0f} supervised tokens in {rows} rows, and there are at most {most}: raise"
+                       " micro_batch_rows, or lower the rank")
+    names, device = ("input_ids", "attention_mask", "labels"), adapted.device
+    inputs = [dict(zip(names, collate(few, pad_token_id), strict=True)) for few in cut]
+
+    def forward(model: PeftModel, given: dict[str, torch.Tensor]) -> None:
+        decoder = model.get_base_model().model
+        decoder(input_ids=given["input_ids"], attention_mask=given["attention_mask"], use_cache=False)
+
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # the incremental decomposition draws from the global generator
-        initialize_lora_eva_weights(adapted, inputs, show_progress_bar=False)
+        initialize_lora_eva_weights(adapted, inputs, forward_fn=forward, show_progress_bar=False)
     _name_modules(adapted)
 
 

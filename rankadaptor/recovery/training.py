@@ -46,7 +46,7 @@ def train(
     recipe = spec.recipe
     planned = batches(rows, tokenizer, recipe, spec.seed)
     if spec.method == "eva":
-        initialise_eva(adapted, planned, tokenizer.pad_token_id, spec.seed)
+        initialise_eva(adapted, planned, recipe.micro_batch_rows, tokenizer.pad_token_id, spec.seed)
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     trainable = sum(parameter.numel() for parameter in parameters)
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)

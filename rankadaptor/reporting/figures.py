@@ -54,8 +54,10 @@ def means_figure(result: TableResult) -> Figure:
     dense = 100 * means.loc[means["method"] == DENSE, "value"].iloc[0]
     differences = differences_to_lora(result)
     with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
+        heights = [max(2.6, 0.24 * len(block.rows) + 0.9) for block in result.blocks.values()]
         figure, axes = plt.subplots(
-            len(result.blocks), 2, figsize=(10, 2.6 * len(result.blocks) + 0.6), squeeze=False, layout="constrained"
+            len(result.blocks), 2, figsize=(10, sum(heights) + 0.6), squeeze=False, layout="constrained",
+            height_ratios=heights,
         )
         for (left, right), block in zip(axes, result.blocks, strict=True):
             rows = means[means["block"] == block].iloc[::-1]

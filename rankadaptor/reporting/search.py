@@ -13,43 +13,50 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from rankadaptor.profiles import Profile
-from rankadaptor.replay import TOP, Job, Replay, measured_order, recoveries_to_top
+from rankadaptor.replay import TOP, Job, Replay, recoveries_to_top, replayed
 from rankadaptor.reporting.figures import STYLE, closed
 from rankadaptor.reporting.tables import markdown, write_json
 from rankadaptor.rivals import SEARCHES
-from rankadaptor.search import Round, SearchSettings, mean_score
-from rankadaptor.statistics import Interval
+from rankadaptor.search import SearchSettings, mean_score
 
+OURS, PAPER = "RankAdaptor", "RankAdaptor (paper)"
+FEW = 48  # candidates of a round, where proposals are the question
 _LINES = ("-", "--", "-.", ":")
 
 
 def method_jobs(settings: SearchSettings, paper: SearchSettings) -> list[Job]:
-    """RankAdaptor as it is used here and as the paper has it, and its rivals."""
-    return [Job("RankAdaptor", settings), Job("RankAdaptor (paper)", paper),
-            *(Job(name, settings, rival=name) for name in SEARCHES)]
+    """The performance model as the profile has it and as the paper has it, and its rivals."""
+    return [Job(OURS, settings), Job(PAPER, paper), *(Job(name, settings, rival=name) for name in SEARCHES)]
 
 
-def ablation_jobs(settings: SearchSettings, paper: SearchSettings) -> list[Job]:
-    """One change at a time: Table 3's settings of the paper's model, and every choice of ours."""
-    changes: dict[str, dict[str, Any]] = {
-        "upper confidence": {"acquisition": "upper confidence"},
-        "Thompson": {"acquisition": "thompson"},
-        "one network": {"predictor": "paper"},
-        "ranking loss": {"predictor": "ranking"},
-        "heads by task": {"heads": "tasks"},
-        "logarithms without squares": {"inputs": "logarithms"},
-        "ranks as they are": {"inputs": "ranks"},
-        "uniform proposals": {"proposals": "uniform"},
-        "ridge": {"predictor": "ridge"},
-        "gaussian process": {"predictor": "gaussian process"},
-        "guess in place of the predictor": {"predictor": "guess"},
+def ablation_jobs(settings: SearchSettings, paper: SearchSettings, stopping: SearchSettings) -> list[Job]:
+    """One change at a time: every choice of ours, and Table 3's settings of the paper's model.
+
+    In a pool, every round may offer all that is left; where proposals are the question it offers a few.
+    """
+    few = dataclasses.replace(settings, candidates_per_round=FEW)
+    changes: dict[str, tuple[SearchSettings, dict[str, Any]]] = {
+        "upper confidence": (settings, {"acquisition": "upper confidence"}),
+        "Thompson": (settings, {"acquisition": "thompson"}),
+        "one network of the eight": (settings, {"predictor": "single"}),
+        "ranking loss": (settings, {"predictor": "ranking"}),
+        "heads by task": (settings, {"heads": "tasks"}),
+        "logarithms without squares": (settings, {"inputs": "logarithms"}),
+        "ranks as they are": (settings, {"inputs": "ranks"}),
+        "ridge": (settings, {"predictor": "ridge"}),
+        "gaussian process": (settings, {"predictor": "gaussian process"}),
+        "choice by prediction": (settings, {"selection": "predicted"}),
+        f"{FEW} proposals a round, half near the best": (few, {"proposals": "near"}),
+        f"{FEW} proposals a round, uniform": (few, {"proposals": "uniform"}),
+        f"{FEW} proposals a round, half near the best, guessed": (few, {"proposals": "near", "predictor": "guess"}),
+        "paper, choice by measurement": (paper, {"selection": "measured"}),
+        "paper, setting 2": (paper, {"predictor": "setting 2"}),
+        "paper, setting 3": (paper, {"predictor": "setting 3"}),
     }
-    jobs = [Job("RankAdaptor", settings), Job("no meta-learning", settings, records=False)]
-    jobs += [Job(label, dataclasses.replace(settings, **change)) for label, change in changes.items()]
-    jobs += [Job(f"{signal} as signal", settings, signal=signal) for signal in ("accuracy", "held_out_loss")]
-    jobs += [Job("paper, setting 1", paper)]
-    jobs += [Job(f"paper, {name}", dataclasses.replace(paper, predictor=name)) for name in ("setting 2", "setting 3")]
-    return jobs
+    jobs = [Job(OURS, settings), Job("no records of other blocks", settings, records=False),
+            Job("stops where prediction meets reality", stopping)]
+    jobs += [Job(label, dataclasses.replace(base, **change)) for label, (base, change) in changes.items()]
+    return jobs + [Job(f"{signal} as signal", settings, signal=signal) for signal in ("accuracy", "held_out_loss")]
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
@@ -71,6 +78,7 @@ def found_table(curves: pd.DataFrame, at: int) -> pd.DataFrame:
             "method": method,
             f"recoveries to the top {100 * TOP:.0f} %": f"{shown[0]} [{shown[1]}, {shown[2]}]",
             "searches that reach it (%)": f"{100 * needed['reached']:.0f}",
+            "recoveries spent": f"{rows['spent'].mean():.0f}",
             f"regret after {at}, gold probability (points)": _quartiles(rows["regret"], "{:.2f}"),
             f"regret after {at}, accuracy (points)": _quartiles(rows["regret in accuracy"], "{:.1f}"),
             "worse allocations (%)": _quartiles(100 * rows["share"], "{:.0f}"),
@@ -84,25 +92,39 @@ def _quartiles(values: pd.Series, layout: str) -> str:
 
 
 def compared(curves: pd.DataFrame, base: str, at: int) -> pd.DataFrame:
-    """Regret of every method less that of `base` under equal search seeds, in points, with a 95 % interval of the mean.
+    """Regret of every method less that of `base`, in points: mean with its 95 % interval, and by direction.
 
-    Searches share a table of two trainings: the interval speaks of search seeds, not of trainings.
+    The interval speaks of search seeds. Both directions share one pair of trainings: where they disagree, the trainings
+    decide, and not the methods.
     """
     lines = []
     for method in curves["method"].unique():
-        if method != base:
-            mean, low, high = difference_interval(curves, method, base, at)
-            lines.append({"method": method,
-                          f"regret less that of {base} (points)": f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"})
+        if method == base:
+            continue
+        pairs = paired(curves, method, base, at)
+        low, high = np.quantile(paired_draws(pairs), [0.025, 0.975])
+        directions = " / ".join(f"{mean:+.2f}" for mean in pairs.mean(axis=1))
+        lines.append({"method": method, f"regret less that of {base} (points)":
+                      f"{pairs.mean():+.3f} [{low:+.3f}, {high:+.3f}]", "by direction": directions})
     return pd.DataFrame(lines)
 
 
-def difference_interval(curves: pd.DataFrame, method: str, base: str, at: int) -> Interval:
-    """Mean difference of two methods' regret over equal search seeds (points), and its bootstrapped 95 % interval."""
-    wide = curves[curves["recoveries"] == at].pivot(index="seed", columns="method", values="regret")
+def paired(curves: pd.DataFrame, method: str, base: str, at: int) -> np.ndarray:
+    """Differences of two methods' regret over equal search seeds, in points.
+
+    Returns:
+        Even seeds, which search on the first training, in the first row; odd ones in the second.  # (2, searches / 2)
+    """
+    wide = curves[curves["recoveries"] == at].pivot(index="seed", columns="method", values="regret").sort_index()
     pairs = (wide[method] - wide[base]).to_numpy()
-    means = np.random.default_rng(0).choice(pairs, (4000, len(pairs))).mean(axis=1)
-    return Interval(float(pairs.mean()), *map(float, np.quantile(means, [0.025, 0.975])))
+    half = len(pairs) // 2
+    return np.stack([pairs[0 : 2 * half : 2], pairs[1 : 2 * half : 2]])
+
+
+def paired_draws(pairs: np.ndarray, draws: int = 4000) -> np.ndarray:
+    """Bootstrapped means of `paired`, search seeds resampled within each direction.  # (draws,)"""
+    generator = np.random.default_rng(0)
+    return np.mean([generator.choice(one, (draws, len(one))).mean(axis=1) for one in pairs], axis=0)
 
 
 def predictor_table(statistics: pd.DataFrame) -> pd.DataFrame:
@@ -140,8 +162,12 @@ def _mean_of(rows: pd.DataFrame, split: str, metric: str) -> pd.Series:
 # -- figures ----------------------------------------------------------------------------------------------------------
 
 
-def regret_figure(curves: Mapping[str, pd.DataFrame], rest: Mapping[str, float] | None = None) -> Figure:
-    """Regret of the chosen allocation against recoveries, median and quartiles over searches; a panel a block."""
+def regret_figure(curves: Mapping[str, pd.DataFrame], marks: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Regret of the chosen allocation against recoveries, median and quartiles over searches; a panel a block.
+
+    Args:
+        marks: By block: regrets to compare with, by label.
+    """
     with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
         figure, axes = plt.subplots(1, len(curves), figsize=(5 * len(curves) + 0.5, 4.2), squeeze=False,
                                     layout="constrained")
@@ -150,8 +176,8 @@ def regret_figure(curves: Mapping[str, pd.DataFrame], rest: Mapping[str, float] 
                 bands = rows.groupby("recoveries")["regret"].quantile(np.array([0.25, 0.5, 0.75])).unstack()
                 axis.plot(bands.index, bands[0.5], _LINES[number % 4], color=f"C{number}", label=str(method))
                 axis.fill_between(bands.index, bands[0.25], bands[0.75], color=f"C{number}", alpha=0.12, linewidth=0)
-            if rest:
-                axis.axhline(rest[block], color="0.4", linestyle=(0, (1, 3)), label="LoRA r=8")
+            for number, (label, regret) in enumerate(marks[block].items()):
+                axis.axhline(regret, color=str(0.2 + 0.2 * number), linestyle=(0, (1, 1 + number)), label=label)
             axis.set(title=block, xlabel="recoveries", ylabel="regret in gold probability (points)")
             axis.set_ylim(bottom=0)
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -180,9 +206,7 @@ def trace_figure(replay: Replay, job: Job, seeds: Sequence[int] = (0, 1, 2)) -> 
         figure, axes = plt.subplots(1, len(seeds), figsize=(4 * len(seeds), 3.4), squeeze=False, sharey=True,
                                     layout="constrained")
         for axis, seed in zip(axes[0], seeds, strict=True):
-            rounds: list[Round] = []
-            measured_order(replay, job, seed, rounds.append)
-            for one in rounds:
+            for one in replayed(replay, job, seed).rounds:
                 measured = [100 * mean_score(scores) for scores in one.scores]
                 axis.plot([one.number] * len(measured), measured, "o", color="C0", markersize=4)
                 if one.predictions:
@@ -228,7 +252,7 @@ def learning_figure(statistics: pd.DataFrame, limit: float) -> Figure:
             sizes = sorted(statistics["size"].unique())
             axis.set_xticks(sizes, list(map(str, sizes)))
             axis.minorticks_off()
-        axes[1].axhline(limit, color="0.4", linestyle=(0, (1, 3)), label="measured score itself")
+        axes[1].axhline(limit, color="0.4", linestyle=(0, (1, 3)), label="one measurement as predictor")
         axes[0].set_ylabel("Kendall's tau, held-out allocations")
         figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return closed(figure)

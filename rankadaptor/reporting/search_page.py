@@ -15,12 +15,15 @@ from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.records import COMMITTED, read_table
 from rankadaptor.replay import Replay, cross_validated, rank_statistics, reliability, run_replays
 from rankadaptor.reporting import search as drawn
+from rankadaptor.rivals import SEARCHES
 from rankadaptor.search import SearchSettings, mean_score
 from rankadaptor.specs import SCALINGS
+from rankadaptor.statistics import holm, two_sided_p
 
 INITIAL, BATCH = 8, 4
+THRESHOLD, PATIENCE = 0.25, 2  # of the search that stops
 SIZES = (8, 16, 32, 64, 128, 1000)
-_PRECISION_AT = 15
+_LEVEL = 0.05  # of a family of comparisons, adjusted for their number (Holm)
 
 
 def search_page(
@@ -72,13 +75,17 @@ class SearchPage:
         self.profile, self.path, self.table, self.replays = profile, path, table, replays
         self.scaling, self.seeds, self.workers = scaling, range(searches), workers
         smallest = min(len(replay.pool.allocations) for replay in replays.values())
-        self.recoveries = min(recoveries, smallest)
+        rounds = (min(recoveries, smallest) - INITIAL) // BATCH
+        if rounds < 1:
+            raise BadInput(f"the smallest pool has {smallest} allocations: a search needs {INITIAL + BATCH}")
+        self.recoveries = INITIAL + BATCH * rounds
         shared = SearchSettings(
-            initial=INITIAL, rounds=(self.recoveries - INITIAL) // BATCH, batch=BATCH, candidates_per_round=100_000,
-            threshold=0.0, patience=self.recoveries, seed=0,
+            initial=INITIAL, rounds=rounds, batch=BATCH, candidates_per_round=100_000, threshold=0.0,
+            patience=rounds + 1, seed=0,
         )
         self.settings = dataclasses.replace(shared, **dataclasses.asdict(profile.search.method))
-        self.paper = dataclasses.replace(shared, selection=self.settings.selection)
+        self.paper = dataclasses.replace(shared, selection="predicted")
+        self.stopping = dataclasses.replace(self.settings, threshold=THRESHOLD, patience=PATIENCE)
         self._development = next(iter(replays))
 
     def plan(self) -> str:
@@ -88,7 +95,7 @@ class SearchPage:
                   f" {replay.pool.space.budget_params:,} parameters, {replay.pool.space.size:,} there are"
                   for name, replay in self.replays.items()]
         lines.append(f"{len(self.seeds)} searches a method, {self.recoveries} recoveries each, {INITIAL} of them before"
-                     f" the first prediction, {BATCH} a round")
+                     f" the first prediction, {BATCH} a round, none stopped early")
         return "\n".join(lines)
 
     def reliability(self) -> pd.DataFrame:
@@ -123,14 +130,14 @@ class SearchPage:
         """Of the development block."""
         ours, paper = self.settings, self.paper
         variants = {"paper": (paper, False), "paper, meta-learned": (paper, True),
-                    "RankAdaptor": (ours, False), "RankAdaptor, meta-learned": (ours, True)}
+                    ours.predictor: (ours, False), f"{ours.predictor}, meta-learned": (ours, True)}
         for name in ("ridge", "gaussian process", "forest", "constant"):
             variants[name] = (dataclasses.replace(ours, predictor=name), False)
         return cross_validated(self.replays[self._development], variants, SIZES, workers=self.workers)
 
     @cached_property
     def _statistics(self) -> pd.DataFrame:
-        return rank_statistics(self._predictions, _PRECISION_AT)
+        return rank_statistics(self._predictions)
 
     def predictors(self) -> pd.DataFrame:
         """Rank statistics of every predictor that learned from 32 recoveries, and from all."""
@@ -143,7 +150,7 @@ class SearchPage:
         return drawn.learning_figure(self._statistics, agreement.loc[both, "Kendall tau"].item())
 
     def scatter(self) -> Figure:
-        return drawn.prediction_figure(self._predictions, "RankAdaptor")
+        return drawn.prediction_figure(self._predictions, self.settings.predictor)
 
     @cached_property
     def _jobs(self) -> list[drawn.Job]:
@@ -163,26 +170,30 @@ class SearchPage:
         return drawn.found_table(curves, self.recoveries).merge(differences, on="method", how="left").fillna("")
 
     def regret(self) -> Figure:
-        return drawn.regret_figure(self.curves, {name: self._regret_of_lora(name) for name in self.replays})
+        return drawn.regret_figure(self.curves, {name: self._marks(replay) for name, replay in self.replays.items()})
 
-    def _regret_of_lora(self, name: str) -> float:
-        """Of LoRA with the budget's rank, mean over both directions, in points."""
-        replay = self.replays[name]
-        lora = replay.pool.space.fill([replay.pool.space.fixed_rank] * len(replay.pool.space.free_layers))
-        regrets = []
+    @staticmethod
+    def _marks(replay: Replay) -> dict[str, float]:
+        """Regrets of choices without a search, in points, means over both directions."""
+        space = replay.pool.space
+        lora = space.fill([space.fixed_rank] * len(space.free_layers))
+        marks: dict[str, list[float]] = {}
         for seed in replay.seeds:
-            truth = replay.truth(seed)
-            if lora not in truth:
-                return float("nan")
-            regrets.append(100 * (max(truth.values()) - truth[lora]))
-        return float(np.mean(regrets))
+            truth, known = replay.truth(seed), replay.searched(seed, "gold_probability")
+            best = max(truth.values())
+            luckiest = max(truth, key=lambda allocation: mean_score(known[allocation]))
+            marks.setdefault("a random allocation", []).append(best - float(np.mean(list(truth.values()))))
+            if lora in truth:
+                marks.setdefault(f"LoRA r={space.fixed_rank}", []).append(best - truth[lora])
+            marks.setdefault("the whole pool searched", []).append(best - truth[luckiest])
+        return {label: 100 * float(np.mean(regrets)) for label, regrets in marks.items()}
 
     def top(self) -> Figure:
         return drawn.top_figure(self.curves)
 
     @cached_property
     def _ablated(self) -> pd.DataFrame:
-        jobs = drawn.ablation_jobs(self.settings, self.paper)[1:]
+        jobs = drawn.ablation_jobs(self.settings, self.paper, self.stopping)[1:]
         one = run_replays(self.replays[self._development], jobs, self.seeds, self.workers)
         return pd.concat([self.curves[self._development], one], ignore_index=True)
 
@@ -190,16 +201,22 @@ class SearchPage:
         return self._with_differences(self._ablated, "RankAdaptor")
 
     def verdict(self) -> str:
-        """By rule: less or more regret where the 95 % interval of the mean difference excludes 0."""
-        lines = []
-        for name, curves in self.curves.items():
-            says = []
-            for rival in ("RankAdaptor (paper)", "random search", "mutation", "TPE"):
-                _, low, high = drawn.difference_interval(curves, "RankAdaptor", rival, self.recoveries)
-                word = "less regret than" if high < 0 else "more regret than" if low > 0 else "no less regret than"
-                says.append(f"{word} {rival} [{low:+.2f}, {high:+.2f}]")
-            lines.append(f"- **{name}**: RankAdaptor's choice has {', '.join(says)}.")
-        return "\n".join([*lines, "", "In brackets: the mean difference in points of gold probability, 95 %."])
+        """By rule: less or more regret where the p value of the mean difference, adjusted for the number of
+        comparisons (Holm), is at most 0.05 and both directions agree; else undecided."""
+        rivals = (drawn.PAPER, *SEARCHES)
+        pairs = {(name, rival): drawn.paired(curves, drawn.OURS, rival, self.recoveries)
+                 for name, curves in self.curves.items() for rival in rivals}
+        adjusted = holm([two_sided_p(drawn.paired_draws(one)) for one in pairs.values()])
+        says = {}
+        for (key, one), p in zip(pairs.items(), adjusted, strict=True):
+            agree = np.ptp(np.sign(one.mean(axis=1))) == 0
+            word = "undecided against" if p > _LEVEL or not agree else "less than" if one.mean() < 0 else "more than"
+            says[key] = f"{word} {key[1]} ({one.mean():+.2f} points, p {p:.2f})"
+        lines = [f"- **{name}**, regret of RankAdaptor's choice: {', '.join(says[name, rival] for rival in rivals)}."
+                 for name in self.curves]
+        scope = (f"P values are adjusted for {len(pairs)} comparisons. They speak of searches on the two trainings that"
+                 " the table holds, not of other trainings.")
+        return "\n".join([*lines, "", scope])
 
     def write(self, folder: Path | str) -> Path:
         parts = {"What one measurement is worth": self.reliability(), "What a seed teaches": self.seed_transfer(),

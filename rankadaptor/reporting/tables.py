@@ -12,7 +12,17 @@ from rankadaptor.corpora.text import perplexity_label
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import Profile
 from rankadaptor.published import published_rows
-from rankadaptor.results import DENSE, LORA, RANKADAPTOR, RANKADAPTOR_PER_TASK, Row, TableResult
+from rankadaptor.results import (
+    ADALORA,
+    BEST_SEED,
+    DENSE,
+    EVA,
+    LORA,
+    RANKADAPTOR,
+    RANKADAPTOR_PER_TASK,
+    Row,
+    TableResult,
+)
 from rankadaptor.specs import TASKS, Block, canonical_json
 from rankadaptor.statistics import (
     Interval,
@@ -38,6 +48,14 @@ MEAN, MEAN_OF_SIX = "mean", "mean without BoolQ"
 _SIX = [task for task in TASKS if task != "boolq"]
 _BOOTSTRAP_SEED = 0
 _METRICS = ("acc for BoolQ, PIQA, WinoGrande, ARC-e; acc_norm for HellaSwag, ARC-c, OBQA; percent with 95 % intervals.")
+# What a reader must know of some methods.
+_NOTES = {
+    ADALORA: "AdaLoRA starts from rank {adapters.adalora_init_rank}, so that its scaling is "
+             "{adapters.alpha}/{adapters.adalora_init_rank}.",
+    EVA: "EVA keeps the scaling {adapters.alpha}/{adapters.lora_rank} whatever rank it gives.",
+    BEST_SEED: "LoRA's best seed is one training, chosen on the search split: its interval holds no seed noise of its"
+               " own.",
+}
 _PUBLISHED = "Published numbers are the paper's, on"
 
 
@@ -171,21 +189,32 @@ def caption(result: TableResult) -> str:
             f"{f', the first {text.max_windows}' if text.max_windows else ''}, BOS: {text.bos}. {_PUBLISHED} "
             f"{profile.published_model}: another model, another scale."
         )
-    rates = ", ".join(sorted({f"{row.method} {row.learning_rate:g}" for row in result.rows() if row.learning_rate}))
+    rows = [row for row in result.rows() if row.learning_rate]
     scope = ("no verdict is drawn from one training seed or a small search" if not result.decided
              else "verdicts by the rule in rankadaptor/statistics.py")
     noise = ("One training seed: intervals hold item noise only." if len(result.seeds) == 1
              else f"{len(result.seeds)} training seeds: intervals hold item and seed noise.")
+    notes = [_NOTES[row.method].format(adapters=profile.adapters) for row in rows if row.method in _NOTES]
+    failed = [f"{method} on {name}: {why}" for name, block in result.blocks.items()
+              for method, why in block.diverged.items()]
     return (
         f"Base model: {profile.base_model.label}. Zero-shot on the report split, {items}; {_METRICS} "
         f"Recovered on {profile.recovery_data.label}: {training.steps} steps of {training.batch_rows} rows, scaling "
-        f"{profile.adapters.scaling}, learning rates {rates}; AdaLoRA from rank {profile.adapters.adalora_init_rank}, "
-        f"so that its scaling is {profile.adapters.alpha}/{profile.adapters.adalora_init_rank}; training loss is the "
-        f"mean of the last quarter of steps. {noise} Budget {result.budget_name}: {scope}. "
+        f"{profile.adapters.scaling}, {_rates(rows)}; training loss is the mean of the last quarter of steps. "
+        f"{''.join(f'{note} ' for note in dict.fromkeys(notes))}{noise} Budget {result.budget_name}: {scope}. "
+        f"{''.join(f'No result of {one}. ' for one in failed)}"
         f"A verdict here is about this base model at this scale, not about the paper's. BoolQ can move with a model's "
         f"bias towards one label more than with what it knows; the mean of the other six stands beside the mean of "
         f"seven. {_PUBLISHED} {profile.published_model}: another model, another recovery set, another scale."
     )
+
+
+def _rates(rows: Sequence[Row]) -> str:
+    """The learning rate of most, and the methods that have another, such as `learning rate 0.004; AdaLoRA 0.03`."""
+    rates = {f"{row.block} {row.method}": row.learning_rate for row in rows}
+    common = max(set(rates.values()), key=list(rates.values()).count)
+    others = sorted({f"{row.method} {row.learning_rate:g}" for row in rows if row.learning_rate != common})
+    return "; ".join([f"learning rate {common:g}", *others])
 
 
 def block_table(result: TableResult) -> pd.DataFrame:
@@ -235,6 +264,8 @@ def provenance(result: TableResult, ledger: Ledger) -> dict[str, Any]:
         "training_seeds": list(result.seeds),
         "search_seed": result.profile.search.training_seed,
         "search_keys": {name: block.search_key for name, block in result.blocks.items()},
+        "recoveries_of_rivals": {name: {rival: spent for rival, (spent, _) in block.rivals.items()}
+                                 for name, block in result.blocks.items() if block.rivals},
         **entries_provenance(result.profile, keys, ledger),
     }
 

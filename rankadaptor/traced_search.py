@@ -1,0 +1,57 @@
+"""A search whose recoveries are stages and whose rounds are kept in the ledger as they end."""
+
+from collections.abc import Callable, Generator, Sequence
+
+from rankadaptor.allocation import RankAllocation, SolutionSpace
+from rankadaptor.results import SearchSpec
+from rankadaptor.rivals import SEARCHES
+from rankadaptor.search import Record, Round, Scores, SearchResult, ask
+from rankadaptor.specs import identity_key, stage_identity
+from rankadaptor.stages import Step, Workshop
+
+
+def traced_search(
+    workshop: Workshop,
+    space: SolutionSpace,
+    spec: SearchSpec,
+    trial: Callable[[RankAllocation], Step],
+    score: Callable[[Step], Scores],
+    records: Sequence[Record] = (),
+    on_round: Callable[[Round], None] = lambda _: None,
+) -> Generator[list[Step], None, tuple[SearchResult, str]]:
+    """Yields batches of trials to be run; finished rounds are read from the search's trace, new ones appended to it.
+
+    Args:
+        spec: What the trace is a function of, beside what a trial's key stands for.
+        trial: The evaluation of an allocation's recovery. Of an empty allocation it stands, by its key, for all that a
+            score depends on: model, rows, items and the stages' numerics.
+        score: Of a trial that was run.
+
+    Returns:
+        The result, and the search's key.
+    """
+    identity = stage_identity("search", spec, workshop.key(trial(())), {})
+    key = identity_key(identity)
+    trace = [Round.from_json(content) for content in workshop.ledger.read_trace(key)]
+    # Nothing of a trace is computed again; what the ledger holds of it is named, so that a plan can count it.
+    yield [step for one in trace for step in map(trial, one.proposals) if workshop.find(step)]
+
+    def keep(one: Round) -> None:
+        workshop.ledger.append_round(key, identity, one.number, one.to_json())
+        on_round(one)
+
+    proposer = SEARCHES[spec.rival] if spec.rival else None
+    asking = ask(space, spec.settings, records, proposer, trace, keep)
+    try:
+        proposals = next(asking)
+        while True:
+            trials = [trial(allocation) for allocation in proposals]
+            yield trials
+            proposals = asking.send([score(step) for step in trials])
+    except StopIteration as stop:
+        return stop.value, key
+
+
+def described(space: SolutionSpace) -> dict[str, object]:
+    """A space as a search's spec holds it; the architecture is the pruned model's."""
+    return {name: value for name, value in vars(space).items() if name != "architecture"}
