@@ -27,7 +27,7 @@ class PerformanceModelSettings:
     learning_rate: float = 0.01
     weight_decay: float = 0.01  # a handful of recoveries cannot hold up thousands of weights unaided
     fit_steps: int = 200
-    meta_iterations: int = 100
+    meta_iterations: int = 50
     meta_inner_steps: int = 10
     meta_rows: int = 32  # of a task, drawn for each iteration
     meta_step_size: float = 0.3  # share of the way from the initialisation to the adapted weights, falling to 0

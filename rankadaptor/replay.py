@@ -69,7 +69,7 @@ class Replay:
             raise BadInput(f"the table has training seeds {seeds} of {block}: a replay needs two, one to search and one"
                            " to score")
         first, second = seeds
-        space = _space(profile, block, allocations[0])
+        space = block_space(profile, block, allocations[0])
         if strange := [one for one in allocations if not space.contains(one)]:
             raise BadInput(f"{block} of the table has allocation {' '.join(map(str, strange[0]))}, which is none of"
                            f" profile {profile.name}: replay a table with the profile that it was made of")
@@ -96,7 +96,7 @@ class Replay:
         return {allocation: mean_score(found[allocation]) for allocation in self.pool.allocations}
 
 
-def _space(profile: Profile, block: str, allocation: RankAllocation) -> SolutionSpace:
+def block_space(profile: Profile, block: str, allocation: RankAllocation) -> SolutionSpace:
     """S of a block, from configuration and an allocation alone: zeros show which layers are gone."""
     spec = profile.prune_spec(Block.parse(block))
     dense = read_architecture(base_model_folder(profile.base_model))

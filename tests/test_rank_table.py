@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from test_allocation import DEPTH, WIDTH, space
 
-from rankadaptor.allocation import trainable_parameters
+from rankadaptor.allocation import parse_allocation, trainable_parameters
 from rankadaptor.errors import BadInput
 from rankadaptor.execution import run_in_processes
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import load_profile
 from rankadaptor.rank_table import ORIGINS, PARTS, Part, drawn_allocations, named_allocations, rank_table
 from rankadaptor.records import read_table
+from rankadaptor.replay import block_space
 from rankadaptor.rivals import damage_allocation
 from rankadaptor.specs import TASKS, Block
 from rankadaptor.stages import Step, Workshop
@@ -137,3 +138,25 @@ def test_a_killed_worker_is_told_of_at_once_and_the_rest_goes_on_later(tiny_prof
 def test_the_shipped_parts_are_what_the_page_needs():
     assert [sum(part.counts) for part in PARTS] == [300, 100, 100, 60]
     assert {part.scaling for part in PARTS} == {"fixed_alpha", "constant"}
+
+
+def test_the_committed_table_is_what_the_design_says():
+    """Every drawn allocation of the blocks it holds, each with two trainings, scores within reach."""
+    table, profile = read_table(), load_profile("tiny")
+    parts = {(str(part.block), part.scaling): part for part in PARTS}
+    held = table.groupby(["block", "scaling"], sort=False)
+    assert next(iter(held.groups)) == (str(PARTS[0].block), PARTS[0].scaling)
+    for key, rows in held:
+        first = parse_allocation(rows["allocation"].iloc[0])
+        one = block_space(profile, key[0], first)
+        named = dict.fromkeys(map(parse_allocation, rows.loc[~rows["origin"].isin(ORIGINS), "allocation"]), "")
+        drawn = drawn_allocations(one, parts[key].counts, 11, named)
+        written = {parse_allocation(a): o for a, o in zip(rows["allocation"], rows["origin"], strict=True)}
+        assert {a: o for a, o in written.items() if o in ORIGINS} == drawn
+        assert rows.groupby("allocation")["seed"].apply(lambda seeds: sorted(seeds) == [1000, 1001]).all()
+        assert (rows["within_budget"] == [one.contains(parse_allocation(a)) for a in rows["allocation"]]).all()
+        scores = rows[[name for name in rows if name.endswith(("accuracy", "gold_probability"))]]
+        assert scores.notna().all().all()
+        assert scores.min().min() >= 0
+        assert scores.max().max() <= 1
+    assert (table["block"] == "llm-pruner:50").sum() >= 2 * 300

@@ -15,7 +15,7 @@ from rankadaptor.records import digest, read_table, record, records_beside, rows
 from rankadaptor.replay import (
     Job,
     Replay,
-    _space,
+    block_space,
     cross_validated,
     rank_statistics,
     recoveries_to_top,
@@ -41,7 +41,7 @@ def made_up(noise: float, count: int = 60) -> pd.DataFrame:
     rows = []
     for block, ranks in (("llm-pruner:50", [8] * 13), ("llm-pruner:30", [8] * 13),
                          ("shortened:50", [8, 8, 0, 0, 0, 0, 8, 8, 0, 8, 8, 0, 8])):
-        space = _space(PROFILE, block, tuple(ranks))
+        space = block_space(PROFILE, block, tuple(ranks))
         named = {allocation: name for name, allocation in named_allocations(space).items()}
         for allocation, origin in (named | drawn_allocations(space, (count, 10, 10), 11, named)).items():
             value = 0.5 + np.log2(np.array([r for r in allocation if r])).sum() / 1000
