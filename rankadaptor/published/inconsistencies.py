@@ -1,0 +1,156 @@
+"""What the paper's numbers say about one another, and about its text. Every finding is computed from the CSVs."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from rankadaptor.published import RECOVERED, published_allocations, published_rows, published_table
+from rankadaptor.specs import TASKS
+
+CANDIDATES = (2, 4, 6, 8, 10, 12)  # Section 4.1
+LORA_RANK, LAYERS, MICRO_BATCH = 8, 32, 16  # Section 4.1
+_ROUNDING = 0.011  # of a printed mean of printed numbers, in points
+_RANGES = {"LLaMA-7B": (20, 25, 30, 50), "Vicuna-7B": (20, 25, 30, 50), "LLaMA-13B": (20, 25, 30, 50)}  # Section 4.2
+
+
+def inconsistencies() -> pd.DataFrame:
+    """
+    Returns:
+        Columns where (a table, or the text) and finding; one finding a row.
+    """
+    found = [*_averages(), *_gains(), *_lost_cells(), *_shifted_rows(), *_ablations(), *_allocations(), *_text()]
+    return pd.DataFrame(found, columns=["where", "finding"])
+
+
+def gains() -> pd.DataFrame:
+    """RankAdaptor's printed average less that of LoRA and AdaLoRA, in points and in percent of theirs.
+
+    Returns:
+        Columns model, block, rival, points, percent.
+    """
+    lines = []
+    for model in RECOVERED:
+        wide = published_rows(model).pivot(index="block", columns="method", values="average")
+        for rival in ("LoRA", "AdaLoRA"):
+            points = wide["RankAdaptor"] - wide[rival]
+            lines += [(model, block, rival, gain, 100 * gain / wide[rival][block]) for block, gain in points.items()]
+    return pd.DataFrame(lines, columns=["model", "block", "rival", "points", "percent"])
+
+
+def _averages() -> Iterator[tuple[str, str]]:
+    for model, number in RECOVERED.items():
+        rows = published_rows(model)
+        means = rows[list(TASKS)].mean(axis=1)
+        wrong = rows[(means - rows["average"]).abs() > _ROUNDING]
+        for place, row in wrong.iterrows():
+            yield (f"Table {number if row['method'] != 'No recovery' else 6}",
+                   f"average of {row['method']} on {row['block']} is printed as {row['average']:.2f}; its seven tasks"
+                   f" have the mean {means[place]:.2f}")
+        if wrong.empty:
+            several = "Tables 2 and 6" if model == "LLaMA-7B" else f"Table {number}"
+            yield several, f"all {len(rows)} printed averages are the means of their seven tasks"
+
+
+def _gains() -> Iterator[tuple[str, str]]:
+    table = gains()
+    lora = table[table["rival"] == "LoRA"]
+    parts = [f"over {rival} {rows['points'].min():.2f} to {rows['points'].max():.2f} points, or"
+             f" {rows['percent'].min():.1f} to {rows['percent'].max():.1f} % of its average"
+             for rival, rows in table.groupby("rival", sort=False)]
+    yield "abstract", f"improvements are said to range from 0.7 % to 5.5 %; printed averages gain {'; '.join(parts)}"
+    below = lora[lora["points"] < 0.7]
+    yield ("abstract", f"{len(below)} of {len(lora)} printed gains over LoRA are under 0.7 points:"
+           f" {', '.join(f'{row.model} {row.block} {row.points:+.2f}' for row in below.itertuples())}")
+
+
+def _lost_cells() -> Iterator[tuple[str, str]]:
+    for model, number in RECOVERED.items():
+        rows = published_rows(model).set_index(["method", "block"])
+        lost = rows.loc["RankAdaptor", list(TASKS)] < rows.loc["LoRA", list(TASKS)]
+        cells = [f"{task} on {block}" for block in lost.index for task in TASKS if lost.loc[block, task]]
+        yield (f"Table {number}", f"LoRA is above RankAdaptor in {len(cells)} of {lost.size} cells"
+               f"{': ' if cells else ''}{', '.join(cells)}")
+
+
+def _shifted_rows() -> Iterator[tuple[str, str]]:
+    """Differences of two methods that take the same value again and again."""
+    for model, number in RECOVERED.items():
+        rows = published_rows(model).set_index(["method", "block"])
+        shift = (rows.loc["LoRA", list(TASKS)] - rows.loc["AdaLoRA", list(TASKS)]).round(2)
+        for pruner, of in shift.groupby(lambda block: block.split(":")[0]):
+            counts = {task: of[task].value_counts() for task in TASKS}
+            same = [f"{task} {counts[task].index[0]:.2f} ({counts[task].iloc[0]} of {len(of)})" for task in TASKS
+                    if len(of) > 2 and counts[task].iloc[0] > len(of) / 2]
+            if same:
+                yield (f"Table {number}",
+                       f"LoRA less AdaLoRA is one number for most rates of {pruner}: {', '.join(same)}")
+
+
+def _ablations() -> Iterator[tuple[str, str]]:
+    table = published_table(3)
+    table.index = pd.Index(table["factor"] + " " + table["setting"])
+    values = table[list(TASKS)]
+    for place, label in enumerate(values.index):
+        for other in values.index[place + 1 :]:
+            same = values.loc[label] == values.loc[other]
+            if same.all():
+                yield "Table 3", f"columns {label} and {other} are equal: one run, printed twice"
+            elif same.sum() == len(TASKS) - 1:
+                task = same.idxmin()
+                yield ("Table 3", f"columns {label} and {other} are equal but for {task}: {values.loc[label, task]:.2f}"
+                       f" and {values.loc[other, task]:.2f}")
+    equal = (values == values.loc["importance element1"]).all(axis=1)
+    micro = [label for label in values.index[equal] if label.startswith("micro_batch")]
+    if micro and f"micro_batch {MICRO_BATCH}" not in micro:
+        yield ("Table 3", f"the other ablations start from column {micro[0]}; Section 4.1 says micro-batch"
+               f" {MICRO_BATCH}")
+    main = published_rows().set_index(["block", "method"]).loc[("llm-pruner:20", "RankAdaptor"), list(TASKS)]
+    if not (values == main).all(axis=1).any():
+        mean = values.mean(axis=1)
+        yield ("Table 3", f"no column is the row of Table 2 that it is said to vary (llm-pruner:20, mean"
+               f" {main.mean():.2f}); its columns have means from {mean.min():.2f} to {mean.max():.2f}")
+    settings = table[table["factor"] == "performance_model"].set_index("setting")[list(TASKS)]
+    best = settings.idxmax()
+    for task in ("arc_easy", "boolq"):
+        if best[task] != "setting 1":
+            yield ("Table 3", f"Setting 1 is said to be the highest on {task}; the table has {best[task]} there,"
+                   f" {settings.loc[best[task], task]:.2f} against {settings.loc['setting 1', task]:.2f}")
+
+
+def _allocations() -> Iterator[tuple[str, str]]:
+    found = published_allocations()
+    for (block, task), ranks in found.items():
+        if len(ranks) != LAYERS:
+            yield "Table 7", f"{block} {task} has {len(ranks)} ranks for {LAYERS} layers"
+        if strange := sorted(set(ranks) - set(CANDIDATES)):
+            layers = [layer for layer, rank in enumerate(ranks, 1) if rank in strange]
+            yield ("Table 7", f"{block} {task} has rank {', '.join(map(str, strange))} in layer"
+                   f" {', '.join(map(str, layers))}: no candidate of {', '.join(map(str, CANDIDATES))}")
+    for block in dict.fromkeys(block for block, _ in found):
+        of = {task: ranks for (its, task), ranks in found.items() if its == block}
+        groups = [[task for task in of if of[task] == ranks] for ranks in dict.fromkeys(of.values())]
+        shared = [f"{' = '.join(group)}" for group in groups if len(group) > 1]
+        yield ("Table 7", f"{block}: {len(groups)} different allocation{'s' if len(groups) > 1 else ''} for"
+               f" {len(of)} tasks{' (' if shared else ''}{'; '.join(shared)}{')' if shared else ''}"
+               + (f", so that RankAdaptor's row of Table 2 is of {len(groups)} models" if len(groups) > 1 else ""))
+    blocks: dict[tuple[int, ...], list[str]] = {}
+    for (block, task), ranks in found.items():
+        blocks.setdefault(ranks, []).append(f"{block} {task}")
+    for several in blocks.values():
+        if len({one.split()[0] for one in several}) > 1:
+            yield "Table 7", f"one allocation at different pruning rates: {', '.join(several)}"
+    sums = np.array([sum(ranks) for ranks in found.values()])
+    more = int((sums > LORA_RANK * LAYERS).sum())
+    yield ("Table 7", f"sums of ranks go from {sums.min()} to {sums.max()}; LoRA with rank {LORA_RANK} has"
+           f" {LORA_RANK * LAYERS}; {more} of {len(sums)} allocations have more")
+
+
+def _text() -> Iterator[tuple[str, str]]:
+    for model, rates in _RANGES.items():
+        printed = {int(block.split(":")[1]) for block in published_rows(model)["block"]}
+        if absent := [rate for rate in rates if rate not in printed]:
+            yield ("Section 4.2", f"results of {model} at {', '.join(map(str, absent))} % are spoken of; Table"
+                   f" {RECOVERED[model]} holds {', '.join(map(str, sorted(printed)))} % alone")
+    yield ("Section 3.2", "the performance model is said to have five fully connected layers; 32-32-32-1 of Section 4.1"
+           " are four")
