@@ -21,7 +21,6 @@ from rankadaptor.allocation import (
     SolutionSpace,
     parse_allocation,
     quarters_allocation,
-    trainable_parameters,
     uniform_allocation,
     validate_allocation,
 )
@@ -48,7 +47,7 @@ from rankadaptor.results import (
     SearchSpec,
     TableResult,
 )
-from rankadaptor.search import Record, Scores, SearchResult, SearchSettings, mean_score
+from rankadaptor.search import Record, Scores, SearchResult, SearchSettings, drive, mean_score
 from rankadaptor.specs import TASKS, Block, EvaluationSpec, RecoverySpec
 from rankadaptor.stages import Step, Workshop
 from rankadaptor.traced_search import described, traced_search
@@ -204,9 +203,8 @@ class MainTable:
         """Every row, computed where the ledger lacks it. Prints progress with the time that remains."""
         self._workshop.computed.clear()
         with self._bar.over(self.plan().missing_seconds()):
-            for step in self._unrecovered_steps(None):
-                self._workshop.run(step)
-            blocks = {str(block): self._compute(self._block(block)) for block in self.blocks}
+            self._run_all(self._unrecovered_steps(None))
+            blocks = {str(block): drive(self._block(block), self._run_all) for block in self.blocks}
         return TableResult(
             self.name,
             self.title,
@@ -220,13 +218,9 @@ class MainTable:
             tuple(self._workshop.computed),
         )
 
-    def _compute(self, work: Generator[list[Step], None, BlockResult]) -> BlockResult:
-        try:
-            while True:
-                for step in next(work):
-                    self._workshop.run(step)
-        except StopIteration as stop:
-            return stop.value
+    def _run_all(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            self._workshop.run(step)
 
     # -- the work of one block ----------------------------------------------------------------------------------------
 
@@ -330,7 +324,7 @@ class MainTable:
         ))
 
     def _space(self, block: Block, architecture: Architecture) -> SolutionSpace:
-        return solution_space(self.profile, block, architecture)
+        return self.profile.solution_space(block, architecture)
 
     def _trial(self, pruned: Step, recovery: RecoverySpec) -> Step:
         """A real recovery, scored on the search split, or by the loss of held-out text."""
@@ -444,21 +438,6 @@ class MainTable:
             allocations=tuple(by_task[task].allocations[0] for task in TASKS),
             keys=tuple(sorted({key for row in by_task.values() for key in row.keys})),
         )
-
-
-def solution_space(profile: Profile, block: Block, architecture: Architecture) -> SolutionSpace:
-    """The space of a profile on one pruned model: layers in the pruner's range that are still there are free."""
-    spec = profile.prune_spec(block)
-    rank = profile.adapters.lora_rank
-    present = set(architecture.original_layers)
-    return SolutionSpace(
-        architecture,
-        tuple(profile.search.candidates),
-        tuple(layer for layer in range(spec.first_layer, spec.end_layer) if layer in present),
-        rank,
-        trainable_parameters(uniform_allocation(rank, architecture), architecture),
-        profile.search.budget_tolerance,
-    )
 
 
 def final_loss(losses: Sequence[Sequence[float]]) -> float:

@@ -17,7 +17,7 @@ from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_para
 from rankadaptor.costs import ProgressBar, StageKind, missing_steps, run_missing, stage_seconds, steps_cost
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.items import METRIC
-from rankadaptor.experiments import DEFAULT_LEDGER, final_loss, parse_blocks, report_seeds, solution_space
+from rankadaptor.experiments import DEFAULT_LEDGER, final_loss, parse_blocks, report_seeds
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.specs import TASKS, Block, PruneSpec, Scaling, Split
@@ -151,7 +151,7 @@ class Instrument:
     def random_allocations(self, block: Block) -> list[RankAllocation]:
         """Distinct random allocations with the trainable parameters of uniform LoRA, within the tolerance."""
         if block not in self._drawn:
-            space = solution_space(self.profile, block, self.workshop.architecture(self._prune(block)))
+            space = self.profile.solution_space(block, self.workshop.architecture(self._prune(block)))
             generator = np.random.default_rng(_ALLOCATION_SEED)
             self._drawn[block] = equal_allocations(space, self.allocations, generator)
         return self._drawn[block]

@@ -36,7 +36,7 @@ from rankadaptor.profiles import BaseModel, Profile, RecoveryData, Source, load_
 from rankadaptor.pruning.own import default_range, scratch_beside
 from rankadaptor.recovery.adapters import load_adapter, merged, to_lora_config
 from rankadaptor.results import SearchSpec
-from rankadaptor.search import Round, Scores, SearchResult, SearchSettings, mean_score
+from rankadaptor.search import Round, Scores, SearchResult, SearchSettings, drive, mean_score
 from rankadaptor.specs import EvaluationSpec, Recipe, RecoverySpec, Scaling
 from rankadaptor.stages import Step, Workshop
 from rankadaptor.statistics import wilson_interval
@@ -74,13 +74,11 @@ def own_model(
     Raises:
         BadInput: on anything that is not there, or is not what it should be.
     """
-    folder = checkpoint_folder(str(model))
-    check_llama(folder, pruned=True)
-    check_weights(folder)
+    folder = _model_folder(model)
     if not Path(data).is_file():
         raise BadInput(f"no recovery data {data}: name a .jsonl file with instruction, input and output")
     shipped = load_profile(_WHEEL_PROFILE)
-    source = Source("dir", str(benchmarks), None) if benchmarks else shipped.benchmarks
+    source = _benchmarks(benchmarks)
     profile = dataclasses.replace(
         shipped,
         name="own",
@@ -89,9 +87,23 @@ def own_model(
         recovery_data=RecoveryData(Path(data).name, Source("dir", str(data), None), None),
         evaluation=dataclasses.replace(shipped.evaluation, search_pool=500),
     )
-    wanted = tuple(tasks.replace(",", " ").split()) or tasks_in(source)
-    spec = EvaluationSpec(wanted, "search", search_items, 0, shipped.evaluation.batch_size)
+    spec = EvaluationSpec(_tasks(tasks, source), "search", search_items, 0, shipped.evaluation.batch_size)
     return OwnModel(profile, spec, recipe, scaling, Ledger(ledger))
+
+
+def _model_folder(model: Path | str) -> Path:
+    folder = checkpoint_folder(str(model))
+    check_llama(folder, pruned=True)
+    check_weights(folder)
+    return folder
+
+
+def _benchmarks(folder: Path | str) -> Source:
+    return Source("dir", str(folder), None) if folder else load_profile(_WHEEL_PROFILE).benchmarks
+
+
+def _tasks(named: str, source: Source) -> tuple[str, ...]:
+    return tuple(named.replace(",", " ").split()) or tasks_in(source)
 
 
 class OwnModel:
@@ -156,15 +168,15 @@ class OwnModel:
             return Step("evaluate", self.scored, recovered)
 
         spec = SearchSpec(described(searched), settings, placeholder, self.scored, "gold_probability", "", "")
-        work = traced_search(self._workshop, searched, spec, trial, self._scores, on_round=on_round)
-        try:
-            while True:
-                for step in next(work):
-                    if self._workshop.find(step) is None:
-                        self._workshop.run(step)
-                        on_trial(self._scores(step))
-        except StopIteration as stop:
-            return stop.value[0]
+
+        def run(trials: list[Step]) -> None:
+            for step in trials:
+                if self._workshop.find(step) is None:
+                    self._workshop.run(step)
+                    on_trial(self._scores(step))
+
+        found, _ = drive(traced_search(self._workshop, searched, spec, trial, self._scores, on_round=on_round), run)
+        return found
 
     def _scores(self, trial: Step) -> Scores:
         try:
@@ -254,14 +266,10 @@ def scores(
         One row a task and one of their mean: metric, score with its 95 % interval (Wilson; of single tasks), gold
         probability, as proportions; items.
     """
-    folder = checkpoint_folder(str(model))
-    check_llama(folder, pruned=True)
-    check_weights(folder)
-    shipped = load_profile(_WHEEL_PROFILE)
-    source = Source("dir", str(benchmarks), None) if benchmarks else shipped.benchmarks
-    wanted = tuple(tasks.replace(",", " ").split()) or tasks_in(source)
-    spec = EvaluationSpec(wanted, "report", items, 0, shipped.evaluation.batch_size)
-    rows = {task: evaluation_rows(source, task, "report", items, spec.item_seed, 0) for task in wanted}
+    folder, source = _model_folder(model), _benchmarks(benchmarks)
+    batch = load_profile(_WHEEL_PROFILE).evaluation.batch_size
+    spec = EvaluationSpec(_tasks(tasks, source), "report", items, 0, batch)
+    rows = {task: evaluation_rows(source, task, "report", items, spec.item_seed, 0) for task in spec.tasks}
     loaded = load_model(folder)
     if adapter:
         loaded = merged(load_adapter(loaded, Path(adapter)))

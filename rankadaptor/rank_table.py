@@ -30,10 +30,12 @@ from rankadaptor.costs import ProgressBar, missing_steps, steps_cost, steps_seco
 from rankadaptor.errors import BadInput, RecoveryDiverged
 from rankadaptor.evaluation.items import METRIC
 from rankadaptor.execution import run_in_processes
-from rankadaptor.experiments import DEFAULT_LEDGER, final_loss, solution_space
+from rankadaptor.experiments import DEFAULT_LEDGER, final_loss
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.pruning.own import scratch_beside
+from rankadaptor.records import ORIGINS
+from rankadaptor.results import DAMAGE, LORA_STAR, MIRROR
 from rankadaptor.rivals import damage_allocation
 from rankadaptor.specs import TASKS, Block, Scaling
 from rankadaptor.stages import Step, Workshop
@@ -41,7 +43,6 @@ from rankadaptor.stages import Step, Workshop
 _DRAW_SEED = 11  # of the allocations
 _MUTATED = 20
 UNIFORM_RANKS = (1, 2, 4, 6, 8, 10, 12, 16)
-ORIGINS = ("random", "mutant", "uneven")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class RankTable:
         self.seeds = (profile.search.training_seed, profile.search.training_seed + 1)
         self._bar = ProgressBar(profile.cost)
         self._workshop = Workshop(profile, ledger, self._bar.on_progress)
+        self._spaces: dict[Block, SolutionSpace] = {}
+        self._drawn: dict[Part, dict[RankAllocation, str]] = {}
 
     def plan(self) -> str:
         """What would run, and for how long; the pruned models are made for it if they are missing."""
@@ -123,16 +126,21 @@ class RankTable:
 
     def space(self, block: Block) -> SolutionSpace:
         """S of one block; prunes it if that is missing."""
-        self._workshop.run(self._prune(block))
-        return solution_space(self.profile, block, self._workshop.architecture(self._prune(block)))
+        if block not in self._spaces:
+            self._workshop.run(self._prune(block))
+            architecture = self._workshop.architecture(self._prune(block))
+            self._spaces[block] = self.profile.solution_space(block, architecture)
+        return self._spaces[block]
 
     def allocations(self, part: Part) -> dict[RankAllocation, str]:
         """Allocation -> origin: how it was drawn, or the name of a rule of thumb. An allocation has one origin."""
-        space = self.space(part.block)
-        files = (self._workshop.read_json(self._prune(part.block), name) for name in ("importance.json", "kept.json"))
-        named = {"damage": damage_allocation(space, *files)} | named_allocations(space)
-        found = {allocation: name for name, allocation in named.items()}
-        return found | drawn_allocations(space, part.counts, _DRAW_SEED, found)
+        if part not in self._drawn:
+            space, pruned = self.space(part.block), self._prune(part.block)
+            files = (self._workshop.read_json(pruned, name) for name in ("importance.json", "kept.json"))
+            named = {DAMAGE: damage_allocation(space, *files)} | named_allocations(space)
+            found = {allocation: name for name, allocation in named.items()}
+            self._drawn[part] = found | drawn_allocations(space, part.counts, _DRAW_SEED, found)
+        return self._drawn[part]
 
     def frame(self) -> pd.DataFrame:
         """One row an allocation and seed; see README, Schemas."""
@@ -184,7 +192,7 @@ def named_allocations(space: SolutionSpace) -> dict[str, RankAllocation]:
     architecture = space.architecture
     rising = quarters_allocation(architecture)
     named = {f"uniform {rank}": uniform_allocation(rank, architecture) for rank in UNIFORM_RANKS}
-    return named | {"LoRA*": rising, "mirror of LoRA*": quarters_allocation(architecture, LORA_STAR_RANKS[::-1])}
+    return named | {LORA_STAR: rising, MIRROR: quarters_allocation(architecture, LORA_STAR_RANKS[::-1])}
 
 
 def drawn_allocations(

@@ -15,6 +15,7 @@ from rankadaptor.search import Record, Scores
 from rankadaptor.specs import TASKS, Scaling, canonical_json, sha256_text
 
 COMMITTED = Path(__file__).parent / "published" / "rank_table.parquet"
+ORIGINS = ("random", "mutant", "uneven")  # of drawn allocations; any other is the name of a rule of thumb
 SIGNALS = ("gold_probability", "accuracy", "held_out_loss")
 
 

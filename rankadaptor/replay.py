@@ -1,7 +1,8 @@
 """Searches replayed on the table of measured allocations: thousands of recoveries in seconds, no model touched.
 
     replay = Replay.of(table, profile, "llm-pruner:50")
-    curves = run_replays([Job(...), ...], workers=2)     # one search a method and seed
+    jobs = [Job("RankAdaptor", settings), Job("TPE", settings, rival="TPE")]
+    curves = run_replays(replay, jobs, seeds=range(20))     # one search a method and seed
 
 A replayed search sees the scores of one training seed on the search split. What it chose is scored by the other
 training seed on the report split, so neither a lucky training nor a lucky item pays.
@@ -19,21 +20,14 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau, spearmanr
 
-from rankadaptor.allocation import (
-    Pool,
-    RankAllocation,
-    SolutionSpace,
-    parse_allocation,
-    trainable_parameters,
-    uniform_allocation,
-)
+from rankadaptor.allocation import Pool, RankAllocation, SolutionSpace, parse_allocation
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 from rankadaptor.models import base_model_folder, read_architecture
 from rankadaptor.predictors import make_predictor
 from rankadaptor.profiles import Profile
 from rankadaptor.pruning import pruned_shapes
-from rankadaptor.records import Record, records_beside, rows_of, task_scores
+from rankadaptor.records import SIGNALS, Record, records_beside, rows_of, task_scores
 from rankadaptor.rivals import SEARCHES
 from rankadaptor.search import Scores, SearchResult, SearchSettings, mean_score, meta_tasks, search
 from rankadaptor.specs import Block, Scaling
@@ -74,16 +68,20 @@ class Replay:
             raise BadInput(f"{block} of the table has allocation {' '.join(map(str, strange[0]))}, which is none of"
                            f" profile {profile.name}: replay a table with the profile that it was made of")
         scores: dict[tuple[int, str, str], dict[RankAllocation, Scores]] = {}
-        signals = ("gold_probability", "accuracy", "held_out_loss")
         for allocation, (_, row) in zip(allocations, rows.iterrows(), strict=True):
             for split in ("search", "report"):
-                for signal in signals:
+                for signal in SIGNALS:
                     scores.setdefault((row["seed"], split, signal), {})[allocation] = task_scores(row, split, signal)
-        both = set.intersection(*(set(scores[seed, "search", signals[0]]) for seed in (first, second)))
+        both = set.intersection(*(set(scores[seed, "search", SIGNALS[0]]) for seed in (first, second)))
         pool = Pool(space, tuple(sorted(both)))
         beside = {(int(seed), signal): records_beside(table, block, scaling, signal, seed)
-                  for seed in seeds for signal in signals}
+                  for seed in seeds for signal in SIGNALS}
         return cls(pool, (int(first), int(second)), scores, beside)
+
+    @property
+    def others(self) -> list[str]:
+        """The other blocks that there are records of."""
+        return [one.label for one in next(iter(self.records.values()))]
 
     def searched(self, seed: int, signal: str) -> dict[RankAllocation, Scores]:
         """What a search sees: one training seed on the search split."""
@@ -98,17 +96,14 @@ class Replay:
 
 def block_space(profile: Profile, block: str, allocation: RankAllocation) -> SolutionSpace:
     """S of a block, from configuration and an allocation alone: zeros show which layers are gone."""
-    spec = profile.prune_spec(Block.parse(block))
     dense = read_architecture(base_model_folder(profile.base_model))
     if len(allocation) != dense.original_layer_count:
         raise BadInput(f"allocations of {block} in the table have {len(allocation)} entries, the model of profile"
                        f" {profile.name} has {dense.original_layer_count} layers: replay it with its own profile")
     gone = tuple(layer for layer, rank in enumerate(allocation) if not rank)
-    shapes: Architecture = dense.depth_pruned(gone) if gone else pruned_shapes(dense, spec)
-    rank = profile.adapters.lora_rank
-    free = tuple(layer for layer in range(spec.first_layer, spec.end_layer) if layer not in gone)
-    budget = trainable_parameters(uniform_allocation(rank, shapes), shapes)
-    return SolutionSpace(shapes, tuple(profile.search.candidates), free, rank, budget, profile.search.budget_tolerance)
+    parsed = Block.parse(block)
+    shapes: Architecture = dense.depth_pruned(gone) if gone else pruned_shapes(dense, profile.prune_spec(parsed))
+    return profile.solution_space(parsed, shapes)
 
 
 @dataclass(frozen=True)
@@ -148,8 +143,7 @@ def _in_processes(
 
 
 def _replay(replay: Replay, job: Job, seed: int) -> pd.DataFrame:
-    training_seed = replay.seeds[seed % 2]
-    known = replay.searched(training_seed, job.signal)
+    training_seed, known = _seen(replay, job, seed)
     result = replayed(replay, job, seed)
     order = [allocation for one in result.rounds for allocation in one.proposals]
     seen = np.array([mean_score(known[allocation]) for allocation in order])
@@ -170,10 +164,15 @@ def _replay(replay: Replay, job: Job, seed: int) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def _seen(replay: Replay, job: Job, seed: int) -> tuple[int, dict[RankAllocation, Scores]]:
+    """The training seed that a search sees, and its scores."""
+    training_seed = replay.seeds[seed % 2]
+    return training_seed, replay.searched(training_seed, job.signal)
+
+
 def replayed(replay: Replay, job: Job, seed: int) -> SearchResult:
     """One search on the pool."""
-    training_seed = replay.seeds[seed % 2]
-    known = replay.searched(training_seed, job.signal)
+    training_seed, known = _seen(replay, job, seed)
     return search(
         replay.pool,
         lambda proposals: [known[allocation] for allocation in proposals],
@@ -183,12 +182,11 @@ def replayed(replay: Replay, job: Job, seed: int) -> SearchResult:
     )
 
 
-def recoveries_to_top(curves: pd.DataFrame, column: str = "searched") -> pd.DataFrame:
-    """How many recoveries each method needs until what it holds is in the pool's top.
+def recoveries_to_top(curves: pd.DataFrame) -> pd.DataFrame:
+    """How many recoveries each method needs until what it holds is in the pool's top, by the score that it searches.
 
     Args:
         curves: Of `run_replays`.
-        column: "searched" (by the score that was searched) or "share" (by the other seed on the report split).
 
     Returns:
         One row a method: quartiles over seeds of the first number of recoveries with which the top is reached; a search
@@ -198,7 +196,7 @@ def recoveries_to_top(curves: pd.DataFrame, column: str = "searched") -> pd.Data
     for method, rows in curves.groupby("method", sort=False):
         needed = []
         for _, one in rows.groupby("seed"):
-            reached = one.loc[one[column] >= 1 - TOP, "recoveries"]
+            reached = one.loc[one["searched"] >= 1 - TOP, "recoveries"]
             needed.append(reached.min() if len(reached) else one["recoveries"].max() + 1)
         low, middle, high = np.quantile(needed, [0.25, 0.5, 0.75])
         lines.append({"method": method, "lower quartile": low, "median": middle, "upper quartile": high,
@@ -226,7 +224,7 @@ def reliability(replay: Replay) -> pd.DataFrame:
         "both": [((first, "search"), (second, "report")), ((second, "search"), (first, "report"))],
     }
     lines = []
-    for signal in ("gold_probability", "accuracy", "held_out_loss"):
+    for signal in SIGNALS:
         for differs, several in pairs.items():
             if signal == "held_out_loss" and differs != "training, same split":
                 continue  # one text: it has no splits
@@ -237,9 +235,13 @@ def reliability(replay: Replay) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+# Settings, of which predictor, inputs and heads play a part, and the blocks whose records it is meta-learned on.
+Variant = tuple[SearchSettings, Sequence[str]]
+
+
 def cross_validated(
     replay: Replay,
-    variants: Mapping[str, tuple[SearchSettings, bool]],
+    variants: Mapping[str, Variant],
     sizes: Sequence[int],
     signal: str = "gold_probability",
     folds: int = 5,
@@ -248,8 +250,7 @@ def cross_validated(
     """Out-of-sample predictions, with what they are compared with. Regressions choose their own regularisation inside.
 
     Args:
-        variants: By label: predictor, inputs and heads to be tested (the rest of the settings plays no part), and
-            whether it is meta-learned on the other blocks.
+        variants: By label.
         sizes: Numbers of training rows; those beyond the pool less a fold mean all of it.
 
     Returns:
@@ -263,7 +264,7 @@ def cross_validated(
 
 def _cross_validate(
     replay: Replay,
-    variants: Mapping[str, tuple[SearchSettings, bool]],
+    variants: Mapping[str, Variant],
     sizes: Sequence[int],
     signal: str,
     seed: int,
@@ -278,12 +279,13 @@ def _cross_validate(
     rest = np.random.default_rng([1, seed, fold]).permutation(rest)  # each fold learns from other rows
     most = len(allocations) - max(map(len, parts))  # what every fold has
     tables = []
-    for label, (settings, transfer) in variants.items():
+    for label, (settings, blocks) in variants.items():
         inputs = replay.pool.encode(allocations, settings.inputs)
         targets = scores if settings.heads == "tasks" else scores.mean(axis=1, keepdims=True)
         predictor = make_predictor(settings.predictor, fold)
-        if transfer:
-            predictor.meta_train(meta_tasks(replay.pool, replay.records[seed, signal], settings))
+        if blocks:
+            records = [one for one in replay.records[seed, signal] if one.label in blocks]
+            predictor.meta_train(meta_tasks(replay.pool, records, settings))
         for size in dict.fromkeys(min(size, most) for size in sizes):
             predictor.fit(inputs[rest[:size]], targets[rest[:size]])
             tables.append(pd.DataFrame({

@@ -71,7 +71,7 @@ class BlockResult:
     diverged: Mapping[str, str] = field(default_factory=dict)  # methods without a row: why
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed as the thing it is: what is drawn of it is computed once
 class TableResult:
     name: str  # what its files are called: table2, table6, rivals
     title: str

@@ -17,6 +17,7 @@ from rankadaptor.search import (
     Round,
     SearchSettings,
     Space,
+    best_first,
     mean_score,
     measured_scores,
     round_generator,
@@ -73,8 +74,7 @@ class Mutation:
     def __call__(self, rounds: Sequence[Round]) -> tuple[list[RankAllocation], None]:
         generator = round_generator(self._settings, rounds)
         measured = measured_scores(rounds)
-        best = min(measured, key=lambda allocation: (-mean_score(measured[allocation]), allocation))
-        near = self._space.near(best, len(measured) + 8 * self._settings.batch, generator)
+        near = self._space.near(best_first(rounds)[0], len(measured) + 8 * self._settings.batch, generator)
         return _unseen([*near, *self._space.sample(len(measured) + 8, generator)], rounds, self._settings.batch), None
 
 

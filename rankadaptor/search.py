@@ -10,17 +10,20 @@ task -> score per allocation: one recovery labels all tasks at once.
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 
 from rankadaptor.allocation import Inputs, RankAllocation
 from rankadaptor.errors import BadInput
 from rankadaptor.performance_model import MetaTask, Prediction
-from rankadaptor.predictors import WITH_MEMBERS, Predictor, make_predictor
+from rankadaptor.predictors import PREDICTORS, WITH_MEMBERS, Predictor, make_predictor
 
 Scores = Mapping[str, float]
 Objective = Callable[[list[RankAllocation]], list[Scores]]
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 Acquisition = Literal["greedy", "upper confidence", "thompson"]
 Proposals = Literal["uniform", "near"]
 Heads = Literal["mean", "tasks"]
@@ -66,7 +69,8 @@ class SearchSettings:
         for name, least in (("initial", 1), ("rounds", 0), ("batch", 1), ("candidates_per_round", 1), ("patience", 1)):
             if getattr(self, name) < least:
                 raise BadInput(f"{name} of a search is {getattr(self, name)}: give at least {least}")
-        make_predictor(self.predictor, self.seed)  # refuses an unknown one
+        if self.predictor not in PREDICTORS:
+            raise BadInput(f"unknown predictor {self.predictor!r}: use one of {', '.join(PREDICTORS)}")
         if self.acquisition == "thompson" and self.predictor not in WITH_MEMBERS:
             raise BadInput(f"acquisition thompson draws members, and predictor {self.predictor!r} has none: use one of"
                            f" {', '.join(WITH_MEMBERS)}")
@@ -156,11 +160,15 @@ def search(
     Raises:
         BadInput: if the objective returns a score that is no number, or not one mapping an allocation.
     """
-    asking = ask(space, settings, records, proposer, trace, on_round)
+    return drive(ask(space, settings, records, proposer, trace, on_round), objective)
+
+
+def drive(asking: Generator[Question, Answer, Result], answer: Callable[[Question], Answer]) -> Result:
+    """Run a coroutine to its end: what it yields is answered, what it returns is returned."""
     try:
-        proposals = next(asking)
+        question = next(asking)
         while True:
-            proposals = asking.send(objective(proposals))
+            question = asking.send(answer(question))
     except StopIteration as stop:
         return stop.value
 
@@ -187,7 +195,7 @@ def ask(
         rounds.append(Round(len(rounds), tuple(proposals), predicted, tuple(dict(s) for s in scores)))
         on_round(rounds[-1])
     measured = measured_scores(rounds)
-    best = _argmax({a: mean_score(s) for a, s in measured.items()})
+    best = best_first(rounds)[0]
     if settings.selection == "predicted" and proposer is None:
         best = guided.best_predicted(rounds)
     tasks = sorted(next(iter(measured.values())))
@@ -271,7 +279,7 @@ class PerformanceGuided:
     ) -> tuple[list[RankAllocation], Prediction]:
         """Candidates, measured ones included, and their Q."""
         measured = measured_scores(rounds)
-        ranked = sorted(measured, key=lambda allocation: (-mean_score(measured[allocation]), allocation))
+        ranked = best_first(rounds)
         count = self._settings.candidates_per_round
         around: list[RankAllocation] = []
         if self._settings.proposals == "near":
@@ -327,6 +335,12 @@ def _by_task(scores: Sequence[Scores]) -> np.ndarray:
 
 def measured_scores(rounds: Sequence[Round]) -> dict[RankAllocation, Scores]:
     return {a: s for one in rounds for a, s in zip(one.proposals, one.scores, strict=True)}
+
+
+def best_first(rounds: Sequence[Round]) -> list[RankAllocation]:
+    """All that was measured, by the mean over tasks; equals by their ranks, so that no order depends on when."""
+    measured = measured_scores(rounds)
+    return sorted(measured, key=lambda allocation: (-mean_score(measured[allocation]), allocation))
 
 
 def _check(proposals: Sequence[RankAllocation], scores: Sequence[Scores]) -> None:

@@ -86,7 +86,12 @@ def bootstrap_macro_mean(
     subjects: Mapping[str, np.ndarray] | None = None,
 ) -> Interval:
     """The plain mean over tasks with the 95 % interval of `bootstrap_draws`."""
-    low, high = np.quantile(bootstrap_draws(outcomes, generator, draws, subjects), [0.025, 0.975])
+    return macro_interval(outcomes, bootstrap_draws(outcomes, generator, draws, subjects))
+
+
+def macro_interval(outcomes: Mapping[str, np.ndarray], drawn: np.ndarray) -> Interval:
+    """The plain mean over tasks with the 95 % interval of draws of it."""
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return Interval(macro_mean(outcomes), float(low), float(high))
 
 

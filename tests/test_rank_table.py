@@ -15,8 +15,8 @@ from rankadaptor.errors import BadInput
 from rankadaptor.execution import run_in_processes
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import load_profile
-from rankadaptor.rank_table import ORIGINS, PARTS, Part, drawn_allocations, named_allocations, rank_table
-from rankadaptor.records import read_table
+from rankadaptor.rank_table import PARTS, Part, drawn_allocations, named_allocations, rank_table
+from rankadaptor.records import ORIGINS, read_table
 from rankadaptor.replay import block_space
 from rankadaptor.rivals import damage_allocation
 from rankadaptor.specs import TASKS, Block

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import yaml
 
-from rankadaptor.allocation import RankAllocation
+from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, uniform_allocation
+from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 from rankadaptor.specs import (
     TASKS,
@@ -255,6 +256,13 @@ class Profile:
             calibration_tokens=chosen.calibration.tokens,
             seed=chosen.calibration.seed,
         )
+
+    def solution_space(self, block: Block, pruned: Architecture) -> SolutionSpace:
+        """S of one pruned model: layers in the pruner's range that are still there are free."""
+        spec, rank = self.prune_spec(block), self.adapters.lora_rank
+        free = tuple(layer for layer in range(spec.first_layer, spec.end_layer) if layer in pruned.original_layers)
+        budget = trainable_parameters(uniform_allocation(rank, pruned), pruned)
+        return SolutionSpace(pruned, tuple(self.search.candidates), free, rank, budget, self.search.budget_tolerance)
 
     def lora_spec(
         self,

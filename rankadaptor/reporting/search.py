@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from rankadaptor.profiles import Profile
+from rankadaptor.records import ORIGINS, task_scores
 from rankadaptor.replay import TOP, Job, Replay, recoveries_to_top, replayed
 from rankadaptor.reporting.figures import STYLE, closed
 from rankadaptor.reporting.tables import markdown, write_json
@@ -140,23 +141,23 @@ def predictor_table(statistics: pd.DataFrame) -> pd.DataFrame:
 def uniform_table(table: pd.DataFrame, block: str, scaling: str) -> pd.DataFrame:
     """Rules of thumb under two training seeds: parameters, report scores, losses."""
     rows = table[(table["block"] == block) & (table["scaling"] == scaling)]
-    rows = rows[~rows["origin"].isin(["random", "mutant", "uneven"])]
+    rows = rows[~rows["origin"].isin(ORIGINS)]
+    rows = rows.assign(**{
+        metric: [100 * mean_score(task_scores(row, "report", metric)) for _, row in rows.iterrows()]
+        for metric in ("gold_probability", "accuracy")
+    })
     grouped = rows.groupby("origin")
-    probability = _mean_of(rows, "report", "gold_probability").groupby(rows["origin"])
-    accuracy = _mean_of(rows, "report", "accuracy").groupby(rows["origin"])
     frame = pd.DataFrame({
         "trained parameters": grouped["trainable_parameters"].first(),
-        "gold probability (%)": [f"{100 * one.mean():.2f} ({' '.join(f'{100 * v:.2f}' for v in one)})"
-                                 for _, one in probability],
-        "accuracy (%)": [f"{100 * one.mean():.1f} ({' '.join(f'{100 * v:.1f}' for v in one)})" for _, one in accuracy],
+        "gold probability (%)": grouped["gold_probability"].apply(_mean_and_each, layout="{:.2f}"),
+        "accuracy (%)": grouped["accuracy"].apply(_mean_and_each, layout="{:.1f}"),
         "training loss": grouped["training_loss"].mean(),
     })
     return frame.sort_values("trained parameters").rename_axis("allocation").reset_index()
 
 
-def _mean_of(rows: pd.DataFrame, split: str, metric: str) -> pd.Series:
-    columns = [name for name in rows.columns if name.startswith(f"{split}_") and name.endswith(f"_{metric}")]
-    return rows[columns].mean(axis=1)
+def _mean_and_each(values: pd.Series, layout: str) -> str:
+    return f"{layout.format(values.mean())} ({' '.join(map(layout.format, values))})"
 
 
 # -- figures ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What notebook 06 asks for, each part computed once."""
 
 import dataclasses
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rankadaptor.errors import BadInput
 from rankadaptor.ledger import sha256_file
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.records import COMMITTED, read_table
-from rankadaptor.replay import Replay, cross_validated, rank_statistics, reliability, run_replays
+from rankadaptor.replay import Replay, Variant, cross_validated, rank_statistics, reliability, run_replays
 from rankadaptor.reporting import search as drawn
 from rankadaptor.rivals import SEARCHES
 from rankadaptor.search import SearchSettings, mean_score
@@ -99,14 +100,22 @@ class SearchPage:
         return "\n".join(lines)
 
     def reliability(self) -> pd.DataFrame:
-        return pd.concat([reliability(replay).assign(block=name).set_index("block").reset_index()
-                          for name, replay in self.replays.items()], ignore_index=True)
+        return self._by_block(self._agreement)
+
+    @cached_property
+    def _agreement(self) -> dict[str, pd.DataFrame]:
+        return {name: reliability(replay) for name, replay in self.replays.items()}
+
+    @staticmethod
+    def _by_block(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """One table, with a column that names the block first."""
+        return pd.concat(tables, names=["block"]).reset_index("block").reset_index(drop=True)
 
     def seed_transfer(self) -> pd.DataFrame:
         """What a regression that learned one training seed's scores on the search split says of both seeds' reports."""
         lines = []
         for name, replay in self.replays.items():
-            regression = {"ridge": (dataclasses.replace(self.settings, predictor="ridge"), False)}
+            regression = {"ridge": (dataclasses.replace(self.settings, predictor="ridge"), ())}
             found = cross_validated(replay, regression, [len(replay.pool.allocations)], workers=1)
             for seed in replay.seeds:
                 rows, own = found[found["seed"] == seed], replay.scores[seed, "report", "gold_probability"]
@@ -129,10 +138,13 @@ class SearchPage:
     def _predictions(self) -> pd.DataFrame:
         """Of the development block."""
         ours, paper = self.settings, self.paper
-        variants = {"paper": (paper, False), "paper, meta-learned": (paper, True),
-                    ours.predictor: (ours, False), f"{ours.predictor}, meta-learned": (ours, True)}
+        others = self.replays[self._development].others
+        variants: dict[str, Variant] = {
+            "paper": (paper, ()), "paper, meta-learned": (paper, others),
+            ours.predictor: (ours, ()), f"{ours.predictor}, meta-learned": (ours, others),
+        }
         for name in ("ridge", "gaussian process", "forest", "constant"):
-            variants[name] = (dataclasses.replace(ours, predictor=name), False)
+            variants[name] = (dataclasses.replace(ours, predictor=name), ())
         return cross_validated(self.replays[self._development], variants, SIZES, workers=self.workers)
 
     @cached_property
@@ -145,9 +157,21 @@ class SearchPage:
         return self._statistics[(sizes == 32) | (sizes == sizes.max())]
 
     def learning(self) -> Figure:
-        agreement = reliability(self.replays[self._development])
+        agreement = self._agreement[self._development]
         both = (agreement["signal"] == "gold_probability") & (agreement["what differs"] == "both")
         return drawn.learning_figure(self._statistics, agreement.loc[both, "Kendall tau"].item())
+
+    def transfer(self) -> pd.DataFrame:
+        """What records of other blocks are worth, by which of them were given: another rate, another pruner, all."""
+        tables = {}
+        for name, replay in self.replays.items():
+            given = {"nothing": (), **{one: (one,) for one in replay.others}}
+            if len(replay.others) > 1:
+                given["all of these"] = tuple(replay.others)
+            variants: dict[str, Variant] = {label: (self.settings, blocks) for label, blocks in given.items()}
+            found = rank_statistics(cross_validated(replay, variants, (8, 32), workers=self.workers))
+            tables[name] = drawn.predictor_table(found).rename(columns={"predictor": "meta-learned on"})
+        return self._by_block(tables)
 
     def scatter(self) -> Figure:
         return drawn.prediction_figure(self._predictions, self.settings.predictor)
@@ -221,6 +245,7 @@ class SearchPage:
     def write(self, folder: Path | str) -> Path:
         parts = {"What one measurement is worth": self.reliability(), "What a seed teaches": self.seed_transfer(),
                  "Rules of thumb": self.rules(), "Predictors": drawn.predictor_table(self.predictors())}
+        parts["What other blocks teach"] = self.transfer()
         parts |= {f"Searches, {name}": one for name, one in self.found().items()}
         parts["What helps"] = self.ablations()
         return drawn.write_page(self.profile, self.table, sha256_file(self.path), parts, self.verdict(), folder)

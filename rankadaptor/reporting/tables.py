@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from rankadaptor.statistics import (
     bootstrap_draws,
     bootstrap_macro_mean,
     holm,
-    macro_mean,
+    macro_interval,
     two_sided_p,
     verdict,
     wilson_interval,
@@ -59,8 +60,9 @@ _NOTES = {
 _PUBLISHED = "Published numbers are the paper's, on"
 
 
+@lru_cache(maxsize=4)
 def cells(result: TableResult) -> pd.DataFrame:
-    """Every number of the table, one a line, as proportions.
+    """Every number of the table, one a line, as proportions. Computed once a result: copy it to change it.
 
     Returns:
         Columns block, method, column (a task, `mean` or `mean without BoolQ`), value, low, high (95 %),
@@ -85,8 +87,10 @@ def accuracy_interval(row: Row, tasks: list[str]) -> Interval:
     return bootstrap_macro_mean(outcomes, np.random.default_rng(_BOOTSTRAP_SEED), subjects=row.subjects)
 
 
+@lru_cache(maxsize=4)
 def differences_to_lora(result: TableResult) -> pd.DataFrame:
     """Paired differences of every recovered row to LoRA of the same block, in points, with the claim's verdict.
+    Computed once a result: copy it to change it.
 
     Returns:
         Columns block, method, difference, low, high (accuracy, mean over seven tasks), gold_probability (its
@@ -105,7 +109,7 @@ def differences_to_lora(result: TableResult) -> pd.DataFrame:
                 continue
             pairs = {task: row.outcomes[task] - lora.outcomes[task] for task in TASKS}
             draws = bootstrap_draws(pairs, np.random.default_rng(_BOOTSTRAP_SEED), subjects=row.subjects)
-            interval = Interval(macro_mean(pairs), *map(float, np.quantile(draws, [0.025, 0.975])))
+            interval = macro_interval(pairs, draws)
             probability = float(
                 np.mean([(row.gold_probability[task] - lora.gold_probability[task]).mean() for task in TASKS])
             )
