@@ -30,7 +30,9 @@ OPTIONS = --profile "$(PROFILE)" --blocks "$(BLOCKS)" --budget "$(BUDGET)" --see
           --allocation "$(ALLOCATION)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint lab plan-table2 reproduce-table2 plan-table6 reproduce-table6 plan-testbed reproduce-testbed plan-pruning reproduce-pruning rank-table search-report plan-rivals reproduce-rivals bench-pruning pretrain-testbed clean
+.PHONY: help setup test lint lab plan-figure2 reproduce-figure2 plan-table1 reproduce-table1 plan-table2 \
+  reproduce-table2 plan-table4 reproduce-table4 plan-table5 reproduce-table5 plan-table6 reproduce-table6 \
+  plan-testbed reproduce-testbed plan-pruning reproduce-pruning rank-table search-report plan-rivals reproduce-rivals bench-pruning pretrain-testbed clean
 
 help:  ## list the targets and what they cost
 	@echo "RankAdaptor, reproduced. Two commands on a fresh machine: make reproduce-table2, make test."
@@ -60,14 +62,25 @@ lint: $(READY)  ## ruff and mypy (seconds)
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab notebooks
 
-plan-table2: $(READY)  ## print what Table 2 would run and cost; computes nothing (seconds)
-	@$(RUN) plan table2 $(OPTIONS)
+plan-figure2 plan-table1 plan-table2 plan-table4 plan-table5 plan-table6: plan-%: $(READY)
+	@$(RUN) plan $* $(OPTIONS)
+
+reproduce-figure2: $(READY)  ## Figure 2, LoRA against LoRA* and controls, on one block (2 minutes on 2 cores; resumes)
+	@$(RUN) reproduce figure2 $(OPTIONS)
+
+reproduce-table1: $(READY)  ## Table 1, LoRA against AdaLoRA, and where its ranks went, on one block (a minute)
+	@$(RUN) reproduce table1 $(OPTIONS)
+
+plan-table2: $(READY)  ## print what Table 2 would run and cost; computes nothing (seconds); plan-figure2 and others alike
 
 reproduce-table2: $(READY)  ## Table 2 into reports/ (about 15 minutes on 2 cores as set by default; resumes)
 	@$(RUN) reproduce table2 $(OPTIONS)
 
-plan-table6: $(READY)  ## print what Table 6 would run and cost (seconds)
-	@$(RUN) plan table6 $(OPTIONS)
+reproduce-table4: $(READY)  ## the same rows beside Table 4 (Vicuna-7B); costs what Table 2 costs, or nothing after it
+	@$(RUN) reproduce table4 $(OPTIONS)
+
+reproduce-table5: $(READY)  ## the same rows beside Table 5 (LLaMA-13B)
+	@$(RUN) reproduce table5 $(OPTIONS)
 
 reproduce-table6: $(READY)  ## Table 6, no recovery, with perplexities, into reports/ (a minute on 2 cores; smollm2 15 minutes)
 	@$(RUN) reproduce table6 $(OPTIONS)

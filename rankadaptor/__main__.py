@@ -1,6 +1,6 @@
 """The shell's door, which `make` uses.
 
-    python -m rankadaptor plan|reproduce table2|table6|search|testbed|pruning|rivals ...   # what it needs; make it
+    python -m rankadaptor plan|reproduce table2|figure2|search|testbed|...   # what it needs; make it
     python -m rankadaptor rank-table --workers 2              # measure the table that searches are replayed on
     python -m rankadaptor plan prune MODEL --ratio 0.25 ...   # sizes that a pruning would leave; reads no weights
     python -m rankadaptor prune MODEL --ratio 0.25 --calibration FILE --out DIR
@@ -33,13 +33,15 @@ from rankadaptor.specs import (
     Recipe,
 )
 
-NOTEBOOKS = {"table2": "03_main_tables", "table6": "03_main_tables", "search": "06_search", "testbed": "07_testbed",
-             "pruning": "08_pruning", "rivals": "09_rivals"}
+NOTEBOOKS = {"figure2": "01_motivating_example", "table1": "02_adalora_comparison", "table2": "03_main_tables",
+             "table4": "03_main_tables", "table5": "03_main_tables", "table6": "03_main_tables", "search": "06_search",
+             "testbed": "07_testbed", "pruning": "08_pruning", "rivals": "09_rivals"}
 _MODEL = "folder with config.json, safetensors and tokenizer, or a hub id pinned to a commit: organisation/model@COMMIT"
 _TABLE_OPTIONS = ("profile", "blocks", "ledger", "budget", "seeds", "benchmarks", "recovery_data", "allocation")
+_TABLES = ("table1", "table2", "table4", "table5", "table6", "figure2")
+_OWN_BLOCKS = {"table1": "llm-pruner:20", "figure2": "llm-pruner:20"}  # the paper's
 _OPTIONS = {
-    "table2": _TABLE_OPTIONS,
-    "table6": _TABLE_OPTIONS,
+    **dict.fromkeys(_TABLES, _TABLE_OPTIONS),
     "search": ("profile", "blocks", "rank_table"),
     "testbed": ("profile", "blocks", "ledger", "budget", "seeds"),
     "rivals": ("profile", "blocks", "ledger", "budget", "seeds"),
@@ -353,8 +355,8 @@ def _run(options: argparse.Namespace) -> int:
     parameters: dict[str, Any] = {name: value for name, value in known.items() if value or name != "budget"}
     if "seeds" in known:
         parameters["seeds"] = _seeds(options.seeds)
-    if options.table in ("table2", "table6"):
-        parameters["recover"] = options.table == "table2"
+    if options.table in _TABLES:
+        parameters |= {"table": options.table, "blocks": options.blocks or _OWN_BLOCKS.get(options.table, "")}
     if options.table == "search":
         parameters["table"] = parameters.pop("rank_table")
     if options.table in ("search", "rivals") and not options.blocks:
@@ -371,8 +373,11 @@ def _run(options: argparse.Namespace) -> int:
 
     folder = Path(options.reports) / work.profile.name
     notebook = NOTEBOOKS[options.table]
-    executed = folder / (f"{notebook}.table6.ipynb" if options.table == "table6" else f"{notebook}.ipynb")
+    several = [table for table, its in NOTEBOOKS.items() if its == notebook]  # the first has the notebook's own name
+    executed = folder / (f"{notebook}.ipynb" if options.table == several[0] else f"{notebook}.{options.table}.ipynb")
     try:
+        if options.table in _TABLES and len(several) == 1:
+            del parameters["table"]  # the notebook's own
         run_notebook(notebook, executed, parameters | {"reports": str(folder)})
     except PapermillExecutionError as error:
         if error.ename == BadInput.__name__:  # found out only on the way, such as a wrong hash

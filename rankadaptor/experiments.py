@@ -38,11 +38,15 @@ from rankadaptor.results import (
     DENSE,
     LORA,
     LORA_STAR,
+    MIRROR,
     NO_RECOVERY,
     OWN,
     RANKADAPTOR,
     RANKADAPTOR_PER_TASK,
+    SHUFFLED,
+    TABLES,
     BlockResult,
+    Contents,
     Row,
     SearchSpec,
     TableResult,
@@ -53,6 +57,7 @@ from rankadaptor.stages import Step, Workshop
 from rankadaptor.traced_search import described, traced_search
 
 DEFAULT_LEDGER = "ledger"
+_SHUFFLE_SEED = 5
 _LOSS_OF_NOTHING = 20.0  # nats a token: above that of any guess
 
 
@@ -65,9 +70,9 @@ def main_table(
     benchmarks: str = "",
     recovery_data: str = "",
     allocation: str = "",
-    recover: bool = True,
+    table: str = "table2",
 ) -> "MainTable":
-    """Table 2: no recovery, LoRA, LoRA*, AdaLoRA and RankAdaptor on some blocks of a profile. Table 6: no recovery.
+    """No recovery, LoRA and what a table compares with it, on some blocks of a profile.
 
     Args:
         profile: Name of a profile, or path of a YAML file.
@@ -78,13 +83,15 @@ def main_table(
         benchmarks: Folder of <task>/<split>.jsonl to use in place of the profile's source.
         recovery_data: File of instruction rows (.jsonl) to use in place of the profile's source.
         allocation: Ranks of one more row, one per layer of the unpruned model, such as "8 8 4 12 ..."; empty for none.
-        recover: Table 2; else Table 6, which has perplexities beside the accuracies.
+        table: One of `results.TABLES`. table6 recovers nothing, and has perplexities beside the accuracies.
 
     Raises:
         BadInput: on anything unknown or missing, before anything runs; only whether an allocation fits a depth-pruned
             model is not known until it is pruned.
     """
-    chosen = load_profile(profile)
+    if table not in TABLES:
+        raise BadInput(f"unknown table {table!r}: use one of {', '.join(TABLES)}")
+    contents, chosen = TABLES[table], load_profile(profile)
     if benchmarks:
         chosen = dataclasses.replace(chosen, benchmarks=Source("dir", benchmarks, None))
     if recovery_data:
@@ -98,9 +105,9 @@ def main_table(
     parsed = parse_blocks(blocks, chosen)
     reported = report_seeds(chosen, budget, seeds)
     own = parse_allocation(allocation)
-    if own and not recover:
-        raise BadInput(f"allocation {allocation!r} was given for a table without recovery: it goes with table2 alone")
-    return MainTable(chosen, parsed, budget, reported, Ledger(ledger), own, recover)
+    if own and not contents.methods:
+        raise BadInput(f"allocation {allocation!r} was given for {table}, which recovers nothing: leave it away")
+    return MainTable(contents, chosen, parsed, budget, reported, Ledger(ledger), own)
 
 
 def report_seeds(profile: Profile, budget: str, seeds: Sequence[int]) -> tuple[int, ...]:
@@ -136,22 +143,18 @@ class MainTable:
     computes every batch; `plan` follows it as far as the ledger goes.
     """
 
-    name, title = "table2", "Table 2"
-
     def __init__(
         self,
+        contents: Contents,
         profile: Profile,
         blocks: tuple[Block, ...],
         budget_name: str,
         seeds: tuple[int, ...],
         ledger: Ledger,
         allocation: RankAllocation = (),
-        recover: bool = True,
     ):
+        self.contents, self.allocation, self.recover = contents, allocation, bool(contents.methods)
         self.profile, self.blocks, self.budget_name, self.seeds = profile, blocks, budget_name, seeds
-        self.allocation, self.recover = allocation, recover
-        if not recover:
-            self.name, self.title = "table6", "Table 6"
         self.budget = profile.budget(budget_name)
         self.ledger = ledger
         self._settings = SearchSettings(
@@ -177,7 +180,8 @@ class MainTable:
         sources = (self.profile.benchmarks, self.profile.recovery_data.source)
         cached = base_model_is_cached(self.profile.base_model) and all(map(is_cached, sources))
         return Plan(
-            self.title, self.profile, self.budget_name, self.blocks, self.seeds, needed, missing, downloads=not cached
+            self.contents.title, self.profile, self.budget_name, self.blocks, self.seeds, needed, missing,
+            downloads=not cached,
         )
 
     def _missing_of(self, block: Block, most: "Counter[StageKind]") -> "Counter[StageKind]":
@@ -206,8 +210,7 @@ class MainTable:
             self._run_all(self._unrecovered_steps(None))
             blocks = {str(block): drive(self._block(block), self._run_all) for block in self.blocks}
         return TableResult(
-            self.name,
-            self.title,
+            self.contents,
             self.profile,
             self.budget_name,
             self.budget,
@@ -231,28 +234,29 @@ class MainTable:
         yield self._unrecovered_steps(pruned)
         rows = [self._row(str(block), NO_RECOVERY, [self._report_step(pruned)], None, ())]
         if not self.recover:
-            return BlockResult(architecture, tuple(rows), None, "")
-        rates = {
-            LORA: (yield from self._learning_rate(LORA, pruned, architecture)),
-            ADALORA: (yield from self._learning_rate(ADALORA, pruned, architecture)),
-        }
-        methods = {
-            LORA: [self._baseline(LORA, architecture, rates[LORA], seed) for seed in self.seeds],
-            LORA_STAR: [self._baseline(LORA_STAR, architecture, rates[LORA], seed) for seed in self.seeds],
-            ADALORA: [self._baseline(ADALORA, architecture, rates[ADALORA], seed) for seed in self.seeds],
-        }
+            return BlockResult(architecture, tuple(rows))
+        rate = yield from self._learning_rate(LORA, pruned, architecture)
+        methods = {}
+        for method in self.contents.methods:
+            if method == RANKADAPTOR:
+                continue
+            its = (yield from self._learning_rate(ADALORA, pruned, architecture)) if method == ADALORA else rate
+            methods[method] = [self._baseline(method, architecture, its, seed) for seed in self.seeds]
         if self.allocation:
             own = validate_allocation(self.allocation, architecture)
-            methods[OWN] = [self._lora(own, rates[LORA], seed) for seed in self.seeds]
+            methods[OWN] = [self._lora(own, rate, seed) for seed in self.seeds]
         for specs in methods.values():
             yield self._report_steps(pruned, specs)
-        found, key = yield from self._search(block, pruned, architecture, rates[LORA])
-        methods[RANKADAPTOR] = [self._lora(found.best, rates[LORA], seed) for seed in self.seeds]
+        if RANKADAPTOR not in self.contents.methods:
+            rows += [self._recovered_row(block, method, pruned, specs) for method, specs in methods.items()]
+            return BlockResult(architecture, tuple(rows))
+        found, key = yield from self._search(block, pruned, architecture, rate)
+        methods[RANKADAPTOR] = [self._lora(found.best, rate, seed) for seed in self.seeds]
         yield self._report_steps(pruned, methods[RANKADAPTOR])
         rows += [self._recovered_row(block, method, pruned, specs) for method, specs in methods.items()]
         if self.budget.per_task and found.best_by_task.keys() == set(TASKS):
             by_task = {
-                task: [self._lora(allocation, rates[LORA], seed) for seed in self.seeds]
+                task: [self._lora(allocation, rate, seed) for seed in self.seeds]
                 for task, allocation in found.best_by_task.items()
             }
             yield [step for specs in by_task.values() for step in self._report_steps(pruned, specs)]
@@ -264,10 +268,11 @@ class MainTable:
         unrecovered = Counter(map(stage_kind, self._unrecovered_steps(None)))
         if not self.recover:
             return unrecovered + Counter([StageKind("prune", None)])
-        seeds, search = len(self.seeds), self.budget.search
-        grids = (self.budget.learning_rates, self.budget.adalora_learning_rates)
-        trials = search.initial + search.rounds * search.batch
-        finals = seeds * (4 + bool(self.allocation) + (min(len(TASKS), trials) if self.budget.per_task else 0))
+        methods, search = self.contents.methods, self.budget.search
+        trials = search.initial + search.rounds * search.batch if RANKADAPTOR in methods else 0
+        by_task = min(len(TASKS), trials) if self.budget.per_task else 0
+        finals = len(self.seeds) * (len(methods) + bool(self.allocation) + by_task)
+        grids = [self.budget.learning_rates, *([self.budget.adalora_learning_rates] if ADALORA in methods else [])]
         trials += sum(len(grid) for grid in grids if len(grid) > 1)
         return self._stages(trials, finals) + Counter([StageKind("prune", None)]) + unrecovered
 
@@ -364,8 +369,8 @@ class MainTable:
 
     def _baseline(self, method: str, architecture: Architecture, rate: float, seed: int) -> RecoverySpec:
         adapters = self.profile.adapters
-        if method == LORA_STAR:
-            return self._lora(quarters_allocation(architecture, adapters.lora_star_ranks), rate, seed)
+        if method in (LORA_STAR, MIRROR, *SHUFFLED):
+            return self._lora(self._quarters(method, architecture), rate, seed)
         uniform = self._lora(uniform_allocation(adapters.lora_rank, architecture), rate, seed)
         if method == ADALORA:
             # AdaLoRA knows one scaling, alpha over its initial rank, whatever the profile says of LoRA's.
@@ -373,6 +378,19 @@ class MainTable:
                 uniform, method="adalora", scaling="fixed_alpha", adalora_init_rank=adapters.adalora_init_rank
             )
         return uniform
+
+    def _quarters(self, method: str, architecture: Architecture) -> RankAllocation:
+        """LoRA*, its mirror image, or the same ranks in another order of layers."""
+        rising = self.profile.adapters.lora_star_ranks
+        if method == MIRROR:
+            return quarters_allocation(architecture, rising[::-1])
+        allocation = quarters_allocation(architecture, rising)
+        if method in SHUFFLED:
+            present = [rank for rank in allocation if rank]
+            order = np.random.default_rng([_SHUFFLE_SEED, SHUFFLED.index(method)]).permutation(len(present))
+            drawn = iter(present[place] for place in order)
+            return tuple(next(drawn) if rank else 0 for rank in allocation)
+        return allocation
 
     def _search_evaluation(self) -> EvaluationSpec:
         return self.profile.evaluation_spec(self.budget, "search")
@@ -421,7 +439,7 @@ class MainTable:
             None if self.recover else self._workshop.perplexity(self._text_step(parent)),
             final_loss([recovery["losses"] for recovery in recoveries]) if recoveries else None,
             allocations,
-            _ranks_by_layer(recovery["realised_ranks"], architecture) if recovery else (),
+            _by_projection(recovery["realised_ranks"], architecture) if recovery else {},
             tuple(self._workshop.key(step) for step in [*steps, *([] if self.recover else [self._text_step(parent)])]),
         )
 
@@ -434,7 +452,7 @@ class MainTable:
             gold_probability={task: by_task[task].gold_probability[task] for task in TASKS},
             trainable_parameters=max(row.trainable_parameters for row in by_task.values()),
             training_loss=None,  # seven models, seven losses
-            realised_ranks=(),
+            realised_ranks={},
             allocations=tuple(by_task[task].allocations[0] for task in TASKS),
             keys=tuple(sorted({key for row in by_task.values() for key in row.keys})),
         )
@@ -445,12 +463,13 @@ def final_loss(losses: Sequence[Sequence[float]]) -> float:
     return float(np.mean([np.mean(run[-max(1, len(run) // 4) :]) for run in losses]))
 
 
-def _ranks_by_layer(by_module: dict[str, int], architecture: Architecture) -> tuple[float, ...]:
-    """Mean realised rank of each layer of the unpruned model, from ranks by module name `model.layers.N...`."""
-    ranks = np.zeros(architecture.original_layer_count)
+def _by_projection(by_module: dict[str, int], architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Realised ranks of each projection by layer of the unpruned model, from those of modules `model.layers.N...`."""
+    ranks = {projection: [0] * architecture.original_layer_count for projection in PROJECTIONS}
     for name, rank in by_module.items():
-        ranks[architecture.original_layers[int(name.split(".")[2])]] += rank / len(PROJECTIONS)
-    return tuple(ranks.tolist())
+        parts = name.split(".")
+        ranks[parts[-1]][architecture.original_layers[int(parts[2])]] = rank
+    return {projection: tuple(of) for projection, of in ranks.items()}
 
 
 def _stack(tables: Sequence[pd.DataFrame], task: str, column: str) -> np.ndarray:

@@ -20,6 +20,10 @@ OWN = "own allocation"
 RANKADAPTOR = "RankAdaptor (one model)"
 RANKADAPTOR_PER_TASK = "RankAdaptor (per task)"
 MIRROR = "mirror of LoRA*"
+MAIN = (LORA, LORA_STAR, ADALORA, RANKADAPTOR)  # of Tables 2, 4 and 5
+LEAST_GAIN = 0.007  # that the paper's abstract speaks of
+CLAIMED = {RANKADAPTOR: LEAST_GAIN, RANKADAPTOR_PER_TASK: LEAST_GAIN}
+SHUFFLED = ("LoRA* shuffled (1)", "LoRA* shuffled (2)")
 DAMAGE = "ranks by pruning damage"
 EVA = "EVA"
 BEST_SEED = "LoRA, best of its seeds"
@@ -44,7 +48,7 @@ class Row:
     perplexity: float | None  # where a table asks for it
     training_loss: float | None  # mean over seeds and the last quarter of steps; rows of one seed see equal batches
     allocations: tuple[RankAllocation, ...]  # one, or one per task
-    realised_ranks: tuple[float, ...]  # mean over the projections of each original layer, first seed; 0 without one
+    realised_ranks: Mapping[str, tuple[int, ...]]  # projection -> by original layer, first seed; 0 without an adapter
     keys: tuple[str, ...]  # of the evaluations in the ledger, and of the perplexity
 
 
@@ -65,16 +69,39 @@ class SearchSpec:
 class BlockResult:
     architecture: Architecture
     rows: tuple[Row, ...]
-    search: SearchResult | None  # None where nothing is recovered
-    search_key: str
+    search: SearchResult | None = None  # None where nothing is searched
+    search_key: str = ""
     rivals: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # their searches: recoveries, key
     diverged: Mapping[str, str] = field(default_factory=dict)  # methods without a row: why
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What a table compares, and with which of the paper's numbers."""
+
+    name: str  # what its files are called
+    title: str
+    methods: tuple[str, ...]  # recovered rows; none where pruned models are measured as they are, with perplexities
+    claims: Mapping[str, float] = field(default_factory=dict)  # method -> least gain over LoRA, below 0 a loss
+    published: str = "LLaMA-7B"  # one of `published.RECOVERED`, whose numbers stand beside ours
+
+
+TABLES = {
+    one.name: one
+    for one in (
+        Contents("table1", "Table 1", (LORA, ADALORA), {ADALORA: -0.0056}),
+        Contents("figure2", "Figure 2", (LORA, LORA_STAR, MIRROR, *SHUFFLED), {LORA_STAR: LEAST_GAIN}),
+        Contents("table2", "Table 2", MAIN, CLAIMED),
+        Contents("table4", "Table 4", MAIN, CLAIMED, "Vicuna-7B"),
+        Contents("table5", "Table 5", MAIN, CLAIMED, "LLaMA-13B"),
+        Contents("table6", "Table 6", ()),
+    )
+}
+
+
 @dataclass(frozen=True, eq=False)  # hashed as the thing it is: what is drawn of it is computed once
 class TableResult:
-    name: str  # what its files are called: table2, table6, rivals
-    title: str
+    contents: Contents
     profile: Profile
     budget_name: str
     budget: Budget
@@ -86,7 +113,11 @@ class TableResult:
 
     @property
     def recovered(self) -> bool:
-        """Whether this is Table 2, else Table 6."""
+        """Whether models are recovered, or measured as pruning left them."""
+        return bool(self.contents.methods)
+
+    @property
+    def searched(self) -> bool:
         return any(block.search for block in self.blocks.values())
 
     @property

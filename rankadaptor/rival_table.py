@@ -25,6 +25,7 @@ from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import load_profile
 from rankadaptor.results import (
     BEST_SEED,
+    CLAIMED,
     DAMAGE,
     EVA,
     LORA,
@@ -34,12 +35,14 @@ from rankadaptor.results import (
     RANKADAPTOR,
     TUNED,
     BlockResult,
+    Contents,
 )
 from rankadaptor.rivals import SEARCHES, damage_allocation
 from rankadaptor.search import mean_score
 from rankadaptor.specs import Block, RecoverySpec
 from rankadaptor.stages import Step
 
+_CONTENTS = Contents("rivals", "Rivals at equal budget", (LORA, RANKADAPTOR), CLAIMED)
 UNIFORM_RANKS = (2, 4, 6, 10, 12, 16)
 _RATES = (1 / 4, 4.0)  # of the first learning rate: the span in which LoRA's is tuned
 
@@ -62,13 +65,11 @@ def rival_table(
     first = chosen.search.training_seed
     if taken := [seed for seed in reported if first <= seed <= first + search.initial + search.rounds * search.batch]:
         raise BadInput(f"seed {taken[0]} is one that LoRA's best is chosen among: report with other seeds")
-    return RivalTable(chosen, parse_blocks(blocks, chosen), budget, reported, Ledger(ledger))
+    return RivalTable(_CONTENTS, chosen, parse_blocks(blocks, chosen), budget, reported, Ledger(ledger))
 
 
 class RivalTable(MainTable):
     """See `rival_table`."""
-
-    name, title = "rivals", "Rivals at equal budget"
 
     def _block(self, block: Block) -> Generator[list[Step], None, BlockResult]:
         pruned = Step("prune", self.profile.prune_spec(block))

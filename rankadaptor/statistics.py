@@ -151,6 +151,13 @@ def variance_components(scores: np.ndarray) -> VarianceComponents:
     return VarianceComponents(between, noise**0.5, between / noise**0.5, low, high)
 
 
+def verdict_of_claim(difference: Interval, claimed: float, decided: bool = True) -> str:
+    """`verdict` of a claimed difference of either sign: a claimed loss is a gain of the other side."""
+    if claimed < 0:
+        difference = Interval(-difference.value, -difference.high, -difference.low)
+    return verdict(difference, abs(claimed), decided)
+
+
 def verdict(difference: Interval, claimed: float = 0.007, decided: bool = True) -> str:
     """The rule written down before any run, for a gain claimed to be at least `claimed`.
 

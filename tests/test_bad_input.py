@@ -113,7 +113,6 @@ def test_malformed_command_lines_exit_with_2(arguments):
         (["budgets", "quick", "report_items"], 0, "report_items 0: give at least 1"),
         (["adapters", "lora_star_ranks"], [], "give numbers from 1"),
         (["search", "candidates"], [0, 2], r"search has candidates \[0, 2\]"),
-        (["published_model"], "vicuna-7b", "published_model is 'vicuna-7b': use one of llama-7b"),
         (["surprise"], 1, "has an unknown field surprise"),
     ],
 )

@@ -48,6 +48,20 @@ def test_the_main_table_runs_through_papermill_and_says_so(tiny_profile, tmp_pat
     assert {path.name: path.read_bytes() for path in executed.parent.glob("table2*")} == first
 
 
+@pytest.mark.parametrize(("table", "notebook", "files"), [
+    ("figure2", "01_motivating_example", {"figure2-tasks.svg", "figure2-means.png", "figure2-allocations.svg"}),
+    ("table1", "02_adalora_comparison", {"table1-tasks.svg", "table1-ranks.png", "table1-means.svg"}),
+])
+def test_comparisons_without_a_search_run_through_papermill(table, notebook, files, tiny_profile, tmp_path):
+    assert main(["reproduce", table, "--profile", str(tiny_profile), "--blocks", "llm-pruner:50", "--ledger",
+                 str(tmp_path / "ledger"), "--reports", str(tmp_path / "reports")]) == 0
+    folder = tmp_path / "reports" / "test"
+    cells = code_cells(folder / f"{notebook}.ipynb")
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    written = {path.name for path in folder.iterdir()}
+    assert files | {f"{table}.md", f"{table}.csv", f"{table}.tex", f"{table}-provenance.json"} <= written
+
+
 def test_committed_reports_were_executed_top_to_bottom():
     for path in (ROOT / "reports").glob("*/*.ipynb"):
         counts = [cell["execution_count"] for cell in code_cells(path)]

@@ -13,6 +13,7 @@ from rankadaptor.statistics import (
     two_sided_p,
     variance_components,
     verdict,
+    verdict_of_claim,
     wilson_interval,
 )
 
@@ -68,6 +69,13 @@ def test_macro_mean_weighs_tasks_alike():
 def test_verdicts(interval, says):
     assert verdict(Interval(*interval)) == says
     assert verdict(Interval(*interval), decided=False) == "undecided"
+
+
+def test_a_claimed_loss_is_a_gain_of_the_other_side():
+    lost = Interval(-0.01, -0.02, -0.002)
+    assert verdict_of_claim(lost, -0.0056) == verdict(Interval(0.01, 0.002, 0.02), 0.0056) == "supported"
+    assert verdict_of_claim(lost, 0.0056) == verdict(lost, 0.0056) == "not supported"
+    assert verdict_of_claim(Interval(-0.003, -0.02, 0.001), -0.0056) == "undecided"
 
 
 def test_variance_components_recover_what_was_drawn():

@@ -213,7 +213,6 @@ class Cost:
 class Profile:
     name: str
     description: str
-    published_model: Literal["llama-7b"]  # whose published table stands beside ours
     base_model: BaseModel
     benchmarks: Source
     recovery_data: RecoveryData

@@ -11,11 +11,19 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from rankadaptor.reporting.tables import MEAN, allocations, cells, differences_to_lora
-from rankadaptor.results import DENSE, LORA, TableResult
+from rankadaptor.reporting.tables import (
+    MEAN,
+    TASK_NAMES,
+    allocations,
+    cells,
+    differences_to_lora,
+    task_differences,
+)
+from rankadaptor.results import DENSE, LORA, NO_RECOVERY, TableResult
 from rankadaptor.search import mean_score
-from rankadaptor.specs import PRUNERS
+from rankadaptor.specs import PRUNERS, TASKS
 
+_MARKS = ("o", "s", "^", "D", "v", "P")
 STYLE: Any = {"svg.hashsalt": "rankadaptor", "svg.fonttype": "none", "figure.dpi": 120, "savefig.bbox": "tight"}
 
 
@@ -23,7 +31,8 @@ def table_figures(result: TableResult) -> dict[str, Figure]:
     """What a table is drawn as, by name; ranks and searches only where something was recovered."""
     if not result.recovered:
         return {"means": unrecovered_figure(result)}
-    return {"means": means_figure(result), "allocations": allocation_figure(result), "search": search_figure(result)}
+    drawn = {"means": means_figure(result), "allocations": allocation_figure(result)}
+    return drawn | ({"search": search_figure(result)} if result.searched else {})
 
 
 def unrecovered_figure(result: TableResult) -> Figure:
@@ -39,7 +48,7 @@ def unrecovered_figure(result: TableResult) -> Figure:
                 continue
             left = [100 * block.architecture.parameters() / result.base.parameters() for block in chosen.values()]
             value, low, high = 100 * means.loc[list(chosen), ["value", "low", "high"]].to_numpy().T
-            axis.errorbar(left, value, yerr=[value - low, high - value], fmt="o-", color=f"C{number}", capsize=3,
+            axis.errorbar(left, value, yerr=_reach(value, low, high), fmt="o-", color=f"C{number}", capsize=3,
                           label=pruner)
         axis.axhline(dense, color="0.4", linestyle="--", linewidth=1, label=f"{DENSE} {dense:.1f}")
         axis.set(xlabel="parameters left (%)", ylabel="mean of seven tasks (%)", title="No recovery, 95 % interval")
@@ -66,7 +75,8 @@ def means_figure(result: TableResult) -> Figure:
             left.set(title=f"{block}: mean of seven tasks", xlabel="accuracy (%), 95 % interval")
             pairs = differences[differences["block"] == block].iloc[::-1]
             _intervals(right, pairs["method"], *pairs[["difference", "low", "high"]].to_numpy().T)
-            right.plot(pairs["published"], range(len(pairs)), "D", mfc="none", mec="C1", label="published (LLaMA-7B)")
+            label = f"published ({result.contents.published})"
+            right.plot(pairs["published"], range(len(pairs)), "D", mfc="none", mec="C1", label=label)
             right.axvline(0, color="0.4", linewidth=1)
             right.set(title=f"difference to {LORA}, paired", xlabel="points, 95 % interval")
         entries = [panel.get_legend_handles_labels() for panel in axes[0]]
@@ -75,11 +85,66 @@ def means_figure(result: TableResult) -> Figure:
     return closed(figure)
 
 
+def _reach(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """How far intervals reach below and above; never less than 0, which the last digit may be.  # (2, points)"""
+    return np.maximum(0, [value - low, high - value])
+
+
 def _intervals(axis: plt.Axes, labels: pd.Series, value: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
     places = np.arange(len(value))
-    axis.errorbar(value, places, xerr=[value - low, high - value], fmt="o", color="C0", capsize=3)
+    axis.errorbar(value, places, xerr=_reach(value, low, high), fmt="o", color="C0", capsize=3)
     axis.set_yticks(places, list(labels))
     axis.set_ylim(-0.6, len(value) - 0.4)
+
+
+def task_figure(result: TableResult, method: str) -> Figure:
+    """By task: accuracy of LoRA and of one method, and what every method gains over LoRA; a row of panels a block."""
+    differences = task_differences(result)
+    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
+        figure, axes = plt.subplots(len(result.blocks), 2, figsize=(12, 4.2 * len(result.blocks) + 0.6), squeeze=False,
+                                    layout="constrained")
+        for (left, right), (name, block) in zip(axes, result.blocks.items(), strict=True):
+            shown = cells(result)
+            shown = shown[(shown["block"] == name) & shown["column"].isin([*TASKS, MEAN])]
+            _by_task(left, {one: shown[shown["method"] == one] for one in (LORA, method)}, 100)
+            left.set(title=f"{name}: accuracy by task", ylabel="accuracy (%), 95 % interval")
+            its = differences[differences["block"] == name]
+            methods = [row.method for row in block.rows if row.method not in (LORA, NO_RECOVERY)]
+            _by_task(right, {one: its[its["method"] == one] for one in methods}, 1)
+            right.axhline(0, color="0.4", linewidth=1)
+            right.set(title=f"{name}: difference to {LORA}, paired", ylabel="points, 95 % interval")
+            for axis in (left, right):
+                axis.legend(fontsize=8, ncols=2)
+    return closed(figure)
+
+
+def _by_task(axis: plt.Axes, series: Mapping[str, pd.DataFrame], scale: float) -> None:
+    """Points with intervals, tasks side by side, one colour a method."""
+    columns = [*TASKS, MEAN]
+    for number, (label, rows) in enumerate(series.items()):
+        value, low, high = scale * rows.set_index("column").loc[columns, ["value", "low", "high"]].to_numpy().T
+        places = np.arange(len(columns)) + 0.16 * (number - (len(series) - 1) / 2)
+        axis.errorbar(places, value, yerr=_reach(value, low, high), fmt=_MARKS[number % len(_MARKS)],
+                      color=f"C{number}", capsize=2, markersize=5, label=label)
+    axis.set_xticks(np.arange(len(columns)), [TASK_NAMES.get(name, name) for name in columns], rotation=30)
+
+
+def projection_figure(result: TableResult, method: str) -> Figure:
+    """Realised ranks of one method by projection and layer; a panel a block, blank where a layer is gone."""
+    rows = {name: row for name, block in result.blocks.items() for row in block.rows if row.method == method}
+    with matplotlib.rc_context(STYLE), sns.axes_style("white"):
+        layers = result.base.original_layer_count
+        figure, axes = plt.subplots(len(rows), 1, figsize=(0.3 * layers + 3, 2.9 * len(rows)), squeeze=False,
+                                    layout="constrained")
+        for axis, (name, row) in zip(axes[:, 0], rows.items(), strict=True):
+            values = np.array(list(row.realised_ranks.values()))
+            sns.heatmap(values, annot=True, fmt=".0f", cmap="cividis", cbar=False, square=True, ax=axis,
+                        mask=np.broadcast_to(values.sum(axis=0) == 0, values.shape), annot_kws={"size": 7},
+                        xticklabels=list(range(1, layers + 1)), yticklabels=list(row.realised_ranks))
+            axis.set(xlabel="decoder layer", title=f"{name}: {method}, realised rank by projection and layer")
+            axis.tick_params(axis="x", rotation=0, labelsize=7)
+            axis.tick_params(axis="y", rotation=0)
+    return closed(figure)
 
 
 def allocation_figure(result: TableResult) -> Figure:

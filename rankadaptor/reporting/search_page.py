@@ -30,7 +30,7 @@ _LEVEL = 0.05  # of a family of comparisons, adjusted for their number (Holm)
 def search_page(
     profile: str,
     table: str = "",
-    blocks: str = "llm-pruner:50",
+    blocks: str = "llm-pruner:50 shortened:30 llm-pruner:30",
     scaling: str = "fixed_alpha",
     searches: int = 20,
     recoveries: int = 40,

@@ -19,6 +19,7 @@ from rankadaptor.results import (
     DENSE,
     EVA,
     LORA,
+    NO_RECOVERY,
     RANKADAPTOR,
     RANKADAPTOR_PER_TASK,
     Row,
@@ -32,7 +33,7 @@ from rankadaptor.statistics import (
     holm,
     macro_interval,
     two_sided_p,
-    verdict,
+    verdict_of_claim,
     wilson_interval,
 )
 
@@ -95,9 +96,9 @@ def differences_to_lora(result: TableResult) -> pd.DataFrame:
     Returns:
         Columns block, method, difference, low, high (accuracy, mean over seven tasks), gold_probability (its
         difference), published (the paper's difference), p_holm (two-sided, adjusted for the number of rows that have a
-        verdict), verdict (rows of RankAdaptor; else empty).
+        verdict), verdict (rows that something is claimed of; else empty).
     """
-    paper = published_rows().set_index(["block", "method"])["average"]
+    paper = published_rows(result.contents.published).set_index(["block", "method"])["average"]
     lines = []
     for name, block in result.blocks.items():
         rows = {row.method: row for row in block.rows}
@@ -115,15 +116,45 @@ def differences_to_lora(result: TableResult) -> pd.DataFrame:
             )
             key = (name, paper_method(row.method))
             published = paper[key] - paper[name, LORA] if key in paper.index else np.nan
-            is_claim = row.method in (RANKADAPTOR, RANKADAPTOR_PER_TASK)
-            says = verdict(interval, decided=result.decided) if is_claim else ""
-            p = two_sided_p(draws) if is_claim else np.nan
+            claim = result.contents.claims.get(row.method)
+            says = verdict_of_claim(interval, claim, result.decided) if claim else ""
+            p = two_sided_p(draws) if claim else np.nan
             lines.append((name, row.method, *(100 * np.array(interval)), 100 * probability, published, p, says))
     columns = ["block", "method", "difference", "low", "high", "gold_probability", "published", "p_holm", "verdict"]
     frame = pd.DataFrame(lines, columns=columns)
     tested = frame["p_holm"].notna()
     frame.loc[tested, "p_holm"] = holm(frame.loc[tested, "p_holm"].tolist())
     return frame
+
+
+@lru_cache(maxsize=4)
+def task_differences(result: TableResult) -> pd.DataFrame:
+    """Paired differences of every recovered row to LoRA of the same block by task, in points.
+
+    Returns:
+        Columns block, method, column (a task or `mean`), value, low, high (95 %).
+    """
+    lines = []
+    for name, block in result.blocks.items():
+        lora = next(row for row in block.rows if row.method == LORA)
+        for row in block.rows:
+            pairs = {task: row.outcomes[task] - lora.outcomes[task] for task in TASKS}
+            for column, tasks in ({task: [task] for task in TASKS} | {MEAN: list(TASKS)}).items():
+                interval = bootstrap_macro_mean({task: pairs[task] for task in tasks},
+                                                np.random.default_rng(_BOOTSTRAP_SEED), subjects=row.subjects)
+                lines.append((name, row.method, column, *(100 * np.array(interval))))
+    return pd.DataFrame(lines, columns=["block", "method", "column", "value", "low", "high"])
+
+
+def task_table(result: TableResult) -> pd.DataFrame:
+    """`task_differences` as people read them: a line a method, points with 95 % intervals."""
+    frame = task_differences(result)
+    frame = frame[~frame["method"].isin([LORA, NO_RECOVERY])]
+    shown = frame.assign(cell=[f"{v:+.1f} [{low:+.1f}, {high:+.1f}]" for v, low, high in
+                               zip(frame["value"], frame["low"], frame["high"], strict=True)])
+    wide = shown.pivot(index=["block", "method"], columns="column", values="cell")[[*TASKS, MEAN]]
+    order = list(dict.fromkeys(zip(frame["block"], frame["method"], strict=True)))
+    return wide.loc[order].rename(columns=TASK_NAMES).reset_index()
 
 
 def paper_method(method: str) -> str:
@@ -134,7 +165,7 @@ def paper_method(method: str) -> str:
 def measured_table(result: TableResult) -> pd.DataFrame:
     """The table as people read it: percent with 95 % intervals, parameters, and the published mean beside ours."""
     long = cells(result)
-    paper = published_rows().set_index(["block", "method"])["average"]
+    paper = published_rows(result.contents.published).set_index(["block", "method"])["average"]
     lines = []
     for row in result.rows():
         mine = long[(long["block"] == row.block) & (long["method"] == row.method)].set_index("column")
@@ -173,7 +204,7 @@ def difference_table(result: TableResult) -> pd.DataFrame:
 
 def published_table(result: TableResult) -> pd.DataFrame:
     """The paper's rows of the same blocks, as printed."""
-    rows = published_rows()
+    rows = published_rows(result.contents.published)
     methods = {paper_method(row.method) for row in result.rows()}
     chosen = rows[rows["block"].isin(result.blocks) & rows["method"].isin(methods)]
     chosen = chosen.rename(columns=TASK_NAMES | {"average": "mean"})
@@ -191,7 +222,7 @@ def caption(result: TableResult) -> str:
             f"Base model: {profile.base_model.label}. No recovery. Zero-shot on the report split, {items}; {_METRICS} "
             f"Perplexity of {perplexity_label(profile.benchmarks)} in windows of {text.window_tokens} tokens"
             f"{f', the first {text.max_windows}' if text.max_windows else ''}, BOS: {text.bos}. {_PUBLISHED} "
-            f"{profile.published_model}: another model, another scale."
+            f"{result.contents.published}: another model, another scale."
         )
     rows = [row for row in result.rows() if row.learning_rate]
     scope = ("no verdict is drawn from one training seed or a small search" if not result.decided
@@ -209,7 +240,7 @@ def caption(result: TableResult) -> str:
         f"{''.join(f'No result of {one}. ' for one in failed)}"
         f"A verdict here is about this base model at this scale, not about the paper's. BoolQ can move with a model's "
         f"bias towards one label more than with what it knows; the mean of the other six stands beside the mean of "
-        f"seven. {_PUBLISHED} {profile.published_model}: another model, another recovery set, another scale."
+        f"seven. {_PUBLISHED} {result.contents.published}: another model, another recovery set, another scale."
     )
 
 
@@ -250,13 +281,42 @@ def block_table(result: TableResult) -> pd.DataFrame:
 
 
 def allocations(result: TableResult) -> dict[str, tuple[float, ...]]:
-    """Realised ranks by layer of every recovered row of one allocation, labelled by block and method."""
+    """Realised ranks by layer, means over projections, of every recovered row of one allocation, by block and method.
+    """
     return {
-        f"{name} {row.method}": row.realised_ranks
+        f"{name} {row.method}": tuple(np.mean(list(row.realised_ranks.values()), axis=0).tolist())
         for name, block in result.blocks.items()
         for row in block.rows
         if len(row.allocations) == 1
     }
+
+
+def rank_spread_table(result: TableResult, method: str) -> pd.DataFrame:
+    """What one method's realised ranks differ by: projections, layers, or whether pruning touched the layer.
+
+    Returns:
+        One row a block: mean rank of layers in the pruner's range and outside it; shares of the variance of all ranks
+        that lies between projections and between layers (in percent; the rest is of single matrices).
+    """
+    lines = []
+    for name, block in result.blocks.items():
+        spec = result.profile.prune_spec(Block.parse(name))
+        for row in block.rows:
+            if row.method != method:
+                continue
+            present = list(block.architecture.original_layers)
+            ranks = np.array(list(row.realised_ranks.values()), dtype=float)[:, present]  # (projections, layers)
+            inside = np.array([spec.first_layer <= layer < spec.end_layer for layer in present])
+            variance = ranks.var() or np.nan
+            lines.append({
+                "block": name,
+                "mean rank": ranks.mean(),
+                "layers in the pruner's range": ranks[:, inside].mean(),
+                "other layers": ranks[:, ~inside].mean(),
+                "variance between projections (%)": 100 * ranks.mean(axis=1).var() / variance,
+                "variance between layers (%)": 100 * ranks.mean(axis=0).var() / variance,
+            })
+    return pd.DataFrame(lines)
 
 
 def provenance(result: TableResult, ledger: Ledger) -> dict[str, Any]:
@@ -295,7 +355,7 @@ def markdown(table: pd.DataFrame) -> str:
 def write_provenance(result: TableResult, ledger: Ledger, folder: Path | str) -> dict[str, Any]:
     """Write NAME-provenance.json, NAME the result's, and return its content."""
     content = provenance(result, ledger)
-    write_json(content, Path(folder) / f"{result.name}-provenance.json")
+    write_json(content, Path(folder) / f"{result.contents.name}-provenance.json")
     return content
 
 
@@ -306,14 +366,14 @@ def write_json(content: Mapping[str, Any], path: Path) -> None:
 
 def write_table(result: TableResult, folder: Path | str) -> list[Path]:
     """Write NAME.md, NAME.csv (long, proportions), NAME.tex (booktabs); NAME-differences.csv where LoRA is a row."""
-    folder, name = Path(folder), result.name
+    folder, name = Path(folder), result.contents.name
     folder.mkdir(parents=True, exist_ok=True)
     measured = measured_table(result)
-    parts = [f"# {result.title}, measured here", caption(result), markdown(measured), "## Blocks",
+    parts = [f"# {result.contents.title}, measured here", caption(result), markdown(measured), "## Blocks",
              markdown(block_table(result))]
     if result.recovered:
         parts += ["## Difference to LoRA r=8 (paired by item and seed)", markdown(difference_table(result))]
-    parts += [f"## Published ({result.profile.published_model}; Tables 2 and 6)", markdown(published_table(result))]
+    parts += [f"## Published ({result.contents.published})", markdown(published_table(result))]
     paths = [folder / f"{name}{suffix}" for suffix in (".md", ".csv", ".tex")]
     paths[0].write_text("\n\n".join(parts) + "\n")
     cells(result).to_csv(paths[1], index=False, float_format="%.6f")
