@@ -32,6 +32,7 @@ OPTIONS = --profile "$(PROFILE)" --blocks "$(BLOCKS)" --budget "$(BUDGET)" --see
 .DEFAULT_GOAL := help
 .PHONY: help setup test lint lab plan-figure2 reproduce-figure2 plan-table1 reproduce-table1 plan-table2 \
   reproduce-table2 plan-table4 reproduce-table4 plan-table5 reproduce-table5 plan-table6 reproduce-table6 \
+  plan-figure5 reproduce-figure5 reproduce-figure6 \
   plan-testbed reproduce-testbed plan-pruning reproduce-pruning rank-table search-report plan-rivals reproduce-rivals bench-pruning pretrain-testbed clean
 
 help:  ## list the targets and what they cost
@@ -62,7 +63,7 @@ lint: $(READY)  ## ruff and mypy (seconds)
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab notebooks
 
-plan-figure2 plan-table1 plan-table2 plan-table4 plan-table5 plan-table6: plan-%: $(READY)
+plan-figure2 plan-table1 plan-table2 plan-table4 plan-table5 plan-table6 plan-figure5: plan-%: $(READY)
 	@$(RUN) plan $* $(OPTIONS)
 
 reproduce-figure2: $(READY)  ## Figure 2, LoRA against LoRA* and controls, on one block (2 minutes on 2 cores; resumes)
@@ -84,6 +85,11 @@ reproduce-table5: $(READY)  ## the same rows beside Table 5 (LLaMA-13B)
 
 reproduce-table6: $(READY)  ## Table 6, no recovery, with perplexities, into reports/ (a minute on 2 cores; smollm2 15 minutes)
 	@$(RUN) reproduce table6 $(OPTIONS)
+
+reproduce-figure5: $(READY)  ## Figures 5 and 6, what recovered models write, on one block (2 minutes on 2 cores)
+	@$(RUN) reproduce figure5 $(OPTIONS)
+
+reproduce-figure6: reproduce-figure5  ## the same page: article continuation and step listing stand side by side
 
 plan-testbed: $(READY)  ## print what the testbed's page would run and cost (seconds)
 	@$(RUN) plan testbed $(OPTIONS)

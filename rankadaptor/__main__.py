@@ -34,12 +34,13 @@ from rankadaptor.specs import (
 )
 
 NOTEBOOKS = {"figure2": "01_motivating_example", "table1": "02_adalora_comparison", "table2": "03_main_tables",
-             "table4": "03_main_tables", "table5": "03_main_tables", "table6": "03_main_tables", "search": "06_search",
+             "table4": "03_main_tables", "table5": "03_main_tables", "table6": "03_main_tables",
+             "figure5": "05_generation", "search": "06_search",
              "testbed": "07_testbed", "pruning": "08_pruning", "rivals": "09_rivals"}
 _MODEL = "folder with config.json, safetensors and tokenizer, or a hub id pinned to a commit: organisation/model@COMMIT"
 _TABLE_OPTIONS = ("profile", "blocks", "ledger", "budget", "seeds", "benchmarks", "recovery_data", "allocation")
-_TABLES = ("table1", "table2", "table4", "table5", "table6", "figure2")
-_OWN_BLOCKS = {"table1": "llm-pruner:20", "figure2": "llm-pruner:20"}  # the paper's
+_TABLES = ("table1", "table2", "table4", "table5", "table6", "figure2", "figure5")
+_OWN_BLOCKS = {"table1": "llm-pruner:20", "figure2": "llm-pruner:20", "figure5": "llm-pruner:20"}  # the paper's
 _OPTIONS = {
     **dict.fromkeys(_TABLES, _TABLE_OPTIONS),
     "search": ("profile", "blocks", "rank_table"),

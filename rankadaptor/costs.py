@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from rankadaptor.profiles import Cost, Profile
-from rankadaptor.specs import TASKS, Block, EvaluationSpec, PerplexitySpec, RecoverySpec
+from rankadaptor.specs import TASKS, Block, EvaluationSpec, GenerationSpec, PerplexitySpec, RecoverySpec
 from rankadaptor.stages import Step, Workshop
 
 # A full report split, for estimates only: the seven benchmarks have 20,465 report items.
@@ -21,7 +21,7 @@ class StageKind(NamedTuple):
     """Stages of one kind and size cost alike."""
 
     stage: str
-    size: int | None  # recover: rows trained on; evaluate: items a task; perplexity: windows; None for all
+    size: int | None  # recover: rows trained on; evaluate: items a task; perplexity: windows; generate: tokens
 
 
 def stage_kind(step: Step) -> StageKind:
@@ -31,6 +31,9 @@ def stage_kind(step: Step) -> StageKind:
         return StageKind("evaluate", step.spec.items_per_task)
     if isinstance(step.spec, PerplexitySpec):
         return StageKind("perplexity", step.spec.max_windows)
+    if isinstance(step.spec, GenerationSpec):
+        continued = len(step.spec.prompts) * (1 + step.spec.samples)
+        return StageKind("generate", continued * step.spec.max_new_tokens)
     return StageKind("prune", None)
 
 
@@ -42,6 +45,8 @@ def stage_seconds(kind: StageKind, cost: Cost) -> float:
         return len(TASKS) * (kind.size or _ALL_ITEMS_PER_TASK) * cost.evaluation_seconds_per_item
     if kind.stage == "perplexity":
         return (kind.size or _ALL_WINDOWS) * cost.perplexity_seconds_per_window
+    if kind.stage == "generate":
+        return (kind.size or 0) * cost.generation_seconds_per_token
     return cost.prune_seconds
 
 
@@ -109,6 +114,8 @@ def _describe(kind: StageKind) -> str:
         return f"recover ({kind.size} rows)"
     if kind.stage == "evaluate":
         return f"evaluate ({kind.size or 'all'} items a task)"
+    if kind.stage == "generate":
+        return f"generate ({kind.size} tokens)"
     if kind.stage == "perplexity":
         return f"perplexity ({kind.size or 'all'} windows)"
     return kind.stage

@@ -246,15 +246,15 @@ class MainTable:
             own = validate_allocation(self.allocation, architecture)
             methods[OWN] = [self._lora(own, rate, seed) for seed in self.seeds]
         for specs in methods.values():
-            yield self._report_steps(pruned, specs)
+            yield self._final_steps(pruned, specs)
         if RANKADAPTOR not in self.contents.methods:
             rows += [self._recovered_row(block, method, pruned, specs) for method, specs in methods.items()]
             return BlockResult(architecture, tuple(rows))
         found, key = yield from self._search(block, pruned, architecture, rate)
         methods[RANKADAPTOR] = [self._lora(found.best, rate, seed) for seed in self.seeds]
-        yield self._report_steps(pruned, methods[RANKADAPTOR])
+        yield self._final_steps(pruned, methods[RANKADAPTOR])
         rows += [self._recovered_row(block, method, pruned, specs) for method, specs in methods.items()]
-        if self.budget.per_task and found.best_by_task.keys() == set(TASKS):
+        if self._per_task and found.best_by_task.keys() == set(TASKS):
             by_task = {
                 task: [self._lora(allocation, rate, seed) for seed in self.seeds]
                 for task, allocation in found.best_by_task.items()
@@ -263,6 +263,11 @@ class MainTable:
             rows.append(self._per_task_row(block, pruned, by_task))
         return BlockResult(architecture, tuple(rows), found, key)
 
+    @property
+    def _per_task(self) -> bool:
+        """Whether an allocation is recovered for each task; nobody reads the texts of seven models."""
+        return self.budget.per_task and not self.contents.generates
+
     def _most_stages(self) -> "Counter[StageKind]":
         """Stages of one block at most: every search round done, no allocation chosen twice."""
         unrecovered = Counter(map(stage_kind, self._unrecovered_steps(None)))
@@ -270,7 +275,7 @@ class MainTable:
             return unrecovered + Counter([StageKind("prune", None)])
         methods, search = self.contents.methods, self.budget.search
         trials = search.initial + search.rounds * search.batch if RANKADAPTOR in methods else 0
-        by_task = min(len(TASKS), trials) if self.budget.per_task else 0
+        by_task = min(len(TASKS), trials) if self._per_task else 0
         finals = len(self.seeds) * (len(methods) + bool(self.allocation) + by_task)
         grids = [self.budget.learning_rates, *([self.budget.adalora_learning_rates] if ADALORA in methods else [])]
         trials += sum(len(grid) for grid in grids if len(grid) > 1)
@@ -280,10 +285,11 @@ class MainTable:
         """So many trials of a search, and recoveries that are reported."""
         rows = self.budget.training.steps * self.budget.training.batch_rows
         trial = stage_kind(self._trial(Step("prune", self.profile.prune_spec(self.blocks[0])), self._lora((), 0.1, 0)))
+        report = self._report_step(None)
         return (
             Counter({StageKind("recover", rows): trials + finals})
             + Counter({trial: trials})
-            + Counter({StageKind("evaluate", self.budget.report_items): finals})
+            + Counter({stage_kind(step): finals for step in [report, *self._continued([report])]})
         )
 
     def _learning_rate(
@@ -399,8 +405,14 @@ class MainTable:
         return Step("evaluate", self.profile.evaluation_spec(self.budget, "report"), parent)
 
     def _unrecovered_steps(self, parent: Step | None) -> list[Step]:
-        """What is measured of a model without an adapter: perplexity only where it is Table 6's."""
-        return [self._report_step(parent), *([] if self.recover else [self._text_step(parent)])]
+        """What is measured of a model without an adapter."""
+        report = self._report_step(parent)
+        return [report, *([] if self.recover else [self._text_step(parent)]), *self._continued([report])]
+
+    def _continued(self, reports: Sequence[Step]) -> list[Step]:
+        """Continuations of prompts by the models that some steps score, where the table asks for them."""
+        spec = self.profile.evaluation.generation
+        return [Step("generate", spec, step.parent) for step in reports] if self.contents.generates else []
 
     def _text_step(self, parent: Step | None) -> Step:
         return Step("perplexity", self.profile.evaluation.perplexity, parent)
@@ -413,6 +425,11 @@ class MainTable:
 
     def _report_steps(self, pruned: Step, specs: list[RecoverySpec]) -> list[Step]:
         return [self._report_step(Step("recover", spec, pruned)) for spec in specs]
+
+    def _final_steps(self, pruned: Step, specs: list[RecoverySpec]) -> list[Step]:
+        """All that is measured of reported recoveries."""
+        reports = self._report_steps(pruned, specs)
+        return reports + self._continued(reports)
 
     def _recovered_row(self, block: Block, method: str, pruned: Step, specs: list[RecoverySpec]) -> Row:
         steps = self._report_steps(pruned, specs)
@@ -427,6 +444,7 @@ class MainTable:
         recoveries = [self._workshop.run(s.parent).result["result"] for s in steps if s.parent] if recovered else []
         recovery = recoveries[0] if recoveries else None
         architecture = self._workshop.architecture(recovered.parent if recovered else parent)
+        others = [*([] if self.recover else [self._text_step(parent)]), *self._continued(steps)]
         return Row(
             block,
             method,
@@ -440,8 +458,17 @@ class MainTable:
             final_loss([recovery["losses"] for recovery in recoveries]) if recoveries else None,
             allocations,
             _by_projection(recovery["realised_ranks"], architecture) if recovery else {},
-            tuple(self._workshop.key(step) for step in [*steps, *([] if self.recover else [self._text_step(parent)])]),
+            tuple(map(self._workshop.key, [*steps, *others])),
+            self._written(steps),
         )
+
+    def _written(self, steps: Sequence[Step]) -> pd.DataFrame | None:
+        continued = self._continued(steps)
+        if not continued:
+            return None
+        seeds = self.seeds if len(steps) > 1 else self.seeds[:1]
+        return pd.concat([self._workshop.continuations(step).assign(seed=seed)
+                          for seed, step in zip(seeds, continued, strict=True)], ignore_index=True)
 
     def _per_task_row(self, block: Block, pruned: Step, specs: dict[str, list[RecoverySpec]]) -> Row:
         """The paper's Table 7 reading: each task is scored on the model recovered with its own allocation."""

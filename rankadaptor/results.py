@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.architecture import Architecture
@@ -49,7 +50,8 @@ class Row:
     training_loss: float | None  # mean over seeds and the last quarter of steps; rows of one seed see equal batches
     allocations: tuple[RankAllocation, ...]  # one, or one per task
     realised_ranks: Mapping[str, tuple[int, ...]]  # projection -> by original layer, first seed; 0 without an adapter
-    keys: tuple[str, ...]  # of the evaluations in the ledger, and of the perplexity
+    keys: tuple[str, ...]  # of the evaluations in the ledger, of the perplexity and of the continuations
+    continuations: pd.DataFrame | None = None  # where a table asks for them; a column `seed` beside generation's own
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Contents:
     title: str
     methods: tuple[str, ...]  # recovered rows; none where pruned models are measured as they are, with perplexities
     claims: Mapping[str, float] = field(default_factory=dict)  # method -> least gain over LoRA, below 0 a loss
+    generates: bool = False  # whether models continue the profile's prompts, too
     published: str = "LLaMA-7B"  # one of `published.RECOVERED`, whose numbers stand beside ours
 
 
@@ -92,9 +95,10 @@ TABLES = {
         Contents("table1", "Table 1", (LORA, ADALORA), {ADALORA: -0.0056}),
         Contents("figure2", "Figure 2", (LORA, LORA_STAR, MIRROR, *SHUFFLED), {LORA_STAR: LEAST_GAIN}),
         Contents("table2", "Table 2", MAIN, CLAIMED),
-        Contents("table4", "Table 4", MAIN, CLAIMED, "Vicuna-7B"),
-        Contents("table5", "Table 5", MAIN, CLAIMED, "LLaMA-13B"),
+        Contents("table4", "Table 4", MAIN, CLAIMED, published="Vicuna-7B"),
+        Contents("table5", "Table 5", MAIN, CLAIMED, published="LLaMA-13B"),
         Contents("table6", "Table 6", ()),
+        Contents("figure5", "Figures 5 and 6", (LORA, RANKADAPTOR), CLAIMED, generates=True),
     )
 }
 

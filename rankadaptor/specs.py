@@ -37,7 +37,7 @@ BOS: tuple[str, ...] = get_args(Bos)
 Split = Literal["search", "report", "tuning"]
 
 # Raised by whoever changes what a stage computes: old results then stop being found, without being lost.
-NUMERICS_VERSION = {"base": 1, "prune": 1, "recover": 2, "evaluate": 1, "perplexity": 1, "search": 2}
+NUMERICS_VERSION = {"base": 1, "prune": 1, "recover": 2, "evaluate": 1, "perplexity": 1, "generate": 1, "search": 2}
 
 
 def _later(default: Any) -> Any:
@@ -220,6 +220,29 @@ class EvaluationSpec:
             raise BadInput(f"unknown task {unknown[0]!r}: use some of {', '.join(TASKS)}")
         if self.items_per_task is not None and self.items_per_task < 1:
             raise BadInput(f"items_per_task is {self.items_per_task}: give at least 1, or null for every item")
+
+
+@dataclass(frozen=True)
+class GenerationSpec:
+    """Continuations of some prompts; see `evaluation.generation`."""
+
+    prompts: tuple[str, ...]
+    max_new_tokens: int
+    samples: int  # sampled continuations of each prompt, beside the greedy one
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.prompts or not all(self.prompts):
+            raise BadInput("there are no prompts to continue, or an empty one: give some text each")
+        for name, least in (("max_new_tokens", 1), ("samples", 0), ("top_k", 1)):
+            if getattr(self, name) < least:
+                raise BadInput(f"{name} is {getattr(self, name)}: give at least {least}")
+        if not self.temperature > 0 or not 0 < self.top_p <= 1:
+            raise BadInput(f"temperature is {self.temperature} and top_p {self.top_p}: give numbers above 0, top_p at"
+                           " most 1")
 
 
 @dataclass(frozen=True)

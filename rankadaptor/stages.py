@@ -24,6 +24,7 @@ from rankadaptor.corpora.benchmarks import Row, benchmark_identity, evaluation_r
 from rankadaptor.corpora.recovery_rows import recovery_identity, recovery_rows
 from rankadaptor.corpora.text import calibration_texts, calibration_windows, perplexity_identity, perplexity_texts
 from rankadaptor.errors import NotInLedger, RecoveryDiverged
+from rankadaptor.evaluation.generation import continuations
 from rankadaptor.evaluation.items import task_metrics
 from rankadaptor.evaluation.perplexity import perplexity
 from rankadaptor.ledger import Entry, Ledger
@@ -43,6 +44,7 @@ from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, 
 from rankadaptor.recovery.training import train
 from rankadaptor.specs import (
     EvaluationSpec,
+    GenerationSpec,
     PerplexitySpec,
     PruneSpec,
     RecoverySpec,
@@ -52,7 +54,7 @@ from rankadaptor.specs import (
 )
 from rankadaptor.testbed.tasks import subject
 
-Stage = Literal["prune", "recover", "evaluate", "perplexity"]
+Stage = Literal["prune", "recover", "evaluate", "perplexity", "generate"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Step:
     """One stage to be done. The parent is None where the unpruned base model is meant."""
 
     stage: Stage
-    spec: PruneSpec | RecoverySpec | EvaluationSpec | PerplexitySpec
+    spec: PruneSpec | RecoverySpec | EvaluationSpec | PerplexitySpec | GenerationSpec
     parent: "Step | None" = None
 
     def chain(self) -> Iterator["Step"]:
@@ -92,6 +94,7 @@ class Workshop:
             "recover": items | {"rows": recovery_identity(profile.recovery_data)},
             "evaluate": {"benchmarks": benchmarks},
             "perplexity": items | {"text": perplexity_identity(profile.benchmarks)},
+            "generate": {},
         }
 
     def key(self, step: Step) -> str:
@@ -133,7 +136,7 @@ class Workshop:
             started, machine = time.time(), provenance.machine()
             self._report(step, 0.0)
             stages = {"prune": self._prune, "recover": self._recover, "evaluate": self._evaluate,
-                      "perplexity": self._perplexity}
+                      "perplexity": self._perplexity, "generate": self._generate}
             result = stages[step.stage](step, parent, folder)
             self._report(step, 1.0)
             return {"stage": step.stage, "result": result, "provenance": {
@@ -170,6 +173,11 @@ class Workshop:
             RecoveryDiverged: if the model is a recovery that diverged.
         """
         return self._scored(step)["perplexity"]
+
+    def continuations(self, step: Step) -> pd.DataFrame:
+        """Of a generate step; see `evaluation.generation`. Raises as `metrics` does."""
+        self._scored(step)
+        return pd.read_parquet(self.run(step).path("continuations.parquet"))
 
     def read_json(self, step: Step, name: str) -> Any:
         """One of the files that a step left."""
@@ -258,6 +266,15 @@ class Workshop:
             return parent.result["result"]
         texts = perplexity_texts(self.profile.benchmarks, *self._protection())
         return perplexity(self.model(step.parent), self._tokenizer, texts, spec)
+
+    def _generate(self, step: Step, parent: Entry | None, folder: Path) -> dict[str, Any]:
+        spec = step.spec
+        assert isinstance(spec, GenerationSpec)
+        if parent is not None and "diverged" in parent.result["result"]:
+            return parent.result["result"]
+        written = continuations(self.model(step.parent), self.model(None), self._tokenizer, spec)
+        written.to_parquet(folder / "continuations.parquet", index=False)
+        return {"tokens": int(written["tokens"].sum())}
 
     def requests(self, spec: EvaluationSpec) -> evaluation.Requests:
         """What an evaluation asks; formed and tokenised once for all models."""

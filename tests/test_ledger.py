@@ -15,6 +15,7 @@ from rankadaptor.specs import (
     TASKS,
     Block,
     EvaluationSpec,
+    GenerationSpec,
     PerplexitySpec,
     PruneSpec,
     Recipe,
@@ -152,6 +153,8 @@ def test_keys_depend_on_content_alone():
      "704051310a5c44b5e81d78f83513c4b3beccf46bd4b1d4d624d0a195fa00100f"),
     ("evaluate", EvaluationSpec(TASKS, "report", 300, 0, 16),
      "b4497bef7571fd0ed94918ed00946c2bcc6b0d56d5ee4bae02d188ff0c63c163"),
+    ("generate", GenerationSpec(("a",), 5, 1, 1.0, 50, 0.95, 0),
+     "41d8eafa7ec788c60419d4e8ab7288cb8f009c1bdee84e81aa4cd00d09d73113"),
     ("perplexity", PerplexitySpec(), "21902d5223ae7c298b98cfcbb92872cdd23d9b83f0523733ae17a079aac8a6de"),
 ])
 def test_keys_are_those_that_ledgers_hold(stage, spec, key):

@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from rankadaptor.__main__ import main
 from rankadaptor.allocation import parse_allocation
 from rankadaptor.errors import BadInput
-from rankadaptor.profiles import load_profile
+from rankadaptor.profiles import FOLDER, load_profile
 from rankadaptor.rank_table import drawn_allocations, named_allocations
 from rankadaptor.records import digest, read_table, record, records_beside, rows_of, task_scores
 from rankadaptor.replay import (
@@ -189,17 +190,24 @@ def table_file(tmp_path_factory):
 
 
 def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
+    """With a regression in place of the ensemble, which would take a minute."""
     from rankadaptor.reporting import search as drawn
     from rankadaptor.reporting import search_page as module
 
     monkeypatch.setattr(module, "SIZES", (16, 32))
     monkeypatch.setattr(drawn, "ablation_jobs",
                         lambda ours, paper, stopping: [Job("RankAdaptor", ours), Job("x", stopping)])
-    page = search_page("tiny", str(table_file), "llm-pruner:50 shortened:50", searches=2, recoveries=12, workers=1)
+    quick = yaml.safe_load((FOLDER / "tiny.yaml").read_text())
+    quick["search"]["method"]["predictor"] = "ridge"
+    profile = tmp_path / "quick.yaml"
+    profile.write_text(yaml.safe_dump(quick))
+    page = search_page(str(profile), str(table_file), "llm-pruner:50 shortened:50", searches=2, recoveries=12,
+                       workers=1)
     assert "SHA-256" in page.plan()
     path = page.write(tmp_path)
     text = path.read_text()
-    for heading in ("What one measurement is worth", "Predictors", "Searches, shortened:50", "What helps"):
+    for heading in ("What one measurement is worth", "Predictors", "What other blocks teach",
+                    "Searches, shortened:50", "What helps"):
         assert f"## {heading}" in text
     assert "regret" in page.verdict()
     for figure in (page.trace(), page.learning(), page.scatter(), page.regret(), page.top()):

@@ -19,6 +19,7 @@ from rankadaptor.specs import (
     TASKS,
     Block,
     EvaluationSpec,
+    GenerationSpec,
     PerplexitySpec,
     PruneSpec,
     Recipe,
@@ -187,6 +188,7 @@ class Evaluation:
     item_seed: int
     search_pool: int  # the search split draws from so many rows a task; recovery and calibration avoid all of them
     perplexity: PerplexitySpec
+    generation: GenerationSpec
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,7 @@ class Cost:
     recovery_seconds_per_row: float
     evaluation_seconds_per_item: float
     perplexity_seconds_per_window: float
+    generation_seconds_per_token: float
     download_megabytes: float
     pruned_model_megabytes: float  # on disk, each
     adapter_megabytes: float  # on disk, each
@@ -312,10 +315,10 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         if value not in arguments:
             raise BadInput(f"{where} is {value!r}: use one of {', '.join(map(str, arguments))}")
         return value
-    if origin is list:
+    if origin in (list, tuple):
         if not isinstance(value, list):
             raise BadInput(f"{where} is {value!r}: give a list")
-        return [_read(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return origin(_read(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
             raise BadInput(f"{where} is {value!r}: give a mapping")

@@ -1,0 +1,104 @@
+"""Continuations of prompts, greedy and sampled, with what can be counted about them: an anecdote is no evidence.
+
+Perplexity is of the continuation given its prompt, under the model itself and under the dense base model as a judge
+that is the same for all. Low values can mean dullness as well as sense: repetition and distinct n-grams stand beside.
+Source: Welleck et al. 2020 (repetition), Li et al. 2016 (distinct-n); sampling as LLM-Pruner's `generate.py`.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from rankadaptor.models import Tokenizer
+from rankadaptor.specs import GenerationSpec
+
+COLUMNS = ("prompt", "decoding", "number", "text", "tokens", "own_perplexity", "dense_perplexity", "repetition",
+           "distinct_1", "distinct_2")
+_REPEATED = 4  # tokens of an n-gram whose return counts as repetition
+
+
+def continuations(
+    model: PreTrainedModel, judge: PreTrainedModel, tokenizer: Tokenizer, spec: GenerationSpec
+) -> pd.DataFrame:
+    """Continue every prompt once greedily and `spec.samples` times by sampling.
+
+    Args:
+        model: That continues; in evaluation mode.
+        judge: The dense base model.
+
+    Returns:
+        One row a continuation, `COLUMNS`: decoding is greedy or sampled; number counts samples; text is the
+        continuation alone; tokens, end-of-text left out; perplexities are not a number where nothing was generated;
+        repetition and distinct-n as `statistics` gives them.
+    """
+    lines: list[dict[str, Any]] = []
+    for place, prompt in enumerate(spec.prompts):
+        given = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids  # (1, tokens)
+        given = given.to(model.device)
+        for number in range(1 + spec.samples):
+            ids = _continue(model, tokenizer, given, spec, sampled=number > 0, seed=[spec.seed, place, number])
+            lines.append({
+                "prompt": prompt,
+                "decoding": "sampled" if number else "greedy",
+                "number": number,
+                "text": tokenizer.decode(ids, skip_special_tokens=True),
+                "tokens": len(ids),
+                "own_perplexity": _perplexity(model, given, ids),
+                "dense_perplexity": _perplexity(judge, given, ids),
+                **statistics(ids),
+            })
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def statistics(ids: Sequence[int]) -> dict[str, float]:
+    """
+    Args:
+        ids: Tokens of one continuation.
+
+    Returns:
+        repetition: share of 4-grams that were there before; distinct_1, distinct_2: different n-grams over n-grams.
+        Not a number where the continuation is too short to have one.
+    """
+
+    def distinct(size: int) -> float:
+        grams = list(zip(*(ids[offset:] for offset in range(size)), strict=False))
+        return len(set(grams)) / len(grams) if grams else math.nan
+
+    return {"repetition": 1 - distinct(_REPEATED), "distinct_1": distinct(1), "distinct_2": distinct(2)}
+
+
+def _continue(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    given: torch.Tensor,
+    spec: GenerationSpec,
+    sampled: bool,
+    seed: Sequence[int],
+) -> list[int]:
+    """Tokens that follow a prompt, without the end of text."""
+    how: dict[str, Any] = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+    if sampled:
+        how = {"do_sample": True, "temperature": spec.temperature, "top_k": spec.top_k, "top_p": spec.top_p}
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(int(np.random.default_rng(seed).integers(2**31)))
+        found = model.generate(
+            given, attention_mask=torch.ones_like(given), max_new_tokens=spec.max_new_tokens,
+            pad_token_id=tokenizer.eos_token_id, **how,
+        )
+    ids = found[0, given.shape[1] :].tolist()
+    return ids[: ids.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in ids else ids
+
+
+def _perplexity(model: PreTrainedModel, given: torch.Tensor, ids: list[int]) -> float:
+    if not ids:
+        return math.nan
+    whole = torch.cat([given, torch.tensor([ids], device=given.device)], dim=1).to(model.device)
+    with torch.inference_mode():
+        logits = model(input_ids=whole, use_cache=False).logits[0, -len(ids) - 1 : -1].float()  # (tokens, vocabulary)
+    return float(functional.cross_entropy(logits, whole[0, -len(ids) :]).exp())

@@ -1,0 +1,82 @@
+"""Figures 5 and 6: what models write, side by side, and what can be counted about it."""
+
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rankadaptor.reporting.tables import markdown
+from rankadaptor.results import TableResult
+from rankadaptor.statistics import bootstrap_macro_mean
+
+_STATISTICS = {"own_perplexity": "own perplexity", "dense_perplexity": "perplexity under the dense model",
+               "repetition": "repeated 4-grams (%)", "distinct_1": "distinct-1 (%)", "distinct_2": "distinct-2 (%)"}
+
+
+def continuations(result: TableResult) -> pd.DataFrame:
+    """All continuations of a table, with columns block and method first."""
+    tables = {(row.block, row.method): row.continuations for row in result.rows() if row.continuations is not None}
+    return pd.concat(tables, names=["block", "method"]).reset_index(["block", "method"]).reset_index(drop=True)
+
+
+def sample_statistics(result: TableResult) -> pd.DataFrame:
+    """Means over prompts with 95 % intervals, by model and decoding; perplexities are geometric means.
+
+    Intervals resample prompts, and training seeds as the outer level; a prompt's samples are averaged first. What has
+    no value, such as the perplexity of an empty continuation, is left out.
+
+    Returns:
+        Columns block, method, decoding, continuations, tokens (mean), and one a statistic, as people read them.
+    """
+    written = continuations(result)
+    lines = []
+    for key, rows in written.groupby(["block", "method", "decoding"], sort=False):
+        line = dict(zip(("block", "method", "decoding"), key, strict=True))
+        line |= {"continuations": len(rows), "tokens": f"{rows['tokens'].mean():.1f}"}
+        for column, label in _STATISTICS.items():
+            is_perplexity = column.endswith("perplexity")
+            values = rows.assign(value=np.log(rows[column]) if is_perplexity else 100 * rows[column])
+            wide = values.pivot_table(index="seed", columns="prompt", values="value").dropna(axis="columns")
+            if wide.empty:
+                line[label] = ""
+                continue
+            interval = bootstrap_macro_mean({label: wide.to_numpy()}, np.random.default_rng(0))
+            shown = np.exp(interval) if is_perplexity else np.array(interval)
+            line[label] = "{:.1f} [{:.1f}, {:.1f}]".format(*shown)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def side_by_side(result: TableResult, block: str, decoding: str = "greedy") -> str:
+    """HTML: one table a prompt, one column a model, the first training seed and the first sample."""
+    written = continuations(result)
+    written = written[written["block"].isin([block, result.dense.block]) & (written["decoding"] == decoding)]
+    written = written[written["seed"] == min(result.seeds)]
+    parts = []
+    for prompt, rows in written.groupby("prompt", sort=False):
+        first = rows.drop_duplicates(["block", "method"])
+        heads = "".join(f"<th>{escape(method)}</th>" for method in first["method"])
+        cells = "".join(f"<td>{_text(text)}</td>" for text in first["text"])
+        parts.append(f"<p><strong>{_text(str(prompt))}</strong> ...</p>\n<table class=\"texts\">\n"
+                     f"<thead><tr>{heads}</tr></thead>\n<tbody><tr>{cells}</tr></tbody>\n</table>")
+    return "\n".join(parts)
+
+
+def _text(text: str) -> str:
+    return escape(text.strip()).replace("\n", "<br>")
+
+
+def write_samples(result: TableResult, folder: Path | str) -> list[Path]:
+    """Write NAME-samples.csv, every continuation, and NAME-samples.md, what was counted."""
+    folder, name = Path(folder), result.contents.name
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}-samples.csv", folder / f"{name}-samples.md"]
+    continuations(result).to_csv(paths[0], index=False, float_format="%.4f")
+    parts = [f"# {result.contents.title}, measured here", f"Base model: {result.profile.base_model.label}.",
+             markdown(sample_statistics(result))]
+    for block in result.blocks:
+        parts += [f"## {block}", *(f"### {decoding}\n\n{side_by_side(result, block, decoding)}"
+                                   for decoding in ("greedy", "sampled"))]
+    paths[1].write_text("\n\n".join(parts) + "\n")
+    return paths
