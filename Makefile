@@ -16,6 +16,8 @@ RECOVERY_DATA ?=
 # Ranks of one more row, one a layer of the unpruned model: "8 8 4 12 ...".
 ALLOCATION    ?=
 
+# Of ablations, such as "scaling signal"; empty means all nine.
+ABLATION ?=
 # A table that rank-table made, for search-report; empty means the committed one.
 TABLE   ?=
 # Processes of rank-table; the cores are shared out among them.
@@ -32,7 +34,7 @@ OPTIONS = --profile "$(PROFILE)" --blocks "$(BLOCKS)" --budget "$(BUDGET)" --see
 .DEFAULT_GOAL := help
 .PHONY: help setup test lint lab plan-figure2 reproduce-figure2 plan-table1 reproduce-table1 plan-table2 \
   reproduce-table2 plan-table4 reproduce-table4 plan-table5 reproduce-table5 plan-table6 reproduce-table6 \
-  plan-figure5 reproduce-figure5 reproduce-figure6 \
+  plan-figure5 reproduce-figure5 reproduce-figure6 plan-table3 reproduce-table3 plan-ablations reproduce-ablations \
   plan-testbed reproduce-testbed plan-pruning reproduce-pruning rank-table search-report plan-rivals reproduce-rivals bench-pruning pretrain-testbed clean
 
 help:  ## list the targets and what they cost
@@ -63,7 +65,7 @@ lint: $(READY)  ## ruff and mypy (seconds)
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab notebooks
 
-plan-figure2 plan-table1 plan-table2 plan-table4 plan-table5 plan-table6 plan-figure5: plan-%: $(READY)
+plan-figure2 plan-table1 plan-table2 plan-table4 plan-table5 plan-table6 plan-figure5 plan-table3: plan-%: $(READY)
 	@$(RUN) plan $* $(OPTIONS)
 
 reproduce-figure2: $(READY)  ## Figure 2, LoRA against LoRA* and controls, on one block (2 minutes on 2 cores; resumes)
@@ -76,6 +78,15 @@ plan-table2: $(READY)  ## print what Table 2 would run and cost; computes nothin
 
 reproduce-table2: $(READY)  ## Table 2 into reports/ (about 15 minutes on 2 cores as set by default; resumes)
 	@$(RUN) reproduce table2 $(OPTIONS)
+
+reproduce-table3: $(READY)  ## Table 3's four ablations, on one block (10 minutes on 2 cores)
+	@$(RUN) reproduce table3 $(OPTIONS)
+
+plan-ablations: $(READY)  ## print what the ablations would run and cost (seconds)
+	@$(RUN) plan ablations $(OPTIONS) --ablation "$(ABLATION)"
+
+reproduce-ablations: $(READY)  ## all nine ablations, or ABLATION="scaling signal", on one block (half an hour on 2 cores)
+	@$(RUN) reproduce ablations $(OPTIONS) --ablation "$(ABLATION)"
 
 reproduce-table4: $(READY)  ## the same rows beside Table 4 (Vicuna-7B); costs what Table 2 costs, or nothing after it
 	@$(RUN) reproduce table4 $(OPTIONS)

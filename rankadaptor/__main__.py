@@ -35,7 +35,7 @@ from rankadaptor.specs import (
 
 NOTEBOOKS = {"figure2": "01_motivating_example", "table1": "02_adalora_comparison", "table2": "03_main_tables",
              "table4": "03_main_tables", "table5": "03_main_tables", "table6": "03_main_tables",
-             "figure5": "05_generation", "search": "06_search",
+             "ablations": "04_ablations", "table3": "04_ablations", "figure5": "05_generation", "search": "06_search",
              "testbed": "07_testbed", "pruning": "08_pruning", "rivals": "09_rivals"}
 _MODEL = "folder with config.json, safetensors and tokenizer, or a hub id pinned to a commit: organisation/model@COMMIT"
 _TABLE_OPTIONS = ("profile", "blocks", "ledger", "budget", "seeds", "benchmarks", "recovery_data", "allocation")
@@ -43,6 +43,7 @@ _TABLES = ("table1", "table2", "table4", "table5", "table6", "figure2", "figure5
 _OWN_BLOCKS = {"table1": "llm-pruner:20", "figure2": "llm-pruner:20", "figure5": "llm-pruner:20"}  # the paper's
 _OPTIONS = {
     **dict.fromkeys(_TABLES, _TABLE_OPTIONS),
+    **dict.fromkeys(("ablations", "table3"), ("profile", "blocks", "ledger", "budget", "seeds", "ablation")),
     "search": ("profile", "blocks", "rank_table"),
     "testbed": ("profile", "blocks", "ledger", "budget", "seeds"),
     "rivals": ("profile", "blocks", "ledger", "budget", "seeds"),
@@ -131,6 +132,7 @@ def _add_table(command: argparse.ArgumentParser) -> None:
     command.add_argument("--reports", default="reports", help="folder of reports")
     command.add_argument("--benchmarks", default="", help="folder of <task>/<split>.jsonl to use instead")
     command.add_argument("--recovery-data", default="", help=".jsonl of instruction rows to use instead")
+    command.add_argument("--ablation", default="", help="of ablations: such as 'scaling signal'; default: all")
     command.add_argument("--rank-table", default="", help="of search: a table that rank-table made; default: ours")
 
 
@@ -343,6 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from rankadaptor.ablations import ablation_tables
     from rankadaptor.experiments import main_table
     from rankadaptor.instrument import instrument
     from rankadaptor.pruned_models import pruned_models
@@ -350,7 +353,7 @@ def _run(options: argparse.Namespace) -> int:
     from rankadaptor.rival_table import rival_table
 
     known = {name: getattr(options, name) for name in _OPTIONS[options.table]}
-    for name in ("budget", "seeds", "allocation", "benchmarks", "recovery_data", "rank_table"):
+    for name in ("budget", "seeds", "allocation", "ablation", "benchmarks", "recovery_data", "rank_table"):
         if (value := getattr(options, name)) and name not in known:
             raise BadInput(f"{name} {value!r} was given for {options.table}, which knows no such thing: leave it away")
     parameters: dict[str, Any] = {name: value for name, value in known.items() if value or name != "budget"}
@@ -358,12 +361,16 @@ def _run(options: argparse.Namespace) -> int:
         parameters["seeds"] = _seeds(options.seeds)
     if options.table in _TABLES:
         parameters |= {"table": options.table, "blocks": options.blocks or _OWN_BLOCKS.get(options.table, "")}
+    if options.table in ("ablations", "table3"):
+        own = "table3" if options.table == "table3" else ""
+        parameters |= {"blocks": options.blocks or "llm-pruner:20", "ablation": options.ablation or own}
     if options.table == "search":
         parameters["table"] = parameters.pop("rank_table")
     if options.table in ("search", "rivals") and not options.blocks:
         del parameters["blocks"]  # the page's own
     doors: dict[str, Callable[..., Any]] = {
-        "testbed": instrument, "pruning": pruned_models, "search": search_page, "rivals": rival_table}
+        "ablations": ablation_tables, "table3": ablation_tables, "testbed": instrument,
+        "pruning": pruned_models, "search": search_page, "rivals": rival_table}
     work = doors.get(options.table, main_table)(**parameters)  # refuses bad input
     if options.command == "plan":
         print(work.plan())
@@ -379,7 +386,8 @@ def _run(options: argparse.Namespace) -> int:
     try:
         if options.table in _TABLES and len(several) == 1:
             del parameters["table"]  # the notebook's own
-        run_notebook(notebook, executed, parameters | {"reports": str(folder)})
+        more = {"name": options.table} if notebook == "04_ablations" else {}
+        run_notebook(notebook, executed, parameters | {"reports": str(folder)} | more)
     except PapermillExecutionError as error:
         if error.ename == BadInput.__name__:  # found out only on the way, such as a wrong hash
             raise BadInput(error.evalue) from None

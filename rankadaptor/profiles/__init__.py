@@ -18,6 +18,7 @@ from rankadaptor.errors import BadInput
 from rankadaptor.specs import (
     TASKS,
     Block,
+    BlockCriterion,
     EvaluationSpec,
     GenerationSpec,
     PerplexitySpec,
@@ -26,6 +27,7 @@ from rankadaptor.specs import (
     RecoverySpec,
     Scaling,
     Split,
+    UnitCriterion,
 )
 
 FOLDER = Path(__file__).parent
@@ -65,7 +67,7 @@ class Calibration:
 class WidthPruning:
     """LLM-Pruner. The range is 0-based and end-exclusive."""
 
-    importance: Literal["element1"]
+    importance: UnitCriterion
     first_layer: int
     end_layer: int
     calibration: Calibration
@@ -77,7 +79,7 @@ class WidthPruning:
 class DepthPruning:
     """Shortened LLaMA, Taylor+. Blocks outside the range are protected."""
 
-    importance: Literal["taylor"]
+    importance: BlockCriterion
     first_layer: int
     end_layer: int
     calibration: Calibration

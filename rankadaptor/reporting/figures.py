@@ -48,7 +48,7 @@ def unrecovered_figure(result: TableResult) -> Figure:
                 continue
             left = [100 * block.architecture.parameters() / result.base.parameters() for block in chosen.values()]
             value, low, high = 100 * means.loc[list(chosen), ["value", "low", "high"]].to_numpy().T
-            axis.errorbar(left, value, yerr=_reach(value, low, high), fmt="o-", color=f"C{number}", capsize=3,
+            axis.errorbar(left, value, yerr=reach(value, low, high), fmt="o-", color=f"C{number}", capsize=3,
                           label=pruner)
         axis.axhline(dense, color="0.4", linestyle="--", linewidth=1, label=f"{DENSE} {dense:.1f}")
         axis.set(xlabel="parameters left (%)", ylabel="mean of seven tasks (%)", title="No recovery, 95 % interval")
@@ -85,14 +85,14 @@ def means_figure(result: TableResult) -> Figure:
     return closed(figure)
 
 
-def _reach(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def reach(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """How far intervals reach below and above; never less than 0, which the last digit may be.  # (2, points)"""
     return np.maximum(0, [value - low, high - value])
 
 
 def _intervals(axis: plt.Axes, labels: pd.Series, value: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
     places = np.arange(len(value))
-    axis.errorbar(value, places, xerr=_reach(value, low, high), fmt="o", color="C0", capsize=3)
+    axis.errorbar(value, places, xerr=reach(value, low, high), fmt="o", color="C0", capsize=3)
     axis.set_yticks(places, list(labels))
     axis.set_ylim(-0.6, len(value) - 0.4)
 
@@ -124,7 +124,7 @@ def _by_task(axis: plt.Axes, series: Mapping[str, pd.DataFrame], scale: float) -
     for number, (label, rows) in enumerate(series.items()):
         value, low, high = scale * rows.set_index("column").loc[columns, ["value", "low", "high"]].to_numpy().T
         places = np.arange(len(columns)) + 0.16 * (number - (len(series) - 1) / 2)
-        axis.errorbar(places, value, yerr=_reach(value, low, high), fmt=_MARKS[number % len(_MARKS)],
+        axis.errorbar(places, value, yerr=reach(value, low, high), fmt=_MARKS[number % len(_MARKS)],
                       color=f"C{number}", capsize=2, markersize=5, label=label)
     axis.set_xticks(np.arange(len(columns)), [TASK_NAMES.get(name, name) for name in columns], rotation=30)
 

@@ -61,7 +61,7 @@ _NOTES = {
 _PUBLISHED = "Published numbers are the paper's, on"
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)
 def cells(result: TableResult) -> pd.DataFrame:
     """Every number of the table, one a line, as proportions. Computed once a result: copy it to change it.
 
@@ -85,10 +85,10 @@ def accuracy_interval(row: Row, tasks: list[str]) -> Interval:
     first = outcomes[tasks[0]]
     if len(tasks) == 1 and first.shape[0] == 1 and not row.subjects:
         return wilson_interval(int(first.sum()), first.size)
-    return bootstrap_macro_mean(outcomes, np.random.default_rng(_BOOTSTRAP_SEED), subjects=row.subjects)
+    return bootstrapped(outcomes, row)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)
 def differences_to_lora(result: TableResult) -> pd.DataFrame:
     """Paired differences of every recovered row to LoRA of the same block, in points, with the claim's verdict.
     Computed once a result: copy it to change it.
@@ -127,7 +127,12 @@ def differences_to_lora(result: TableResult) -> pd.DataFrame:
     return frame
 
 
-@lru_cache(maxsize=4)
+def bootstrapped(outcomes: Mapping[str, np.ndarray], row: Row) -> Interval:
+    """Plain mean over tasks of outcomes, or of differences, of a row's items.  # task -> (seeds, items)"""
+    return bootstrap_macro_mean(outcomes, np.random.default_rng(_BOOTSTRAP_SEED), subjects=row.subjects)
+
+
+@lru_cache(maxsize=64)
 def task_differences(result: TableResult) -> pd.DataFrame:
     """Paired differences of every recovered row to LoRA of the same block by task, in points.
 
@@ -140,8 +145,7 @@ def task_differences(result: TableResult) -> pd.DataFrame:
         for row in block.rows:
             pairs = {task: row.outcomes[task] - lora.outcomes[task] for task in TASKS}
             for column, tasks in ({task: [task] for task in TASKS} | {MEAN: list(TASKS)}).items():
-                interval = bootstrap_macro_mean({task: pairs[task] for task in tasks},
-                                                np.random.default_rng(_BOOTSTRAP_SEED), subjects=row.subjects)
+                interval = bootstrapped({task: pairs[task] for task in tasks}, row)
                 lines.append((name, row.method, column, *(100 * np.array(interval))))
     return pd.DataFrame(lines, columns=["block", "method", "column", "value", "low", "high"])
 
