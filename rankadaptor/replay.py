@@ -11,14 +11,19 @@ training seed on the report split, so neither a lucky training nor a lucky item 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import get_context
+from signal import SIG_IGN, SIGINT
+from signal import signal as on_signal
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import kendalltau, spearmanr
+from scipy.stats import t as student_t
 
 from rankadaptor.allocation import Pool, RankAllocation, SolutionSpace, parse_allocation
 from rankadaptor.architecture import Architecture
@@ -32,7 +37,7 @@ from rankadaptor.rivals import SEARCHES
 from rankadaptor.search import Scores, SearchResult, SearchSettings, mean_score, meta_tasks, search
 from rankadaptor.specs import Block, Scaling
 
-TOP = 0.05  # share of a pool that counts as its top
+TOPS = (0.05, 0.01)  # shares of a pool that count as its top
 
 
 @dataclass(frozen=True)
@@ -138,8 +143,25 @@ def _in_processes(
 ) -> list[pd.DataFrame]:
     if workers == 1:
         return [function(*one) for one in work]
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        return list(pool.map(function, *zip(*work, strict=True), chunksize=max(1, len(work) // (8 * workers))))
+    try:
+        return list(_processes(workers).map(function, *zip(*work, strict=True),
+                                            chunksize=max(1, len(work) // (8 * workers))))
+    except BrokenProcessPool:
+        _processes.cache_clear()
+        raise BadInput(f"one of {workers} processes that replay searches was killed: free memory, and run it again"
+                       ) from None
+
+
+@lru_cache(maxsize=1)
+def _processes(workers: int) -> ProcessPoolExecutor:
+    """Processes that stay for the next call: to start them takes as long as a hundred searches."""
+    return ProcessPoolExecutor(workers, get_context("spawn"), _begin)
+
+
+def _begin() -> None:
+    """One thread each; a keyboard's interrupt is the parent's to tell of."""
+    torch.set_num_threads(1)
+    on_signal(SIGINT, SIG_IGN)
 
 
 def _replay(replay: Replay, job: Job, seed: int) -> pd.DataFrame:
@@ -182,26 +204,20 @@ def replayed(replay: Replay, job: Job, seed: int) -> SearchResult:
     )
 
 
-def recoveries_to_top(curves: pd.DataFrame) -> pd.DataFrame:
-    """How many recoveries each method needs until what it holds is in the pool's top, by the score that it searches.
+def recoveries_needed(curves: pd.DataFrame, top: float) -> pd.DataFrame:
+    """How many recoveries each search needs until it has measured one of the pool's top, by the score that it searches.
 
     Args:
         curves: Of `run_replays`.
+        top: Share of the pool.
 
     Returns:
-        One row a method: quartiles over seeds of the first number of recoveries with which the top is reached; a search
-        that never does counts as one more than it had.
+        One row a search seed, one column a method; a search that never does counts as one more than it had.
     """
-    lines = []
-    for method, rows in curves.groupby("method", sort=False):
-        needed = []
-        for _, one in rows.groupby("seed"):
-            reached = one.loc[one["searched"] >= 1 - TOP, "recoveries"]
-            needed.append(reached.min() if len(reached) else one["recoveries"].max() + 1)
-        low, middle, high = np.quantile(needed, [0.25, 0.5, 0.75])
-        lines.append({"method": method, "lower quartile": low, "median": middle, "upper quartile": high,
-                      "reached": float(np.mean([n <= rows["recoveries"].max() for n in needed]))})
-    return pd.DataFrame(lines)
+    reached = curves[curves["searched"] >= 1 - top].groupby(["seed", "method"])["recoveries"].min()
+    searches = pd.MultiIndex.from_frame(curves[["seed", "method"]].drop_duplicates())
+    needed = reached.reindex(searches, fill_value=curves["recoveries"].max() + 1)
+    return needed.unstack("method")[list(curves["method"].unique())]
 
 
 # -- predictors -------------------------------------------------------------------------------------------------------
@@ -296,11 +312,11 @@ def _cross_validate(
     return pd.concat(tables, ignore_index=True)
 
 
-def rank_statistics(predictions: pd.DataFrame, share: float = 0.1, draws: int = 100) -> pd.DataFrame:
+def rank_statistics(predictions: pd.DataFrame, share: float = 0.1) -> pd.DataFrame:
     """Kendall's tau, Spearman's rho and precision of cross-validated predictions, with 95 % intervals.
 
     Statistics are computed within each training seed and fold, where one fitted predictor ranks, and averaged;
-    intervals resample folds of either seed and allocations within them: they hold the luck of what was learned from.
+    intervals are Student's over these folds: they hold the luck of what was learned from and of what was held out.
 
     Args:
         share: Of a fold that counts as its best: precision is the share of the best that are predicted to be the best.
@@ -312,33 +328,23 @@ def rank_statistics(predictions: pd.DataFrame, share: float = 0.1, draws: int = 
     for (name, size), rows in predictions.groupby(["predictor", "size"], sort=False):
         line: dict[str, Any] = {"predictor": name, "size": size}
         folds = [one[["predicted", "same", "other"]].to_numpy() for _, one in rows.groupby(["seed", "fold"])]
-        generator = np.random.default_rng(0)
-        resampled = [
-            [folds[place][generator.integers(len(folds[place]), size=len(folds[place]))]
-             for place in generator.integers(len(folds), size=len(folds))]
-            for _ in range(draws)
-        ]
         for target, column in (("same", 1), ("other", 2)):
-            values = _ranks(folds, column, share)
-            drawn = np.array([_ranks(several, column, share) for several in resampled])
-            low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
+            found = np.array([_ranks(fold, column, share) for fold in folds])  # (folds, statistics)
+            reach = student_t.ppf(0.975, len(folds) - 1) * found.std(axis=0, ddof=1) / np.sqrt(len(folds))
             for number, statistic in enumerate(("tau", "rho", "precision")):
-                line |= {f"{statistic}, {target}": values[number], f"{statistic}, {target}, low": low[number],
-                         f"{statistic}, {target}, high": high[number]}
+                value = found[:, number].mean()
+                line |= {f"{statistic}, {target}": value, f"{statistic}, {target}, low": value - reach[number],
+                         f"{statistic}, {target}, high": value + reach[number]}
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def _ranks(folds: Sequence[np.ndarray], column: int, share: float) -> np.ndarray:
-    """(tau, rho, precision), means over folds; where a predictor says the same of all, those of a guess."""
-    found = []
-    for fold in folds:
-        predicted, real = fold[:, 0], fold[:, column]
-        count = max(1, round(share * len(fold)))
-        if np.ptp(predicted) == 0:
-            found.append([0.0, 0.0, count / len(fold)])
-            continue
-        best, chosen = (set(np.argsort(-values, kind="stable")[:count]) for values in (real, predicted))
-        found.append([kendalltau(predicted, real).statistic, spearmanr(predicted, real).statistic,
-                      len(best & chosen) / count])
-    return np.mean(found, axis=0)
+def _ranks(fold: np.ndarray, column: int, share: float) -> tuple[float, float, float]:
+    """(tau, rho, precision); where a predictor says the same of all, those of a guess."""
+    predicted, real = fold[:, 0], fold[:, column]
+    count = max(1, round(share * len(fold)))
+    if np.ptp(predicted) == 0:
+        return 0.0, 0.0, count / len(fold)
+    best, chosen = (set(np.argsort(-values, kind="stable")[:count]) for values in (real, predicted))
+    tau, rho = kendalltau(predicted, real).statistic, spearmanr(predicted, real).statistic
+    return tau, rho, len(best & chosen) / count

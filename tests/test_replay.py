@@ -19,7 +19,7 @@ from rankadaptor.replay import (
     block_space,
     cross_validated,
     rank_statistics,
-    recoveries_to_top,
+    recoveries_needed,
     reliability,
     replayed,
     run_replays,
@@ -153,11 +153,10 @@ def test_the_choice_may_be_a_prediction():
 
 
 def test_recoveries_to_the_top_are_counted():
-    curves = pd.DataFrame({"method": ["a"] * 6, "seed": [0, 0, 0, 1, 1, 1], "recoveries": [1, 2, 3] * 2,
-                           "searched": [0.2, 0.96, 0.97, 0.1, 0.2, 0.3]})
-    found = recoveries_to_top(curves).iloc[0]
-    assert found["median"] == 3.0  # of 2 and "more than 3"
-    assert found["reached"] == 0.5
+    curves = pd.DataFrame({"method": ["a"] * 6 + ["b"] * 6, "seed": [0, 0, 0, 1, 1, 1] * 2, "recoveries": [1, 2, 3] * 4,
+                           "searched": [0.2, 0.96, 0.97, 0.1, 0.2, 0.3, 1.0, 1.0, 1.0, 0.5, 0.5, 0.995]})
+    assert recoveries_needed(curves, 0.05).to_dict() == {"a": {0: 2, 1: 4}, "b": {0: 1, 1: 3}}  # 4: more than 3
+    assert recoveries_needed(curves, 0.01).to_dict() == {"a": {0: 4, 1: 4}, "b": {0: 1, 1: 3}}
 
 
 def test_agreement_is_whole_without_noise_and_gone_with_nothing_but_noise():
@@ -173,7 +172,7 @@ def test_predictors_are_scored_on_what_they_did_not_see():
     predictions = cross_validated(REPLAY, variants, (16, 1000), workers=1)
     pool = len(REPLAY.pool.allocations)
     assert predictions.groupby(["predictor", "size", "seed"])["allocation"].nunique().eq(pool).all()
-    statistics = rank_statistics(predictions, draws=50).set_index(["predictor", "size"])
+    statistics = rank_statistics(predictions).set_index(["predictor", "size"])
     most = predictions["size"].max()
     assert statistics.loc[("ridge", most), "tau, same"] > 0.9
     assert statistics.loc[("ensemble", most), "tau, other"] > 0.7

@@ -202,12 +202,12 @@ def test_a_trace_is_taken_as_it_is_and_gone_on_from(method):
 @pytest.mark.parametrize("heads", ["mean", "tasks"])
 def test_every_acquisition_beats_chance(acquisition, heads):
     found, by_chance = [], []
-    for seed in range(3):
+    for seed in range(5):
         settings = dataclasses.replace(OURS, seed=seed, acquisition=acquisition, heads=heads)
         found.append(mean_score(objective([search(space(), objective, settings).best])[0]))
         draws = space().sample(6 + 8 * 2, np.random.default_rng(100 + seed))
         by_chance.append(max(map(mean_score, objective(draws))))
-    assert np.median(found) > np.median(by_chance)
+    assert np.median(found) > max(by_chance)
 
 
 def test_records_of_another_block_help_the_first_rounds():

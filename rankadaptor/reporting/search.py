@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from rankadaptor.profiles import Profile
 from rankadaptor.records import ORIGINS, task_scores
-from rankadaptor.replay import TOP, Job, Replay, recoveries_to_top, replayed
-from rankadaptor.reporting.figures import STYLE, closed
+from rankadaptor.replay import TOPS, Job, Replay, recoveries_needed, replayed
+from rankadaptor.reporting.figures import STYLE, closed, reach
 from rankadaptor.reporting.tables import markdown, write_json
 from rankadaptor.rivals import SEARCHES
 from rankadaptor.search import SearchSettings, mean_score
@@ -50,7 +50,6 @@ def ablation_jobs(settings: SearchSettings, paper: SearchSettings, stopping: Sea
         f"{FEW} proposals a round, half near the best": (few, {"proposals": "near"}),
         f"{FEW} proposals a round, uniform": (few, {"proposals": "uniform"}),
         f"{FEW} proposals a round, half near the best, guessed": (few, {"proposals": "near", "predictor": "guess"}),
-        "paper, choice by measurement": (paper, {"selection": "measured"}),
         "paper, setting 2": (paper, {"predictor": "setting 2"}),
         "paper, setting 3": (paper, {"predictor": "setting 3"}),
     }
@@ -68,17 +67,17 @@ def found_table(curves: pd.DataFrame, at: int) -> pd.DataFrame:
 
     Medians and quartiles over searches.
     """
-    top = recoveries_to_top(curves).set_index("method")
     most = int(curves["recoveries"].max())
+    needed = {top: recoveries_needed(curves, top) for top in TOPS}
     lines = []
     for method, rows in curves[curves["recoveries"] == at].groupby("method", sort=False):
-        needed = top.loc[[method]].iloc[0]
-        shown = ["> " + str(most) if n > most else f"{n:.0f}"
-                 for n in (needed["median"], needed["lower quartile"], needed["upper quartile"])]
-        lines.append({
-            "method": method,
-            f"recoveries to the top {100 * TOP:.0f} %": f"{shown[0]} [{shown[1]}, {shown[2]}]",
-            "searches that reach it (%)": f"{100 * needed['reached']:.0f}",
+        line: dict[str, Any] = {"method": method}
+        for top, table in needed.items():
+            low, middle, high = (f"> {most}" if n > most else f"{n:.0f}"
+                                 for n in np.quantile(table[method], [0.25, 0.5, 0.75]))
+            line[f"recoveries to the top {100 * top:.0f} %"] = f"{middle} [{low}, {high}]"
+            line[f"reach it ({100 * top:.0f} %)"] = f"{100 * (table[method] <= most).mean():.0f} %"
+        lines.append(line | {
             "recoveries spent": f"{rows['spent'].mean():.0f}",
             f"regret after {at}, gold probability (points)": _quartiles(rows["regret"], "{:.2f}"),
             f"regret after {at}, accuracy (points)": _quartiles(rows["regret in accuracy"], "{:.1f}"),
@@ -98,11 +97,11 @@ def compared(curves: pd.DataFrame, base: str, at: int) -> pd.DataFrame:
     The interval speaks of search seeds. Both directions share one pair of trainings: where they disagree, the trainings
     decide, and not the methods.
     """
-    lines = []
+    lines, regrets = [], regrets_at(curves, at)
     for method in curves["method"].unique():
         if method == base:
             continue
-        pairs = paired(curves, method, base, at)
+        pairs = paired(regrets, method, base)
         low, high = np.quantile(paired_draws(pairs), [0.025, 0.975])
         directions = " / ".join(f"{mean:+.2f}" for mean in pairs.mean(axis=1))
         lines.append({"method": method, f"regret less that of {base} (points)":
@@ -110,14 +109,21 @@ def compared(curves: pd.DataFrame, base: str, at: int) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def paired(curves: pd.DataFrame, method: str, base: str, at: int) -> np.ndarray:
-    """Differences of two methods' regret over equal search seeds, in points.
+def regrets_at(curves: pd.DataFrame, at: int) -> pd.DataFrame:
+    """One row a search seed, one column a method: regret after so many recoveries, in points."""
+    return curves[curves["recoveries"] == at].pivot(index="seed", columns="method", values="regret")
+
+
+def paired(by_seed: pd.DataFrame, method: str, base: str) -> np.ndarray:
+    """Differences of two methods over equal search seeds.
+
+    Args:
+        by_seed: One row a search seed, one column a method.
 
     Returns:
         Even seeds, which search on the first training, in the first row; odd ones in the second.  # (2, searches / 2)
     """
-    wide = curves[curves["recoveries"] == at].pivot(index="seed", columns="method", values="regret").sort_index()
-    pairs = (wide[method] - wide[base]).to_numpy()
+    pairs = (by_seed[method] - by_seed[base]).sort_index().to_numpy()
     half = len(pairs) // 2
     return np.stack([pairs[0 : 2 * half : 2], pairs[1 : 2 * half : 2]])
 
@@ -188,16 +194,20 @@ def regret_figure(curves: Mapping[str, pd.DataFrame], marks: Mapping[str, Mappin
 def top_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Recoveries that each method needs to measure one of the pool's top, by the score it searches."""
     with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
-        figure, axes = plt.subplots(1, len(curves), figsize=(4.2 * len(curves) + 1.5, 3.2), squeeze=False,
+        figure, axes = plt.subplots(1, len(curves), figsize=(4.2 * len(curves) + 1.5, 3.6), squeeze=False,
                                     layout="constrained", sharey=True)
         for axis, (block, table) in zip(axes[0], curves.items(), strict=True):
-            top = recoveries_to_top(table).iloc[::-1]
-            middle = top["median"].to_numpy()
-            errors = [middle - top["lower quartile"], top["upper quartile"] - middle]
-            axis.errorbar(middle, range(len(top)), xerr=errors, fmt="o", color="C0", capsize=3)
-            axis.set_yticks(range(len(top)), list(top["method"]))
-            axis.set(title=block, xlabel=f"recoveries to the top {100 * TOP:.0f} %\n(median, quartiles)")
+            for number, top in enumerate(TOPS):
+                needed = recoveries_needed(table, top).iloc[:, ::-1]
+                low, middle, high = np.quantile(needed, [0.25, 0.5, 0.75], axis=0)
+                places = np.arange(len(middle)) - 0.12 + 0.24 * number
+                axis.errorbar(middle, places, xerr=reach(middle, low, high), fmt="os"[number], color=f"C{number}",
+                              capsize=3, label=f"the top {100 * top:.0f} % of the pool")
+            axis.set_yticks(range(len(needed.columns)), list(needed.columns))
+            axis.axvline(table["recoveries"].max() + 1, color="0.4", linestyle=":", label="never")
+            axis.set(title=block, xlabel="recoveries (median, quartiles)")
             axis.set_xlim(left=0)
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return closed(figure)
 
 

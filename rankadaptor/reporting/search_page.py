@@ -14,7 +14,16 @@ from rankadaptor.errors import BadInput
 from rankadaptor.ledger import sha256_file
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.records import COMMITTED, read_table
-from rankadaptor.replay import Replay, Variant, cross_validated, rank_statistics, reliability, run_replays
+from rankadaptor.replay import (
+    TOPS,
+    Replay,
+    Variant,
+    cross_validated,
+    rank_statistics,
+    recoveries_needed,
+    reliability,
+    run_replays,
+)
 from rankadaptor.reporting import search as drawn
 from rankadaptor.rivals import SEARCHES
 from rankadaptor.search import SearchSettings, mean_score
@@ -22,6 +31,7 @@ from rankadaptor.specs import SCALINGS
 from rankadaptor.statistics import holm, two_sided_p
 
 INITIAL, BATCH = 8, 4
+ABLATED = 12  # searches of every ablation, the first of the method's
 THRESHOLD, PATIENCE = 0.25, 2  # of the search that stops
 SIZES = (8, 16, 32, 64, 128, 1000)
 _LEVEL = 0.05  # of a family of comparisons, adjusted for their number (Holm)
@@ -218,29 +228,41 @@ class SearchPage:
     @cached_property
     def _ablated(self) -> pd.DataFrame:
         jobs = drawn.ablation_jobs(self.settings, self.paper, self.stopping)[1:]
-        one = run_replays(self.replays[self._development], jobs, self.seeds, self.workers)
-        return pd.concat([self.curves[self._development], one], ignore_index=True)
+        seeds = self.seeds[:ABLATED]
+        one = run_replays(self.replays[self._development], jobs, seeds, self.workers)
+        whole = self.curves[self._development]
+        return pd.concat([whole[whole["seed"].isin(seeds)], one], ignore_index=True)
 
     def ablations(self) -> pd.DataFrame:
         return self._with_differences(self._ablated, "RankAdaptor")
 
     def verdict(self) -> str:
-        """By rule: less or more regret where the p value of the mean difference, adjusted for the number of
-        comparisons (Holm), is at most 0.05 and both directions agree; else undecided."""
+        """By rule, of two things: recoveries until one of the top 1 % of what is searched is measured, and regret of
+        the choice. Less or more where the p value of the mean difference, adjusted for the number of comparisons
+        (Holm), is at most 0.05 and both directions agree; else undecided."""
+        needed = {name: recoveries_needed(curves, TOPS[-1]) for name, curves in self.curves.items()}
+        regrets = {name: drawn.regrets_at(curves, self.recoveries) for name, curves in self.curves.items()}
+        top = f"recoveries until it has measured one of the top {100 * TOPS[-1]:.0f} % of the scores that it searches"
+        parts = [f"What is searched: {top}.", *self._decided(needed, "{:+.0f}"), "",
+                 "What it is worth: regret of the choice, in points of gold probability, under another training.",
+                 *self._decided(regrets, "{:+.2f}"), "",
+                 f"P values are adjusted for {len(self.curves) * (1 + len(SEARCHES))} comparisons each. They speak of"
+                 " searches on the two trainings that the table holds, not of other trainings."]
+        return "\n".join(parts)
+
+    def _decided(self, values: Mapping[str, pd.DataFrame], layout: str) -> list[str]:
+        """A line a block: RankAdaptor's values against those of its rivals."""
         rivals = (drawn.PAPER, *SEARCHES)
-        pairs = {(name, rival): drawn.paired(curves, drawn.OURS, rival, self.recoveries)
-                 for name, curves in self.curves.items() for rival in rivals}
+        pairs = {(name, rival): drawn.paired(table, drawn.OURS, rival)
+                 for name, table in values.items() for rival in rivals}
         adjusted = holm([two_sided_p(drawn.paired_draws(one)) for one in pairs.values()])
         says = {}
         for (key, one), p in zip(pairs.items(), adjusted, strict=True):
             agree = np.ptp(np.sign(one.mean(axis=1))) == 0
             word = "undecided against" if p > _LEVEL or not agree else "less than" if one.mean() < 0 else "more than"
-            says[key] = f"{word} {key[1]} ({one.mean():+.2f} points, p {p:.2f})"
-        lines = [f"- **{name}**, regret of RankAdaptor's choice: {', '.join(says[name, rival] for rival in rivals)}."
-                 for name in self.curves]
-        scope = (f"P values are adjusted for {len(pairs)} comparisons. They speak of searches on the two trainings that"
-                 " the table holds, not of other trainings.")
-        return "\n".join([*lines, "", scope])
+            says[key] = f"{word} {key[1]} ({layout.format(one.mean())}, p {p:.2f})"
+        return ["", *(f"- **{name}**, RankAdaptor: {', '.join(says[name, rival] for rival in rivals)}."
+                      for name in values)]
 
     def write(self, folder: Path | str) -> Path:
         parts = {"What one measurement is worth": self.reliability(), "What a seed teaches": self.seed_transfer(),
