@@ -32,7 +32,7 @@ OPTIONS = --profile "$(PROFILE)" --blocks "$(BLOCKS)" --budget "$(BUDGET)" --see
           --allocation "$(ALLOCATION)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint lab plan-figure2 reproduce-figure2 plan-table1 reproduce-table1 plan-table2 \
+.PHONY: help setup test lint reproduce-all report lab plan-figure2 reproduce-figure2 plan-table1 reproduce-table1 plan-table2 \
   reproduce-table2 plan-table4 reproduce-table4 plan-table5 reproduce-table5 plan-table6 reproduce-table6 \
   plan-figure5 reproduce-figure5 reproduce-figure6 plan-table3 reproduce-table3 plan-ablations reproduce-ablations \
   plan-testbed reproduce-testbed plan-pruning reproduce-pruning rank-table search-report plan-rivals reproduce-rivals bench-pruning pretrain-testbed clean
@@ -61,6 +61,17 @@ test: $(READY)  ## run the tests (under 5 minutes, offline)
 lint: $(READY)  ## ruff and mypy (seconds)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+reproduce-all: $(READY)  ## every table and figure and the report page, on one profile (half an hour on 2 cores; resumes)
+	@for page in table2 table6 figure2 table1 figure5; do $(RUN) reproduce $$page $(OPTIONS) || exit 1; done
+	@$(RUN) reproduce ablations --profile "$(PROFILE)" --budget "$(BUDGET)" --seeds "$(SEEDS)" --ledger "$(LEDGER)" \
+	  --reports "$(REPORTS)" --ablation "$(ABLATION)"
+	@$(RUN) reproduce pruning --profile "$(PROFILE)" --ledger "$(LEDGER)" --reports "$(REPORTS)"
+	@if [ "$(PROFILE)" = tiny ]; then $(RUN) reproduce search --rank-table "$(TABLE)" --reports "$(REPORTS)"; fi
+	@$(RUN) report --profile "$(PROFILE)" --reports "$(REPORTS)"
+
+report: $(READY)  ## the report page, reports/PROFILE/index.html, over what was reproduced so far (seconds)
+	@$(RUN) report --profile "$(PROFILE)" --reports "$(REPORTS)"
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab notebooks

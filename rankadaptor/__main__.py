@@ -1,6 +1,7 @@
 """The shell's door, which `make` uses.
 
     python -m rankadaptor plan|reproduce table2|figure2|search|testbed|...   # what it needs; make it
+    python -m rankadaptor report                              # one page over all that was reported
     python -m rankadaptor rank-table --workers 2              # measure the table that searches are replayed on
     python -m rankadaptor plan prune MODEL --ratio 0.25 ...   # sizes that a pruning would leave; reads no weights
     python -m rankadaptor prune MODEL --ratio 0.25 --calibration FILE --out DIR
@@ -79,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     measured.add_argument("--ledger", default="ledger", help="folder of finished results")
     measured.add_argument("--workers", type=int, default=2, help="processes; default: 2")
     measured.add_argument("--out", type=Path, required=True, help="the table, .parquet")
+    text = "one HTML page over all that was reported of a profile"
+    report = commands.add_parser("report", help=text, description=text)
+    report.add_argument("--profile", default="tiny")
+    report.add_argument("--reports", default="reports", help="folder of reports")
     text = "find a rank for every layer of a pruned LLaMA of one's own; resumes"
     search = commands.add_parser("search", help=text, description=text)
     _add_own(search)
@@ -239,6 +244,13 @@ def _prune_spec(options: argparse.Namespace, dense: Architecture) -> PruneSpec:
     )
 
 
+def _report(options: argparse.Namespace) -> int:
+    from rankadaptor.reporting.report import write_report
+
+    print(write_report(options.profile, options.reports))
+    return 0
+
+
 def _rank_table(options: argparse.Namespace) -> int:
     from rankadaptor.pruning.own import scratch_beside
     from rankadaptor.rank_table import rank_table
@@ -334,6 +346,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _measure(options)
         if options.command == "evaluate":
             return _evaluate(options)
+        if options.command == "report":
+            return _report(options)
         if options.command == "rank-table":
             return _rank_table(options)
         if options.command in ("search", "recover"):

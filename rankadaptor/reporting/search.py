@@ -23,6 +23,7 @@ from rankadaptor.search import SearchSettings, mean_score
 OURS, PAPER = "RankAdaptor", "RankAdaptor (paper)"
 FEW = 48  # candidates of a round, where proposals are the question
 _LINES = ("-", "--", "-.", ":")
+_MARKS = ((0, (1, 3)), (0, (7, 2)), (0, (4, 2, 1, 2, 1, 2)))
 
 
 def method_jobs(settings: SearchSettings, paper: SearchSettings) -> list[Job]:
@@ -184,7 +185,7 @@ def regret_figure(curves: Mapping[str, pd.DataFrame], marks: Mapping[str, Mappin
                 axis.plot(bands.index, bands[0.5], _LINES[number % 4], color=f"C{number}", label=str(method))
                 axis.fill_between(bands.index, bands[0.25], bands[0.75], color=f"C{number}", alpha=0.12, linewidth=0)
             for number, (label, regret) in enumerate(marks[block].items()):
-                axis.axhline(regret, color=str(0.2 + 0.2 * number), linestyle=(0, (1, 1 + number)), label=label)
+                axis.axhline(regret, color="0.25", linewidth=1.2, linestyle=_MARKS[number], label=label)
             axis.set(title=block, xlabel="recoveries", ylabel="regret in gold probability (points)")
             axis.set_ylim(bottom=0)
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

@@ -34,6 +34,7 @@ INITIAL, BATCH = 8, 4
 ABLATED = 12  # searches of every ablation, the first of the method's
 THRESHOLD, PATIENCE = 0.25, 2  # of the search that stops
 SIZES = (8, 16, 32, 64, 128, 1000)
+_NEEDED, _REGRET = "recoveries to the top 1 %", "regret (points)"
 _LEVEL = 0.05  # of a family of comparisons, adjusted for their number (Holm)
 
 
@@ -204,11 +205,17 @@ class SearchPage:
         return drawn.found_table(curves, self.recoveries).merge(differences, on="method", how="left").fillna("")
 
     def regret(self) -> Figure:
-        return drawn.regret_figure(self.curves, {name: self._marks(replay) for name, replay in self.replays.items()})
+        marks = {name: self._unsearched(replay) for name, replay in self.replays.items()}
+        return drawn.regret_figure(self.curves, marks)
+
+    def unsearched(self) -> pd.DataFrame:
+        """Regrets of choices without a search, and of the whole pool searched, in points of gold probability."""
+        return pd.DataFrame({name: self._unsearched(replay) for name, replay in self.replays.items()}
+                            ).T.rename_axis("block").reset_index()
 
     @staticmethod
-    def _marks(replay: Replay) -> dict[str, float]:
-        """Regrets of choices without a search, in points, means over both directions."""
+    def _unsearched(replay: Replay) -> dict[str, float]:
+        """Means over both directions."""
         space = replay.pool.space
         lora = space.fill([space.fixed_rank] * len(space.free_layers))
         marks: dict[str, list[float]] = {}
@@ -240,34 +247,57 @@ class SearchPage:
         """By rule, of two things: recoveries until one of the top 1 % of what is searched is measured, and regret of
         the choice. Less or more where the p value of the mean difference, adjusted for the number of comparisons
         (Holm), is at most 0.05 and both directions agree; else undecided."""
-        needed = {name: recoveries_needed(curves, TOPS[-1]) for name, curves in self.curves.items()}
-        regrets = {name: drawn.regrets_at(curves, self.recoveries) for name, curves in self.curves.items()}
         top = f"recoveries until it has measured one of the top {100 * TOPS[-1]:.0f} % of the scores that it searches"
-        parts = [f"What is searched: {top}.", *self._decided(needed, "{:+.0f}"), "",
-                 "What it is worth: regret of the choice, in points of gold probability, under another training.",
-                 *self._decided(regrets, "{:+.2f}"), "",
-                 f"P values are adjusted for {len(self.curves) * (1 + len(SEARCHES))} comparisons each. They speak of"
-                 " searches on the two trainings that the table holds, not of other trainings."]
-        return "\n".join(parts)
+        found = self.differences
+        return "\n".join([
+            f"What is searched: {top}.", "", *self._lines(found[found["of"] == _NEEDED], "{:+.0f}"), "",
+            "What it is worth: regret of the choice, in points of gold probability, under another training.", "",
+            *self._lines(found[found["of"] == _REGRET], "{:+.2f}"), "",
+            f"P values are adjusted for {len(found) // 2} comparisons each. They speak of searches on the two trainings"
+            " that the table holds, not of other trainings.",
+        ])
 
-    def _decided(self, values: Mapping[str, pd.DataFrame], layout: str) -> list[str]:
-        """A line a block: RankAdaptor's values against those of its rivals."""
-        rivals = (drawn.PAPER, *SEARCHES)
-        pairs = {(name, rival): drawn.paired(table, drawn.OURS, rival)
-                 for name, table in values.items() for rival in rivals}
-        adjusted = holm([two_sided_p(drawn.paired_draws(one)) for one in pairs.values()])
-        says = {}
-        for (key, one), p in zip(pairs.items(), adjusted, strict=True):
-            agree = np.ptp(np.sign(one.mean(axis=1))) == 0
-            word = "undecided against" if p > _LEVEL or not agree else "less than" if one.mean() < 0 else "more than"
-            says[key] = f"{word} {key[1]} ({layout.format(one.mean())}, p {p:.2f})"
-        return ["", *(f"- **{name}**, RankAdaptor: {', '.join(says[name, rival] for rival in rivals)}."
-                      for name in values)]
+    @cached_property
+    def differences(self) -> pd.DataFrame:
+        """RankAdaptor less its rivals.
+
+        Returns:
+            Columns of (recoveries to the top 1 %, or regret in points), block, rival, difference (mean over searches),
+            low, high (95 %), p_holm, verdict.
+        """
+        of = {_NEEDED: {name: recoveries_needed(curves, TOPS[-1]) for name, curves in self.curves.items()},
+              _REGRET: {name: drawn.regrets_at(curves, self.recoveries) for name, curves in self.curves.items()}}
+        lines = []
+        for label, tables in of.items():
+            pairs = {(name, rival): drawn.paired(table, drawn.OURS, rival)
+                     for name, table in tables.items() for rival in (drawn.PAPER, *SEARCHES)}
+            draws = [drawn.paired_draws(one) for one in pairs.values()]
+            adjusted = holm([two_sided_p(one) for one in draws])
+            for (key, one), drawn_means, p in zip(pairs.items(), draws, adjusted, strict=True):
+                decided = p <= _LEVEL and np.ptp(np.sign(one.mean(axis=1))) == 0
+                word = ("less than" if one.mean() < 0 else "more than") if decided else "undecided against"
+                low, high = np.quantile(drawn_means, [0.025, 0.975])
+                lines.append((label, *key, one.mean(), low, high, p, word))
+        columns = ["of", "block", "rival", "difference", "low", "high", "p_holm", "verdict"]
+        return pd.DataFrame(lines, columns=columns)
+
+    @staticmethod
+    def _lines(found: pd.DataFrame, layout: str) -> list[str]:
+        """A line a block."""
+        lines = []
+        for block, rows in found.groupby("block", sort=False):
+            says = [f"{row.verdict} {row.rival} ({layout.format(row.difference)}, p {row.p_holm:.2f})"
+                    for row in rows.itertuples()]
+            lines.append(f"- **{block}**, RankAdaptor: {', '.join(says)}.")
+        return lines
 
     def write(self, folder: Path | str) -> Path:
         parts = {"What one measurement is worth": self.reliability(), "What a seed teaches": self.seed_transfer(),
                  "Rules of thumb": self.rules(), "Predictors": drawn.predictor_table(self.predictors())}
         parts["What other blocks teach"] = self.transfer()
         parts |= {f"Searches, {name}": one for name, one in self.found().items()}
+        parts["Regret without a search (points)"] = self.unsearched()
         parts["What helps"] = self.ablations()
-        return drawn.write_page(self.profile, self.table, sha256_file(self.path), parts, self.verdict(), folder)
+        path = drawn.write_page(self.profile, self.table, sha256_file(self.path), parts, self.verdict(), folder)
+        self.differences.to_csv(path.with_name("search-differences.csv"), index=False, float_format="%.4f")
+        return path

@@ -1,0 +1,107 @@
+"""The report of a profile: one page over all that its folder holds. It needs no server, no script and no network."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import mistune
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from rankadaptor.errors import BadInput
+from rankadaptor.profiles import load_profile
+from rankadaptor.pruning.own import scratch_beside
+from rankadaptor.published.inconsistencies import inconsistencies
+from rankadaptor.reporting.claims import claims_table
+
+# Pages in the order of the report: name of the page, heading, and what its figures and numbers are named after.
+_SECTIONS = (
+    ("table2", "Table 2: recovered models", "table2"),
+    ("table6", "Table 6: pruned and not recovered", "table6"),
+    ("figure2", "Figure 2: LoRA and LoRA*", "figure2"),
+    ("table1", "Table 1: AdaLoRA", "table1"),
+    ("table3", "Table 3: its four ablations", "table3"),
+    ("ablations", "Ablations", "ablation"),
+    ("figure5-samples", "Figures 5 and 6: what models write", "figure5"),
+    ("search", "The search, replayed", "search"),
+    ("rivals", "Rivals at equal budget", "rivals"),
+    ("table4", "Table 4", "table4"),
+    ("table5", "Table 5", "table5"),
+    ("pruning", "What pruning takes", "pruning"),
+    ("testbed", "The testbed", "testbed"),
+)
+
+
+_ALIGNED = ' style="text-align:left"'  # as Markdown's tables have it; the page's style says so
+
+
+class _Renderer(mistune.HTMLRenderer):
+    """Headings one level down, under the section's own, which takes the page's place."""
+
+    def __init__(self) -> None:
+        super().__init__(escape=False)  # pages are ours, and some hold tables in HTML
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        return ""  # every figure of a section stands below its text
+
+    def heading(self, text: str, level: int, **attrs: Any) -> str:
+        return "" if level == 1 else f"<h{level + 1}>{text}</h{level + 1}>\n"
+
+
+_markdown = mistune.create_markdown(renderer=_Renderer(), plugins=["table"])
+
+
+def write_report(profile: str, reports: Path | str = "reports") -> Path:
+    """Write reports/PROFILE/index.html over what is there.
+
+    Raises:
+        BadInput: on an unknown profile, or if nothing was reported yet.
+    """
+    chosen = load_profile(profile)
+    folder = Path(reports) / chosen.name
+    sections = [_section(folder, *one) for one in _SECTIONS if (folder / f"{one[0]}.md").is_file()]
+    if not sections:
+        raise BadInput(f"{folder} holds no report yet: make reproduce-table2 first")
+    loader = PackageLoader("rankadaptor.reporting", ".")
+    template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = template.get_template("report.html.j2").render(
+        profile=chosen,
+        claims=claims_table(folder).to_dict("records"),
+        notebooks={path.stem for path in folder.glob("*.ipynb")},
+        sections=sections,
+        paper=inconsistencies().to_dict("records"),
+        machines=_machines(folder, sections),
+    )
+    target = folder / "index.html"
+    with scratch_beside(target) as scratch:
+        (scratch / target.name).write_text(page, encoding="utf-8")
+        os.replace(scratch / target.name, target)
+    return target
+
+
+def _section(folder: Path, name: str, title: str, stem: str) -> dict[str, Any]:
+    """What the template needs of one page."""
+    body = str(_markdown((folder / f"{name}.md").read_text(encoding="utf-8"))).replace(_ALIGNED, "")
+    provenance = folder / f"{name if name == 'ablations' else stem}-provenance.json"
+    behind = json.loads(provenance.read_text()) if provenance.is_file() else {}
+    numbers = {*folder.glob(f"{stem}.*"), *folder.glob(f"{stem}-*"), *folder.glob(f"{name}.*")}
+    return {
+        "name": name,
+        "title": title,
+        "body": body.replace("<table", '<div class="wide"><table').replace("</table>", "</table></div>"),
+        "figures": sorted(path.stem for path in folder.glob(f"{stem}-*.svg")),
+        "files": sorted(path.name for path in numbers if path.suffix in (".csv", ".tex")),
+        "provenance": provenance.name,
+        "ledger_keys": sum(map(len, behind.get("ledger_keys", {}).values())),
+    }
+
+
+def _machines(folder: Path, sections: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each machine with its versions once, and the pages that it made results of."""
+    pages: dict[str, list[str]] = {}
+    for section in sections:
+        path = folder / section["provenance"]
+        for machine in json.loads(path.read_text()).get("machines", []) if path.is_file() else []:
+            pages.setdefault(json.dumps(machine, indent=1, sort_keys=True), []).append(section["name"])
+    return [{"text": text, "pages": names} for text, names in pages.items()]

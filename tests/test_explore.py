@@ -1,0 +1,72 @@
+"""Exploring by hand: calls and sliders say the same, and the button recovers for real."""
+
+import numpy as np
+import pytest
+
+from rankadaptor.errors import BadInput
+from rankadaptor.experiments import main_table
+from rankadaptor.explore import Explorer, _Panel
+
+BLOCK = "llm-pruner:50"
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    return Explorer("tiny", ledger=str(tmp_path_factory.mktemp("ledger")))
+
+
+def test_costs_and_neighbours_of_uniform_ranks(shipped):
+    space = shipped.space(BLOCK)
+    ranks = space.fill([8] * len(space.free_layers))
+    costs = shipped.costs(BLOCK, ranks)
+    assert costs.parameters == costs.budget
+    assert costs.within
+    assert not shipped.costs(BLOCK, [24] * 13).within
+    near = shipped.nearest(BLOCK, ranks)
+    assert near.loc[0, "allocation"] == ranks
+    assert near["distance"].is_monotonic_increasing
+    assert near.loc[0, "distance"] == 0
+    doubled = (*ranks[:5], 16, *ranks[6:])
+    assert shipped.nearest(BLOCK, doubled).set_index("allocation")["distance"].get(ranks, 1.0) == pytest.approx(1.0)
+    with pytest.raises(BadInput):
+        shipped.costs(BLOCK, [8] * 12)
+
+
+def test_predictions_are_of_the_table_and_absent_without_one(shipped):
+    known = shipped.known(BLOCK)
+    best, worst = known.loc[known["gold probability"].idxmax()], known.loc[known["gold probability"].idxmin()]
+    predicted = [shipped.predicted(BLOCK, row["allocation"]) for row in (best, worst)]
+    assert predicted[0][0] > predicted[1][0]
+    assert np.isclose(predicted[0][0], best["gold probability"], atol=0.01)
+    assert predicted[0][1] > 0
+    assert shipped.predicted("llm-pruner:20", shipped.space("llm-pruner:20").fill([8] * 10)) is None
+    assert shipped.nearest("llm-pruner:20", [8] * 13).empty
+
+
+def test_what_the_ledger_holds_is_shown_and_the_button_adds_to_it(tiny_profile, tmp_path):
+    result = main_table(str(tiny_profile), BLOCK, ledger=str(tmp_path), table="figure2").run()
+    lora = next(row for row in result.blocks[BLOCK].rows if row.method == "LoRA")
+    explorer = Explorer(str(tiny_profile), "quick", str(tmp_path))
+    found = explorer.measured(BLOCK, lora.allocations[0])
+    assert list(found["seed"]) == [0]
+    assert found.loc[0, "accuracy"] == pytest.approx(np.mean([lora.outcomes[task].mean() for task in lora.outcomes]))
+    assert found.loc[0, "low"] <= found.loc[0, "accuracy"] <= found.loc[0, "high"]
+    assert explorer.known(BLOCK).empty  # the table is of another model
+    panel = _Panel(explorer)
+    panel.block.value = BLOCK
+    assert panel.ranks() == [8] * 6
+    assert [slider.disabled for slider in panel.sliders.children] == [True, False, False, False, False, True]
+    panel.sliders.children[2].value = 2
+    assert explorer.measured(BLOCK, panel.ranks()).empty
+    panel.button.click()
+    assert list(explorer.measured(BLOCK, panel.ranks())["seed"]) == [0]
+    assert not panel.button.disabled
+
+
+def test_layers_that_are_gone_have_sliders_that_do_not_move(tiny_profile, tmp_path):
+    explorer = Explorer(str(tiny_profile), "quick", str(tmp_path))
+    panel = _Panel(explorer)
+    panel.block.value = "shortened:50"
+    gone = [layer for layer in range(6) if layer not in explorer.space("shortened:50").architecture.original_layers]
+    assert len(gone) == 3
+    assert all(panel.ranks()[layer] == 0 and panel.sliders.children[layer].disabled for layer in gone)

@@ -1,0 +1,98 @@
+"""The report page: valid HTML that needs nothing but its folder, and claims that say what the files say."""
+
+import shutil
+from pathlib import Path
+
+import html5lib
+import pandas as pd
+import pytest
+
+from rankadaptor.__main__ import main
+from rankadaptor.errors import BadInput
+from rankadaptor.reporting.claims import claims_table
+from rankadaptor.reporting.report import write_report
+
+COMMITTED = Path(__file__).parents[1] / "reports"
+
+
+def elements(path):
+    """Every element of a page that a strict parser accepts."""
+    parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
+    return list(parser.parse(path.read_text(encoding="utf-8")).iter())
+
+
+@pytest.fixture
+def reports(tmp_path):
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "table2.md").write_text("# Table 2\n\nA caption, less & more.\n\n| a | b |\n|:--|:--|\n| 1 | x |\n\n"
+                                      "## Blocks\n\nText.\n")
+    for name in ("table2-means.svg", "table2-means.png", "table2.csv"):
+        (folder / name).write_text("")
+    pd.DataFrame([
+        {"block": "llm-pruner:20", "method": "RankAdaptor (one model)", "difference": -0.3, "low": -1.0, "high": 0.4,
+         "verdict": "not supported"},
+        {"block": "llm-pruner:50", "method": "RankAdaptor (one model)", "difference": 1.3, "low": 0.2, "high": 2.4,
+         "verdict": "supported"},
+        {"block": "llm-pruner:20", "method": "No recovery", "difference": -2.0, "low": -3.0, "high": -1.0,
+         "verdict": ""},
+    ]).to_csv(folder / "table2-differences.csv", index=False)
+    return tmp_path
+
+
+def test_the_page_is_valid_and_every_link_leads_somewhere(reports):
+    page = write_report("tiny", reports)
+    found = elements(page)
+    names = [one.get("id") for one in found if one.get("id")]
+    assert len(names) == len(set(names))
+    targets = [one.get(name) for one in found for name in ("href", "src") if one.get(name)]
+    assert targets
+    for target in targets:
+        assert target.removeprefix("#") in names if target.startswith("#") else (page.parent / target).is_file(), target
+    assert all(one.get("alt") for one in found if one.tag == "img")
+    assert sum(one.tag == "h1" for one in found) == 1
+
+
+def test_claims_say_what_the_files_say(reports):
+    claims = claims_table(reports / "tiny").set_index("command")
+    first = claims.loc["make reproduce-table2"].iloc[0]
+    assert first["published"] == "+1.23 to +1.99 points (LLaMA-7B)"
+    assert first["measured"] == "-0.3 to +1.3 points on 2 blocks; 1 of 2 intervals exclude 0"
+    assert first["verdict"] == "not supported (1), supported (1)"
+    second = claims.loc["make reproduce-table2"].iloc[1]
+    assert (second["measured"], second["verdict"]) == ("-2.0 [-3.0, -1.0] points", "recovery helps on 1 of 1")
+    assert claims.loc["make search-report", "measured"] == "not run yet"
+
+
+@pytest.mark.parametrize(("needed", "regret", "says"), [
+    ("less than", "undecided against", "finds what it searches; of no use under another training"),
+    ("less than", "less than", ""),
+    ("undecided against", "undecided against", ""),
+])
+def test_the_searchs_claim_follows_its_comparisons(reports, needed, regret, says):
+    table = pd.DataFrame({"of": ["recoveries to the top 1 %", "regret (points)"], "verdict": [needed, regret]})
+    table.to_csv(reports / "tiny" / "search-differences.csv", index=False)
+    claim = claims_table(reports / "tiny").set_index("command").loc["make search-report"]
+    assert claim["verdict"] == says
+    assert claim["measured"].startswith("recoveries to the top 1 %: less than a rival's in")
+
+
+def test_a_profile_without_reports_is_told_so(tmp_path, capsys):
+    with pytest.raises(BadInput, match="holds no report yet: make reproduce-table2 first"):
+        write_report("tiny", tmp_path)
+    assert main(["report", "--profile", "nothing"]) == 2
+    assert "unknown profile 'nothing'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("profile", ["tiny", "smollm2"])
+def test_committed_reports_make_a_page_that_holds_together(profile, tmp_path):
+    shutil.copytree(COMMITTED / profile, tmp_path / profile)
+    page = write_report(profile, tmp_path)
+    found = elements(page)
+    assert [one.get("src") for one in found if one.tag == "img"]
+    for one in found:
+        for name in ("href", "src"):
+            target = one.get(name) or "#"
+            assert target.startswith("#") or (page.parent / target).is_file(), target
+    committed = COMMITTED / profile / "index.html"
+    assert committed.read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), "make report once more"
