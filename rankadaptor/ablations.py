@@ -8,12 +8,14 @@ Every variant is a table of its own over the same ledger: what two variants shar
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
+from rankadaptor.costs import ProgressBar
 from rankadaptor.errors import BadInput
-from rankadaptor.experiments import DEFAULT_LEDGER, MainTable, parse_blocks, report_seeds
+from rankadaptor.experiments import DEFAULT_LEDGER, MainTable, parse_blocks, report_seeds, run_tables
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.records import SIGNALS
@@ -93,6 +95,14 @@ class AblationTables:
 
     def run(self) -> dict[str, dict[str, TableResult]]:
         """Ablation -> variant -> rows of no recovery, LoRA and RankAdaptor."""
+        tables = [table for variants in self.tables.values() for table in variants.values()]
+        tables[0].run()  # what the others have in common with it is in the ledger then
+        workers = min(self.profile.workers, os.cpu_count() or 1)
+        missing = [table for table in tables[1:] if table.plan().missing]
+        if workers > 1 and len(missing) > 1:
+            bar = ProgressBar(self.profile.cost)
+            with bar.over(sum(table.plan().missing_seconds() for table in missing)):
+                run_tables(missing, workers, bar.on_progress)
         return {name: {label: table.run() for label, table in variants.items()}
                 for name, variants in self.tables.items()}
 

@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,22 +16,45 @@ from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import Profile
 from rankadaptor.stages import Step, Workshop
 
+Progress = Callable[[Step, float], None]  # told of every step that begins (0.0) and is finished (1.0)
+Item = TypeVar("Item")
+
 
 def run_in_processes(
     profile: Profile,
     ledger: Ledger,
     groups: Sequence[Sequence[Step]],
     workers: int,
-    on_progress: Callable[[Step, float], None] = lambda step, share: None,
+    on_progress: Progress = lambda step, share: None,
 ) -> None:
     """Run groups of steps, those of one group in one process and in order; what the ledger holds is not run again.
 
+    What groups need in common must be in the ledger before, or each process computes it. Otherwise as `share_out`.
+    """
+    share_out(partial(_run_groups, profile, ledger.folder), groups, workers, on_progress)
+
+
+def _run_groups(profile: Profile, folder: Any, groups: Sequence[Sequence[Step]], progress: Progress) -> None:
+    workshop = Workshop(profile, Ledger(folder), progress)
+    for group in groups:
+        for step in group:
+            workshop.run(step)
+
+
+def share_out(
+    function: Callable[[Sequence[Item], Progress], None],
+    items: Sequence[Item],
+    workers: int,
+    on_progress: Progress = lambda step, share: None,
+) -> None:
+    """Call a function once in every process, with its share of some items.
+
     Small models leave a second thread little to do: two processes of one thread do about 1.5 times the work of one
-    process of two. What groups need in common must be in the ledger before, or each process computes it.
+    process of two.
 
     Args:
         workers: Processes; the cores are shared out among them.
-        on_progress: Called with every step that a process begins (0.0) and finishes (1.0).
+        on_progress: Called, in this process, with what the function reports.
 
     Raises:
         BadInput: if there are no workers, or as soon as one of them dies; what was finished is in the ledger.
@@ -40,9 +64,9 @@ def run_in_processes(
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // workers)
     pipes, processes = [], []
-    for start in range(min(workers, len(groups))):
+    for start in range(min(workers, len(items))):
         receiver, sender = context.Pipe(duplex=False)
-        work = (profile, ledger.folder, groups[start::workers], threads, sender)
+        work = (function, items[start::workers], threads, sender)
         process = context.Process(target=_work, args=work, daemon=True)
         process.start()
         sender.close()  # the process has its own: this end closes with it
@@ -70,14 +94,18 @@ def run_in_processes(
 
 
 def _work(
-    profile: Profile, folder: Any, groups: Sequence[Sequence[Step]], threads: int, progress: "Connection[Any, Any]"
+    function: Callable[[Sequence[Item], Progress], None],
+    items: Sequence[Item],
+    threads: int,
+    pipe: "Connection[Any, Any]",
 ) -> None:
     torch.set_num_threads(threads)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the ledger drops what is half-written
     parent = os.getppid()
-    workshop = Workshop(profile, Ledger(folder), lambda step, share: progress.send((step, share)))
-    for group in groups:
-        for step in group:
-            if os.getppid() != parent:  # whoever wanted the results was killed
-                return
-            workshop.run(step)
+
+    def progress(step: Step, share: float) -> None:
+        if os.getppid() != parent:
+            sys.exit(143)  # whoever wanted the results was killed
+        pipe.send((step, share))
+
+    function(items, progress)

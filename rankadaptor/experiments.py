@@ -8,6 +8,7 @@ Killed anywhere, the next run goes on where the ledger ends.
 """
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Generator, Sequence
 from functools import cached_property
@@ -29,6 +30,7 @@ from rankadaptor.corpora.downloads import is_cached
 from rankadaptor.costs import Plan, ProgressBar, StageKind, stage_kind
 from rankadaptor.errors import BadInput, NotInLedger, RecoveryDiverged
 from rankadaptor.evaluation.items import METRIC
+from rankadaptor.execution import Progress, share_out
 from rankadaptor.ledger import Ledger
 from rankadaptor.models import base_model_is_cached
 from rankadaptor.profiles import Profile, Source, load_profile
@@ -208,6 +210,7 @@ class MainTable:
         self._workshop.computed.clear()
         with self._bar.over(self.plan().missing_seconds()):
             self._run_all(self._unrecovered_steps(None))
+            self._ahead()
             blocks = {str(block): drive(self._block(block), self._run_all) for block in self.blocks}
         return TableResult(
             self.contents,
@@ -220,6 +223,30 @@ class MainTable:
             blocks,
             tuple(self._workshop.computed),
         )
+
+    def _ahead(self) -> None:
+        """Compute blocks in processes of their own, where the profile says so; what they leave is read afterwards."""
+        workers = min(self.profile.workers, os.cpu_count() or 1)
+        missing = [block for block in self.blocks if self._missing_of(block, self._most_stages())]
+        if workers > 1 and len(missing) > 1:
+            run_tables([self._alone(block) for block in missing], workers, self._finished)
+
+    def _alone(self, block: Block) -> "MainTable":
+        """The same table of one block."""
+        return type(self)(self.contents, self.profile, (block,), self.budget_name, self.seeds, self.ledger,
+                          self.allocation)
+
+    def _finished(self, step: Step, share: float) -> None:
+        """Told of the steps of other processes."""
+        if share == 1:
+            self._workshop.computed.append((step.stage, self._workshop.key(step)))
+        self._bar.on_progress(step, share)
+
+    def run_blocks(self, progress: Progress) -> None:
+        """Compute what the ledger lacks of every block, without a bar."""
+        self._workshop = Workshop(self.profile, self.ledger, progress)
+        for block in self.blocks:
+            drive(self._block(block), self._run_all)
 
     def _run_all(self, steps: Sequence[Step]) -> None:
         for step in steps:
@@ -483,6 +510,16 @@ class MainTable:
             allocations=tuple(by_task[task].allocations[0] for task in TASKS),
             keys=tuple(sorted({key for row in by_task.values() for key in row.keys})),
         )
+
+
+def run_tables(tables: Sequence[MainTable], workers: int, on_progress: Progress) -> None:
+    """Compute what the ledger lacks of several tables, in processes. Raises as `execution.share_out`."""
+    share_out(_run_blocks, tables, workers, on_progress)
+
+
+def _run_blocks(tables: Sequence[MainTable], progress: Progress) -> None:
+    for table in tables:
+        table.run_blocks(progress)
 
 
 def final_loss(losses: Sequence[Sequence[float]]) -> float:

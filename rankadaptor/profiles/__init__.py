@@ -218,6 +218,7 @@ class Cost:
 class Profile:
     name: str
     description: str
+    workers: int  # processes that compute blocks of a table; 1 for models that keep all cores busy
     base_model: BaseModel
     benchmarks: Source
     recovery_data: RecoveryData
