@@ -4,10 +4,10 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -34,7 +34,7 @@ def run_in_processes(
     share_out(partial(_run_groups, profile, ledger.folder), groups, workers, on_progress)
 
 
-def _run_groups(profile: Profile, folder: Any, groups: Sequence[Sequence[Step]], progress: Progress) -> None:
+def _run_groups(profile: Profile, folder: Any, groups: Iterable[Sequence[Step]], progress: Progress) -> None:
     workshop = Workshop(profile, Ledger(folder), progress)
     for group in groups:
         for step in group:
@@ -42,12 +42,12 @@ def _run_groups(profile: Profile, folder: Any, groups: Sequence[Sequence[Step]],
 
 
 def share_out(
-    function: Callable[[Sequence[Item], Progress], None],
+    function: Callable[[Iterable[Item], Progress], None],
     items: Sequence[Item],
     workers: int,
     on_progress: Progress = lambda step, share: None,
 ) -> None:
-    """Call a function once in every process, with its share of some items.
+    """Call a function once in every process, with some of the items: each takes the next one when it is free.
 
     Small models leave a second thread little to do: two processes of one thread do about 1.5 times the work of one
     process of two.
@@ -64,9 +64,12 @@ def share_out(
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // workers)
     pipes, processes = [], []
-    for start in range(min(workers, len(items))):
+    queue = context.Queue()
+    for item in [*items, *[None] * workers]:
+        queue.put(item)
+    for _ in range(min(workers, len(items))):
         receiver, sender = context.Pipe(duplex=False)
-        work = (function, items[start::workers], threads, sender)
+        work = (function, queue, threads, sender)
         process = context.Process(target=_work, args=work, daemon=True)
         process.start()
         sender.close()  # the process has its own: this end closes with it
@@ -88,14 +91,15 @@ def share_out(
         for process in processes:
             process.terminate()
             process.join()
+        queue.cancel_join_thread()  # what nobody took is nobody's
     if failed:
         raise BadInput(f"one of {len(processes)} workers stopped with status {failed[0]}, see above: start again, what"
                        " was finished is kept")
 
 
 def _work(
-    function: Callable[[Sequence[Item], Progress], None],
-    items: Sequence[Item],
+    function: Callable[[Iterable[Item], Progress], None],
+    queue: "multiprocessing.Queue[Item | None]",
     threads: int,
     pipe: "Connection[Any, Any]",
 ) -> None:
@@ -108,4 +112,4 @@ def _work(
             sys.exit(143)  # whoever wanted the results was killed
         pipe.send((step, share))
 
-    function(items, progress)
+    function(cast(Iterable[Item], iter(queue.get, None)), progress)

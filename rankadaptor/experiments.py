@@ -10,7 +10,7 @@ Killed anywhere, the next run goes on where the ledger ends.
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -517,7 +517,7 @@ def run_tables(tables: Sequence[MainTable], workers: int, on_progress: Progress)
     share_out(_run_blocks, tables, workers, on_progress)
 
 
-def _run_blocks(tables: Sequence[MainTable], progress: Progress) -> None:
+def _run_blocks(tables: Iterable[MainTable], progress: Progress) -> None:
     for table in tables:
         table.run_blocks(progress)
 

@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from rankadaptor.published import published_allocations
 from rankadaptor.reporting.tables import (
     MEAN,
     TASK_NAMES,
@@ -19,7 +20,7 @@ from rankadaptor.reporting.tables import (
     differences_to_lora,
     task_differences,
 )
-from rankadaptor.results import DENSE, LORA, NO_RECOVERY, TableResult
+from rankadaptor.results import DENSE, LORA, MAIN, NO_RECOVERY, TableResult
 from rankadaptor.search import mean_score
 from rankadaptor.specs import PRUNERS, TASKS
 
@@ -32,7 +33,10 @@ def table_figures(result: TableResult) -> dict[str, Figure]:
     if not result.recovered:
         return {"means": unrecovered_figure(result)}
     drawn = {"means": means_figure(result), "allocations": allocation_figure(result)}
-    return drawn | ({"search": search_figure(result)} if result.searched else {})
+    if not result.searched:
+        return drawn
+    drawn["search"] = search_figure(result)
+    return drawn | ({"by-task": by_task_figure(result)} if result.contents.methods == MAIN else {})
 
 
 def unrecovered_figure(result: TableResult) -> Figure:
@@ -114,7 +118,7 @@ def task_figure(result: TableResult, method: str) -> Figure:
             right.axhline(0, color="0.4", linewidth=1)
             right.set(title=f"{name}: difference to {LORA}, paired", ylabel="points, 95 % interval")
             for axis in (left, right):
-                axis.legend(fontsize=8, ncols=2)
+                axis.legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     return closed(figure)
 
 
@@ -159,6 +163,30 @@ def allocation_figure(result: TableResult) -> Figure:
         axis.set(xlabel="decoder layer", title="realised rank by layer (AdaLoRA: mean over the seven projections)")
         axis.tick_params(axis="x", rotation=0, labelsize=7)
         axis.tick_params(axis="y", rotation=0)
+    return closed(figure)
+
+
+def by_task_figure(result: TableResult) -> Figure:
+    """Table 7: the allocation that each search measured to be the best of each task; beneath it the published ones."""
+    found = {(name, task): block.search.best_by_task[task] for name, block in result.blocks.items() if block.search
+             for task in sorted(block.search.best_by_task, key=[*TASKS, "text"].index)}
+    parts = {"found here, by the search's signal": found, "published (Table 7, LLaMA-7B)": published_allocations()}
+    most = max(rank for allocations in parts.values() for ranks in allocations.values() for rank in ranks)
+    with matplotlib.rc_context(STYLE), sns.axes_style("white"):
+        heights = [len(allocations) for allocations in parts.values()]
+        figure, axes = plt.subplots(len(parts), 1, figsize=(11, 0.2 * sum(heights) + 2.2), layout="constrained",
+                                    height_ratios=heights)
+        for axis, (title, allocations) in zip(axes, parts.items(), strict=True):
+            values = np.array(list(allocations.values()))
+            rows = [f"{block} {TASK_NAMES.get(task, task)}" for block, task in allocations]
+            sns.heatmap(values, mask=values == 0, annot=True, fmt="d", cmap="cividis", cbar=False, ax=axis, vmin=0,
+                        vmax=most, annot_kws={"size": 6}, xticklabels=list(range(1, values.shape[1] + 1)),
+                        yticklabels=rows)
+            for line in range(0, len(rows), len(TASKS)):
+                axis.axhline(line, color="white", linewidth=3)
+            axis.set(xlabel="decoder layer", title=title)
+            axis.tick_params(axis="x", rotation=0, labelsize=7)
+            axis.tick_params(axis="y", rotation=0, labelsize=7)
     return closed(figure)
 
 
