@@ -79,7 +79,7 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 plan-figure2 plan-table1 plan-table2 plan-table4 plan-table5 plan-table6 plan-figure5 plan-table3: plan-%: $(READY)
 	@$(RUN) plan $* $(OPTIONS)
 
-reproduce-figure2: $(READY)  ## Figure 2, LoRA against LoRA* and controls, on one block (2 minutes on 2 cores; resumes)
+reproduce-figure2: $(READY)  ## Figure 2, LoRA against LoRA* and controls, on one block (3 minutes on 2 cores; resumes)
 	@$(RUN) reproduce figure2 $(OPTIONS)
 
 reproduce-table1: $(READY)  ## Table 1, LoRA against AdaLoRA, and where its ranks went, on one block (a minute)
@@ -134,7 +134,7 @@ search-report: $(READY)  ## searches, rivals and predictors, replayed from the c
 plan-rivals: $(READY)  ## print what the rivals' page would run and cost (seconds)
 	@$(RUN) plan rivals $(OPTIONS)
 
-reproduce-rivals: $(READY)  ## every rival at the search's budget, really recovered, on one block (half an hour on 2 cores)
+reproduce-rivals: $(READY)  ## every rival at the search's budget, really recovered, on one block (20 minutes on 2 cores)
 	@$(RUN) reproduce rivals $(OPTIONS)
 
 bench-pruning: $(READY)  ## memory and time of importance against the plain way, on SmolLM2 (2 minutes, downloads 105 MB)
