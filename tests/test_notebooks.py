@@ -67,5 +67,7 @@ def test_committed_reports_were_executed_top_to_bottom():
         counts = [cell["execution_count"] for cell in code_cells(path)]
         assert counts == list(range(1, len(counts) + 1)), path
         source = ROOT / "notebooks" / f"{path.name.partition('.')[0]}.ipynb"
-        stamp = json.loads(path.read_text())["metadata"]["source_sha256"]
+        text = path.read_text()
+        assert not [place for place in ("site-packages", str(ROOT)) if place in text], f"{path} names a machine's path"
+        stamp = json.loads(text)["metadata"]["source_sha256"]
         assert stamp == hashlib.sha256(source.read_bytes()).hexdigest(), f"{path} is older than its source"

@@ -156,13 +156,13 @@ def allocation_figure(result: TableResult) -> Figure:
     by_row = allocations(result)
     values = np.array(list(by_row.values()))
     with matplotlib.rc_context(STYLE), sns.axes_style("white"):
-        figure, axis = plt.subplots(figsize=(0.3 * values.shape[1] + 2.5, 0.45 * len(values) + 1.2),
-                                    layout="constrained")
+        figure, axis = plt.subplots(figsize=(0.3 * values.shape[1] + 2.5, 0.45 * len(values) + 1.2))
         sns.heatmap(values, mask=values == 0, annot=True, fmt=".0f", cmap="cividis", cbar=False, square=True, ax=axis,
                     annot_kws={"size": 7}, xticklabels=list(range(1, values.shape[1] + 1)), yticklabels=list(by_row))
         axis.set(xlabel="decoder layer", title="realised rank by layer (AdaLoRA: mean over the seven projections)")
         axis.tick_params(axis="x", rotation=0, labelsize=7)
         axis.tick_params(axis="y", rotation=0)
+        figure.set_layout_engine("constrained")  # not before: seaborn draws once with long labels upright
     return closed(figure)
 
 
