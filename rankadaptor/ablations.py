@@ -8,14 +8,13 @@ Every variant is a table of its own over the same ledger: what two variants shar
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
 from rankadaptor.costs import ProgressBar
 from rankadaptor.errors import BadInput
-from rankadaptor.experiments import DEFAULT_LEDGER, MainTable, parse_blocks, report_seeds, run_tables
+from rankadaptor.experiments import DEFAULT_LEDGER, MainTable, parse_blocks, report_seeds, run_ahead
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.records import SIGNALS
@@ -86,23 +85,22 @@ class AblationTables:
     def plan(self) -> str:
         """What would run, variant by variant; what two of them share is counted in both until it is there."""
         lines = [f"{'ablation':<20}{'variant':<32}{'to run at most':>15}{'minutes':>9}"]
+        minutes = 0.0
         for name, variants in self.tables.items():
             for label, table in variants.items():
                 plan = table.plan()
+                minutes += plan.missing_seconds() / 60
                 lines.append(f"{name:<20}{label:<32}{plan.missing.total():>15}{plan.missing_seconds() / 60:>9.0f}")
-        minutes = sum(table.plan().missing_seconds() for one in self.tables.values() for table in one.values()) / 60
         return "\n".join([*lines, f"at most {minutes:,.0f} minutes on {self.profile.cost.machine}"])
 
     def run(self) -> dict[str, dict[str, TableResult]]:
         """Ablation -> variant -> rows of no recovery, LoRA and RankAdaptor."""
         tables = [table for variants in self.tables.values() for table in variants.values()]
         tables[0].run()  # what the others have in common with it is in the ledger then
-        workers = min(self.profile.workers, os.cpu_count() or 1)
-        missing = [table for table in tables[1:] if table.plan().missing]
-        if workers > 1 and len(missing) > 1:
-            bar = ProgressBar(self.profile.cost)
-            with bar.over(sum(table.plan().missing_seconds() for table in missing)):
-                run_tables(missing, workers, bar.on_progress)
+        plans = [(table, table.plan()) for table in tables[1:]]
+        bar = ProgressBar(self.profile.cost)
+        with bar.over(sum(plan.missing_seconds() for _, plan in plans) if self.profile.workers > 1 else 0):
+            run_ahead([table for table, plan in plans if plan.missing], bar.on_progress)
         return {name: {label: table.run() for label, table in variants.items()}
                 for name, variants in self.tables.items()}
 

@@ -226,10 +226,8 @@ class MainTable:
 
     def _ahead(self) -> None:
         """Compute blocks in processes of their own, where the profile says so; what they leave is read afterwards."""
-        workers = min(self.profile.workers, os.cpu_count() or 1)
         missing = [block for block in self.blocks if self._missing_of(block, self._most_stages())]
-        if workers > 1 and len(missing) > 1:
-            run_tables([self._alone(block) for block in missing], workers, self._finished)
+        run_ahead([self._alone(block) for block in missing], self._finished)
 
     def _alone(self, block: Block) -> "MainTable":
         """The same table of one block."""
@@ -512,9 +510,12 @@ class MainTable:
         )
 
 
-def run_tables(tables: Sequence[MainTable], workers: int, on_progress: Progress) -> None:
-    """Compute what the ledger lacks of several tables, in processes. Raises as `execution.share_out`."""
-    share_out(_run_blocks, tables, workers, on_progress)
+def run_ahead(tables: Sequence[MainTable], on_progress: Progress) -> None:
+    """Compute what the ledger lacks of several tables, in as many processes as their profile says; nothing where that
+    is one, or the table is. Raises as `execution.share_out`."""
+    workers = min(tables[0].profile.workers, os.cpu_count() or 1) if tables else 1
+    if workers > 1 and len(tables) > 1:
+        share_out(_run_blocks, tables, workers, on_progress)
 
 
 def _run_blocks(tables: Iterable[MainTable], progress: Progress) -> None:
