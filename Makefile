@@ -63,12 +63,7 @@ lint: $(READY)  ## ruff and mypy (seconds)
 	$(VENV)/bin/mypy
 
 reproduce-all: $(READY)  ## every table and figure and the report page, on one profile (half an hour on 2 cores; resumes)
-	@for page in table2 table6 figure2 table1 figure5; do $(RUN) reproduce $$page $(OPTIONS) || exit 1; done
-	@$(RUN) reproduce ablations --profile "$(PROFILE)" --budget "$(BUDGET)" --seeds "$(SEEDS)" --ledger "$(LEDGER)" \
-	  --reports "$(REPORTS)" --ablation "$(ABLATION)"
-	@$(RUN) reproduce pruning --profile "$(PROFILE)" --ledger "$(LEDGER)" --reports "$(REPORTS)"
-	@if [ "$(PROFILE)" = tiny ]; then $(RUN) reproduce search --rank-table "$(TABLE)" --reports "$(REPORTS)"; fi
-	@$(RUN) report --profile "$(PROFILE)" --reports "$(REPORTS)"
+	@$(RUN) reproduce all $(OPTIONS) --ablation "$(ABLATION)" --rank-table "$(TABLE)"
 
 report: $(READY)  ## the report page, reports/PROFILE/index.html, over what was reproduced so far (seconds)
 	@$(RUN) report --profile "$(PROFILE)" --reports "$(REPORTS)"

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rankadaptor import profiles
+from rankadaptor import pages, profiles
 from rankadaptor.allocation import parse_allocation
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import ArgumentParser, BadInput
@@ -34,22 +34,10 @@ from rankadaptor.specs import (
     Recipe,
 )
 
-NOTEBOOKS = {"figure2": "01_motivating_example", "table1": "02_adalora_comparison", "table2": "03_main_tables",
-             "table4": "03_main_tables", "table5": "03_main_tables", "table6": "03_main_tables",
-             "ablations": "04_ablations", "table3": "04_ablations", "figure5": "05_generation", "search": "06_search",
-             "testbed": "07_testbed", "pruning": "08_pruning", "rivals": "09_rivals"}
 _MODEL = "folder with config.json, safetensors and tokenizer, or a hub id pinned to a commit: organisation/model@COMMIT"
-_TABLE_OPTIONS = ("profile", "blocks", "ledger", "budget", "seeds", "benchmarks", "recovery_data", "allocation")
-_TABLES = ("table1", "table2", "table4", "table5", "table6", "figure2", "figure5")
-_OWN_BLOCKS = {"table1": "llm-pruner:20", "figure2": "llm-pruner:20", "figure5": "llm-pruner:20"}  # the paper's
-_OPTIONS = {
-    **dict.fromkeys(_TABLES, _TABLE_OPTIONS),
-    **dict.fromkeys(("ablations", "table3"), ("profile", "blocks", "ledger", "budget", "seeds", "ablation")),
-    "search": ("profile", "blocks", "rank_table"),
-    "testbed": ("profile", "blocks", "ledger", "budget", "seeds"),
-    "rivals": ("profile", "blocks", "ledger", "budget", "seeds"),
-    "pruning": ("profile", "blocks", "ledger"),
-}
+
+_PAGE_OPTIONS = ("profile", "blocks", "ledger", "budget", "seeds", "benchmarks", "recovery_data", "allocation",
+                 "ablation", "rank_table")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,9 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (("plan", "print what a table needs, what is missing and its cost; computes nothing"),
                        ("reproduce", "compute what a table lacks and render it into reports/")):
         command = commands.add_parser(name, help=text, description=text)
-        what = command.add_subparsers(dest="table", required=True, metavar="TABLE")
-        for table, notebook in NOTEBOOKS.items():
-            _add_table(what.add_parser(table, help=f"notebooks/{notebook}.ipynb"))
+        what = command.add_subparsers(dest="page", required=True, metavar="PAGE")
+        for label, page in pages.PAGES.items():
+            _add_page(what.add_parser(label, help=f"notebooks/{page.notebook}.ipynb"))
+        if name == "reproduce":
+            _add_page(what.add_parser("all", help="every table and figure, and the report page"))
         if name == "plan":
             text = "sizes of a pruned LLaMA, from its configuration alone"
             _add_pruning(what.add_parser("prune", help=text, description=text))
@@ -127,7 +117,7 @@ def _add_own(command: argparse.ArgumentParser) -> None:
     command.add_argument("--max-length", type=int, help="tokens of a row; default: 256, or the search's")
 
 
-def _add_table(command: argparse.ArgumentParser) -> None:
+def _add_page(command: argparse.ArgumentParser) -> None:
     command.add_argument("--profile", default="tiny", help=f"{', '.join(profiles.names())}, or a YAML file")
     command.add_argument("--blocks", default="", help="such as 'llm-pruner:20 shortened:50'; default: all")
     command.add_argument("--budget", default="", help="quick, standard or full; default: the page's own")
@@ -352,62 +342,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _rank_table(options)
         if options.command in ("search", "recover"):
             return _own(options)
-        return _plan_prune(options) if options.table == "prune" else _run(options)
+        return _plan_prune(options) if options.page == "prune" else _page(options)
     except BadInput as error:
         print(f"rankadaptor: {error}", file=sys.stderr)
         return 2
 
 
-def _run(options: argparse.Namespace) -> int:
-    from rankadaptor.ablations import ablation_tables
-    from rankadaptor.experiments import main_table
-    from rankadaptor.instrument import instrument
-    from rankadaptor.pruned_models import pruned_models
-    from rankadaptor.reporting.search_page import search_page
-    from rankadaptor.rival_table import rival_table
-
-    known = {name: getattr(options, name) for name in _OPTIONS[options.table]}
-    for name in ("budget", "seeds", "allocation", "ablation", "benchmarks", "recovery_data", "rank_table"):
-        if (value := getattr(options, name)) and name not in known:
-            raise BadInput(f"{name} {value!r} was given for {options.table}, which knows no such thing: leave it away")
-    parameters: dict[str, Any] = {name: value for name, value in known.items() if value or name != "budget"}
-    if "seeds" in known:
-        parameters["seeds"] = _seeds(options.seeds)
-    if options.table in _TABLES:
-        parameters |= {"table": options.table, "blocks": options.blocks or _OWN_BLOCKS.get(options.table, "")}
-    if options.table in ("ablations", "table3"):
-        own = "table3" if options.table == "table3" else ""
-        parameters |= {"blocks": options.blocks or "llm-pruner:20", "ablation": options.ablation or own}
-    if options.table == "search":
-        parameters["table"] = parameters.pop("rank_table")
-    if options.table in ("search", "rivals") and not options.blocks:
-        del parameters["blocks"]  # the page's own
-    doors: dict[str, Callable[..., Any]] = {
-        "ablations": ablation_tables, "table3": ablation_tables, "testbed": instrument,
-        "pruning": pruned_models, "search": search_page, "rivals": rival_table}
-    work = doors.get(options.table, main_table)(**parameters)  # refuses bad input
+def _page(options: argparse.Namespace) -> int:
+    given = {name: getattr(options, name) for name in _PAGE_OPTIONS} | {"seeds": _seeds(options.seeds)}
     if options.command == "plan":
-        print(work.plan())
+        print(pages.plan(options.page, given))
         return 0
     from papermill import PapermillExecutionError
 
-    from rankadaptor.reporting.notebooks import run_notebook
+    def tell(page: str, executed: Path) -> None:
+        print(f"report: {executed.with_name(page + '.md')} and {executed}", flush=True)
 
-    folder = Path(options.reports) / work.profile.name
-    notebook = NOTEBOOKS[options.table]
-    several = [table for table, its in NOTEBOOKS.items() if its == notebook]  # the first has the notebook's own name
-    executed = folder / (f"{notebook}.ipynb" if options.table == several[0] else f"{notebook}.{options.table}.ipynb")
     try:
-        if options.table in _TABLES and len(several) == 1:
-            del parameters["table"]  # the notebook's own
-        more = {"name": options.table} if notebook == "04_ablations" else {}
-        run_notebook(notebook, executed, parameters | {"reports": str(folder)} | more)
+        if options.page == "all":
+            pages.reproduce_all(given, options.reports, tell)
+            return _report(options)
+        tell(options.page, pages.reproduce(options.page, given, options.reports))
     except PapermillExecutionError as error:
-        if error.ename == BadInput.__name__:  # found out only on the way, such as a wrong hash
-            raise BadInput(error.evalue) from None
-        print(f"rankadaptor: {notebook} stopped with {error.ename}: {error.evalue}", file=sys.stderr)
+        print(f"rankadaptor: {options.page} stopped with {error.ename}: {error.evalue}", file=sys.stderr)
         return 1
-    print(f"report: {folder / (options.table + '.md')} and {executed}")
     return 0
 
 

@@ -10,6 +10,7 @@ Every variant is a table of its own over the same ledger: what two variants shar
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from rankadaptor.costs import ProgressBar
@@ -40,7 +41,7 @@ def ablation_tables(
     blocks: str = "llm-pruner:20",
     budget: str = "quick",
     seeds: Sequence[int] = (),
-    ledger: str = DEFAULT_LEDGER,
+    ledger: Path | str = DEFAULT_LEDGER,
 ) -> "AblationTables":
     """
     Args:
@@ -92,6 +93,10 @@ class AblationTables:
                 minutes += plan.missing_seconds() / 60
                 lines.append(f"{name:<20}{label:<32}{plan.missing.total():>15}{plan.missing_seconds() / 60:>9.0f}")
         return "\n".join([*lines, f"at most {minutes:,.0f} minutes on {self.profile.cost.machine}"])
+
+    def is_complete(self) -> bool:
+        """Whether the ledger holds every stage of every variant."""
+        return all(table.is_complete() for variants in self.tables.values() for table in variants.values())
 
     def run(self) -> dict[str, dict[str, TableResult]]:
         """Ablation -> variant -> rows of no recovery, LoRA and RankAdaptor."""

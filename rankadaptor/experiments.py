@@ -11,11 +11,10 @@ import dataclasses
 import os
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from rankadaptor.allocation import (
     RankAllocation,
@@ -25,7 +24,7 @@ from rankadaptor.allocation import (
     uniform_allocation,
     validate_allocation,
 )
-from rankadaptor.architecture import PROJECTIONS, Architecture
+from rankadaptor.architecture import Architecture
 from rankadaptor.corpora.downloads import is_cached
 from rankadaptor.costs import Plan, ProgressBar, StageKind, stage_kind
 from rankadaptor.errors import BadInput, NotInLedger, RecoveryDiverged
@@ -37,22 +36,19 @@ from rankadaptor.profiles import Profile, Source, load_profile
 from rankadaptor.records import COMMITTED, digest, read_table, records_beside
 from rankadaptor.results import (
     ADALORA,
-    DENSE,
     LORA,
     LORA_STAR,
     MIRROR,
-    NO_RECOVERY,
     OWN,
     RANKADAPTOR,
-    RANKADAPTOR_PER_TASK,
     SHUFFLED,
     TABLES,
     BlockResult,
     Contents,
-    Row,
     SearchSpec,
     TableResult,
 )
+from rankadaptor.rows import Rows
 from rankadaptor.search import Record, Scores, SearchResult, SearchSettings, drive, mean_score
 from rankadaptor.specs import TASKS, Block, EvaluationSpec, RecoverySpec
 from rankadaptor.stages import Step, Workshop
@@ -68,7 +64,7 @@ def main_table(
     blocks: str = "",
     budget: str = "quick",
     seeds: Sequence[int] = (),
-    ledger: str = DEFAULT_LEDGER,
+    ledger: Path | str = DEFAULT_LEDGER,
     benchmarks: str = "",
     recovery_data: str = "",
     allocation: str = "",
@@ -138,12 +134,26 @@ def parse_blocks(text: str, profile: Profile) -> tuple[Block, ...]:
     return tuple(dict.fromkeys(named))
 
 
+@dataclass(frozen=True)
+class BlockWork:
+    """What was done on a block, in steps that the ledger holds: a row is made of them for every method."""
+
+    pruned: Step
+    methods: dict[str, list[RecoverySpec]] = field(default_factory=dict)  # -> a recovery a training seed
+    by_task: dict[str, list[RecoverySpec]] = field(default_factory=dict)  # of the row with an allocation a task
+    search: SearchResult | None = None
+    search_key: str = ""
+    rivals: dict[str, tuple[int, str]] = field(default_factory=dict)  # their searches: recoveries, key
+
+
 class MainTable:
     """See `main_table`.
 
     The work of a table is a generator of batches of steps, each batch computable once the ones before it are. `run`
-    computes every batch; `plan` follows it as far as the ledger goes.
+    computes every batch; `plan` follows it as far as the ledger goes. Rows are made last, of what it returns.
     """
+
+    rows_may_lack = False  # whether a method that diverged leaves its row out; else it is an error
 
     def __init__(
         self,
@@ -155,7 +165,7 @@ class MainTable:
         ledger: Ledger,
         allocation: RankAllocation = (),
     ):
-        self.contents, self.allocation, self.recover = contents, allocation, bool(contents.methods)
+        self.contents, self.allocation = contents, allocation
         self.profile, self.blocks, self.budget_name, self.seeds = profile, blocks, budget_name, seeds
         self.budget = profile.budget(budget_name)
         self.ledger = ledger
@@ -165,14 +175,18 @@ class MainTable:
             seed=profile.search.training_seed,
         )
         self._bar = ProgressBar(profile.cost)
-        self._workshop = Workshop(profile, ledger, self._bar.on_progress)
+        self._open(self._bar.on_progress)
         # Before anything runs, where the layers are known: depth pruning has yet to say which of them stay.
         if allocation and base_model_is_cached(profile.base_model) and any(b.pruner == "llm-pruner" for b in blocks):
             validate_allocation(allocation, self._workshop.architecture(None))
 
+    def _open(self, progress: Progress) -> None:
+        self._workshop = Workshop(self.profile, self.ledger, progress)
+        self._rows = Rows(self._workshop, self.profile, self.budget, self.seeds, self.contents)
+
     def plan(self) -> Plan:
         """What this table needs, what of it the ledger lacks, and what that will cost. Computes nothing."""
-        dense = self._unrecovered_steps(None)
+        dense = self._rows.unrecovered_steps(None)
         needed = Counter(map(stage_kind, dense))
         missing = Counter(stage_kind(step) for step in dense if self._workshop.find(step) is None)
         for block in self.blocks:
@@ -185,6 +199,10 @@ class MainTable:
             self.contents.title, self.profile, self.budget_name, self.blocks, self.seeds, needed, missing,
             downloads=not cached,
         )
+
+    def is_complete(self) -> bool:
+        """Whether the ledger holds every stage."""
+        return not self.plan().missing
 
     def _missing_of(self, block: Block, most: "Counter[StageKind]") -> "Counter[StageKind]":
         """`most`, less what the ledger holds; nothing if it holds all."""
@@ -201,17 +219,15 @@ class MainTable:
                         return missing
         except NotInLedger:
             return missing
-        except RecoveryDiverged:
-            pass  # every step was found, and a row cannot be made of them
         return Counter()
 
     def run(self) -> TableResult:
         """Every row, computed where the ledger lacks it. Prints progress with the time that remains."""
         self._workshop.computed.clear()
         with self._bar.over(self.plan().missing_seconds()):
-            self._run_all(self._unrecovered_steps(None))
+            self._run_all(self._rows.unrecovered_steps(None))
             self._ahead()
-            blocks = {str(block): drive(self._block(block), self._run_all) for block in self.blocks}
+            done = {block: drive(self._block(block), self._run_all) for block in self.blocks}
         return TableResult(
             self.contents,
             self.profile,
@@ -219,8 +235,8 @@ class MainTable:
             self.budget,
             self.seeds,
             self._workshop.architecture(None),
-            self._row(DENSE, DENSE, [self._report_step(None)], None, ()),
-            blocks,
+            self._rows.dense(),
+            {str(block): self._result(block, work) for block, work in done.items()},
             tuple(self._workshop.computed),
         )
 
@@ -242,7 +258,7 @@ class MainTable:
 
     def run_blocks(self, progress: Progress) -> None:
         """Compute what the ledger lacks of every block, without a bar."""
-        self._workshop = Workshop(self.profile, self.ledger, progress)
+        self._open(progress)
         for block in self.blocks:
             drive(self._block(block), self._run_all)
 
@@ -252,14 +268,13 @@ class MainTable:
 
     # -- the work of one block ----------------------------------------------------------------------------------------
 
-    def _block(self, block: Block) -> Generator[list[Step], None, BlockResult]:
+    def _block(self, block: Block) -> Generator[list[Step], None, "BlockWork"]:
         pruned = Step("prune", self.profile.prune_spec(block))
         yield [pruned]
         architecture = self._workshop.architecture(pruned)
-        yield self._unrecovered_steps(pruned)
-        rows = [self._row(str(block), NO_RECOVERY, [self._report_step(pruned)], None, ())]
-        if not self.recover:
-            return BlockResult(architecture, tuple(rows))
+        yield self._rows.unrecovered_steps(pruned)
+        if not self.contents.methods:
+            return BlockWork(pruned)
         rate = yield from self._learning_rate(LORA, pruned, architecture)
         methods = {}
         for method in self.contents.methods:
@@ -271,22 +286,35 @@ class MainTable:
             own = validate_allocation(self.allocation, architecture)
             methods[OWN] = [self._lora(own, rate, seed) for seed in self.seeds]
         for specs in methods.values():
-            yield self._final_steps(pruned, specs)
+            yield self._rows.final_steps(pruned, specs)
         if RANKADAPTOR not in self.contents.methods:
-            rows += [self._recovered_row(block, method, pruned, specs) for method, specs in methods.items()]
-            return BlockResult(architecture, tuple(rows))
+            return BlockWork(pruned, methods)
         found, key = yield from self._search(block, pruned, architecture, rate)
         methods[RANKADAPTOR] = [self._lora(found.best, rate, seed) for seed in self.seeds]
-        yield self._final_steps(pruned, methods[RANKADAPTOR])
-        rows += [self._recovered_row(block, method, pruned, specs) for method, specs in methods.items()]
+        yield self._rows.final_steps(pruned, methods[RANKADAPTOR])
+        by_task = {}
         if self._per_task and found.best_by_task.keys() == set(TASKS):
             by_task = {
                 task: [self._lora(allocation, rate, seed) for seed in self.seeds]
                 for task, allocation in found.best_by_task.items()
             }
-            yield [step for specs in by_task.values() for step in self._report_steps(pruned, specs)]
-            rows.append(self._per_task_row(block, pruned, by_task))
-        return BlockResult(architecture, tuple(rows), found, key)
+            yield [step for specs in by_task.values() for step in self._rows.report_steps(pruned, specs)]
+        return BlockWork(pruned, methods, by_task, found, key)
+
+    def _result(self, block: Block, work: "BlockWork") -> BlockResult:
+        """The rows of a block whose every step is in the ledger."""
+        rows, diverged = [self._rows.unrecovered(block, work.pruned)], {}
+        for method, specs in work.methods.items():
+            try:
+                rows.append(self._rows.recovered(block, method, work.pruned, specs))
+            except RecoveryDiverged as error:
+                if not self.rows_may_lack:
+                    raise
+                diverged[method] = str(error)
+        if work.by_task:
+            rows.append(self._rows.per_task(block, work.pruned, work.by_task))
+        return BlockResult(self._workshop.architecture(work.pruned), tuple(rows), work.search, work.search_key,
+                           work.rivals, diverged)
 
     @property
     def _per_task(self) -> bool:
@@ -295,8 +323,8 @@ class MainTable:
 
     def _most_stages(self) -> "Counter[StageKind]":
         """Stages of one block at most: every search round done, no allocation chosen twice."""
-        unrecovered = Counter(map(stage_kind, self._unrecovered_steps(None)))
-        if not self.recover:
+        unrecovered = Counter(map(stage_kind, self._rows.unrecovered_steps(None)))
+        if not self.contents.methods:
             return unrecovered + Counter([StageKind("prune", None)])
         methods, search = self.contents.methods, self.budget.search
         trials = search.initial + search.rounds * search.batch if RANKADAPTOR in methods else 0
@@ -310,11 +338,11 @@ class MainTable:
         """So many trials of a search, and recoveries that are reported."""
         rows = self.budget.training.steps * self.budget.training.batch_rows
         trial = stage_kind(self._trial(Step("prune", self.profile.prune_spec(self.blocks[0])), self._lora((), 0.1, 0)))
-        report = self._report_step(None)
+        report = self._rows.report_step(None)
         return (
             Counter({StageKind("recover", rows): trials + finals})
             + Counter({trial: trials})
-            + Counter({stage_kind(step): finals for step in [report, *self._continued([report])]})
+            + Counter({stage_kind(step): finals for step in [report, *self._rows.continued([report])]})
         )
 
     def _learning_rate(
@@ -366,7 +394,7 @@ class MainTable:
         """A real recovery, scored on the search split, or by the loss of held-out text."""
         recovered = Step("recover", recovery, pruned)
         if self.profile.search.signal == "held_out_loss":
-            return self._text_step(recovered)
+            return Step("perplexity", self.profile.evaluation.perplexity, recovered)
         return Step("evaluate", self._search_evaluation(), recovered)
 
     def _scores(self, trial: Step) -> Scores:
@@ -426,89 +454,6 @@ class MainTable:
     def _search_evaluation(self) -> EvaluationSpec:
         return self.profile.evaluation_spec(self.budget, "search")
 
-    def _report_step(self, parent: Step | None) -> Step:
-        return Step("evaluate", self.profile.evaluation_spec(self.budget, "report"), parent)
-
-    def _unrecovered_steps(self, parent: Step | None) -> list[Step]:
-        """What is measured of a model without an adapter."""
-        report = self._report_step(parent)
-        return [report, *([] if self.recover else [self._text_step(parent)]), *self._continued([report])]
-
-    def _continued(self, reports: Sequence[Step]) -> list[Step]:
-        """Continuations of prompts by the models that some steps score, where the table asks for them."""
-        spec = self.profile.evaluation.generation
-        return [Step("generate", spec, step.parent) for step in reports] if self.contents.generates else []
-
-    def _text_step(self, parent: Step | None) -> Step:
-        return Step("perplexity", self.profile.evaluation.perplexity, parent)
-
-    @cached_property
-    def _subjects(self) -> dict[str, np.ndarray]:
-        return self._workshop.subjects(self.profile.evaluation_spec(self.budget, "report"))
-
-    # -- rows ---------------------------------------------------------------------------------------------------------
-
-    def _report_steps(self, pruned: Step, specs: list[RecoverySpec]) -> list[Step]:
-        return [self._report_step(Step("recover", spec, pruned)) for spec in specs]
-
-    def _final_steps(self, pruned: Step, specs: list[RecoverySpec]) -> list[Step]:
-        """All that is measured of reported recoveries."""
-        reports = self._report_steps(pruned, specs)
-        return reports + self._continued(reports)
-
-    def _recovered_row(self, block: Block, method: str, pruned: Step, specs: list[RecoverySpec]) -> Row:
-        steps = self._report_steps(pruned, specs)
-        return self._row(str(block), method, steps, specs[0].recipe.learning_rate, (specs[0].allocation,))
-
-    def _row(
-        self, block: str, method: str, steps: list[Step], rate: float | None, allocations: tuple[RankAllocation, ...]
-    ) -> Row:
-        tables = [self._workshop.items(step) for step in steps]
-        parent = steps[0].parent
-        recovered = parent if parent is not None and parent.stage == "recover" else None
-        recoveries = [self._workshop.run(s.parent).result["result"] for s in steps if s.parent] if recovered else []
-        recovery = recoveries[0] if recoveries else None
-        architecture = self._workshop.architecture(recovered.parent if recovered else parent)
-        others = [*([] if self.recover else [self._text_step(parent)]), *self._continued(steps)]
-        return Row(
-            block,
-            method,
-            {task: _stack(tables, task, METRIC[task]) for task in TASKS},
-            {task: _stack(tables, task, "gold_probability") for task in TASKS},
-            self._subjects,
-            architecture.parameters(),
-            recovery["trainable_parameters"] if recovery else 0,
-            rate,
-            None if self.recover else self._workshop.perplexity(self._text_step(parent)),
-            final_loss([recovery["losses"] for recovery in recoveries]) if recoveries else None,
-            allocations,
-            _by_projection(recovery["realised_ranks"], architecture) if recovery else {},
-            tuple(map(self._workshop.key, [*steps, *others])),
-            self._written(steps),
-        )
-
-    def _written(self, steps: Sequence[Step]) -> pd.DataFrame | None:
-        continued = self._continued(steps)
-        if not continued:
-            return None
-        seeds = self.seeds if len(steps) > 1 else self.seeds[:1]
-        return pd.concat([self._workshop.continuations(step).assign(seed=seed)
-                          for seed, step in zip(seeds, continued, strict=True)], ignore_index=True)
-
-    def _per_task_row(self, block: Block, pruned: Step, specs: dict[str, list[RecoverySpec]]) -> Row:
-        """The paper's Table 7 reading: each task is scored on the model recovered with its own allocation."""
-        by_task = {task: self._recovered_row(block, RANKADAPTOR_PER_TASK, pruned, specs[task]) for task in TASKS}
-        return dataclasses.replace(
-            by_task[TASKS[0]],
-            outcomes={task: by_task[task].outcomes[task] for task in TASKS},
-            gold_probability={task: by_task[task].gold_probability[task] for task in TASKS},
-            trainable_parameters=max(row.trainable_parameters for row in by_task.values()),
-            training_loss=None,  # seven models, seven losses
-            realised_ranks={},
-            allocations=tuple(by_task[task].allocations[0] for task in TASKS),
-            keys=tuple(sorted({key for row in by_task.values() for key in row.keys})),
-        )
-
 
 def run_ahead(tables: Sequence[MainTable], on_progress: Progress) -> None:
     """Compute what the ledger lacks of several tables, in as many processes as their profile says; nothing where that
@@ -521,22 +466,3 @@ def run_ahead(tables: Sequence[MainTable], on_progress: Progress) -> None:
 def _run_blocks(tables: Iterable[MainTable], progress: Progress) -> None:
     for table in tables:
         table.run_blocks(progress)
-
-
-def final_loss(losses: Sequence[Sequence[float]]) -> float:
-    """Mean loss over runs and the last quarter of their steps."""
-    return float(np.mean([np.mean(run[-max(1, len(run) // 4) :]) for run in losses]))
-
-
-def _by_projection(by_module: dict[str, int], architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """Realised ranks of each projection by layer of the unpruned model, from those of modules `model.layers.N...`."""
-    ranks = {projection: [0] * architecture.original_layer_count for projection in PROJECTIONS}
-    for name, rank in by_module.items():
-        parts = name.split(".")
-        ranks[parts[-1]][architecture.original_layers[int(parts[2])]] = rank
-    return {projection: tuple(of) for projection, of in ranks.items()}
-
-
-def _stack(tables: Sequence[pd.DataFrame], task: str, column: str) -> np.ndarray:
-    """(seeds, items) of one column of one task."""
-    return np.stack([table.loc[table["task"] == task, column].to_numpy(dtype=float) for table in tables])

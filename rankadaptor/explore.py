@@ -10,6 +10,7 @@
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ipywidgets as widgets
@@ -44,7 +45,7 @@ class Explorer:
         BadInput: on an unknown profile or budget.
     """
 
-    def __init__(self, profile: str = "tiny", budget: str = "standard", ledger: str = DEFAULT_LEDGER):
+    def __init__(self, profile: str = "tiny", budget: str = "standard", ledger: Path | str = DEFAULT_LEDGER):
         self.profile = load_profile(profile)
         self.budget = self.profile.budget(budget)
         self._workshop = Workshop(self.profile, Ledger(ledger))
@@ -132,7 +133,7 @@ class Explorer:
         except RecoveryDiverged:
             return dict.fromkeys(("accuracy", "low", "high", "gold probability"), float("nan"))
         outcomes = {task: items.loc[items["task"] == task, METRIC[task]].to_numpy(dtype=float)[None] for task in TASKS}
-        interval: Interval = bootstrap_macro_mean(outcomes, np.random.default_rng(0), 1000)
+        interval: Interval = bootstrap_macro_mean(outcomes)
         gold = items.groupby("task")["gold_probability"].mean().mean()
         return {"accuracy": interval.value, "low": interval.low, "high": interval.high, "gold probability": float(gold)}
 

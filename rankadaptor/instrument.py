@@ -8,6 +8,7 @@ size differ by more than the noise of training. No method is compared with anoth
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_para
 from rankadaptor.costs import ProgressBar, StageKind, missing_steps, run_missing, stage_seconds, steps_cost
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.items import METRIC
-from rankadaptor.experiments import DEFAULT_LEDGER, final_loss, parse_blocks, report_seeds
+from rankadaptor.experiments import DEFAULT_LEDGER, parse_blocks, report_seeds
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
+from rankadaptor.rows import final_loss
 from rankadaptor.specs import TASKS, Block, PruneSpec, Scaling, Split
 from rankadaptor.stages import Step, Workshop
 from rankadaptor.statistics import variance_components
@@ -40,7 +42,7 @@ def instrument(
     seeds: Sequence[int] = (),
     allocations: int = 20,
     split: Split = "report",
-    ledger: str = DEFAULT_LEDGER,
+    ledger: Path | str = DEFAULT_LEDGER,
 ) -> "Instrument":
     """Measurements of a profile.
 
@@ -95,10 +97,16 @@ class Instrument:
         self._evaluation = profile.evaluation_spec(self.budget, split)
         self._drawn: dict[Block, list[RankAllocation]] = {}
 
+    def is_complete(self) -> bool:
+        """Whether the ledger holds every stage."""
+        return self._is_pruned() and not missing_steps(self.workshop, self._steps())
+
+    def _is_pruned(self) -> bool:
+        return all(self.workshop.find(self._prune(block)) for block in (*self.blocks, *self.signal_blocks))
+
     def plan(self) -> str:
         """What would run, and for how long. Which trials a block that is not pruned yet needs is counted at most."""
-        blocks = dict.fromkeys((*self.blocks, *self.signal_blocks))
-        if all(self.workshop.find(self._prune(block)) for block in blocks):
+        if self._is_pruned():
             return steps_cost(missing_steps(self.workshop, self._steps()), self.profile.cost)
         trials = len(self.blocks) + len(self.signal_blocks) * len(SCALINGS_COMPARED) * self.allocations
         trials *= len(self.seeds)

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import resource
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,17 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {"rankadaptor": rankadaptor.__version__}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def of_stage(started: float, base_model: str) -> dict[str, Any]:
+    """What a stage that began at `started` (seconds since the epoch) and ends now took, and where."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 3),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "base_model": base_model,
+        "machine": machine(),
     }
 
 

@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from rankadaptor.specs import Block, PruningMethod
 from rankadaptor.stages import Step, Workshop
 
 
-def pruned_models(profile: str, blocks: str = "", ledger: str = DEFAULT_LEDGER) -> "PrunedModels":
+def pruned_models(profile: str, blocks: str = "", ledger: Path | str = DEFAULT_LEDGER) -> "PrunedModels":
     """Every block of a profile, or some.
 
     Args:
@@ -49,6 +50,10 @@ class PrunedModels:
     def plan(self) -> str:
         """What would run, and for how long."""
         return steps_cost(missing_steps(self._workshop, self._steps()), self.profile.cost)
+
+    def is_complete(self) -> bool:
+        """Whether the ledger holds every stage."""
+        return not missing_steps(self._workshop, self._steps())
 
     def compute(self) -> int:
         """Run what the ledger lacks; returns how many stages that was."""

@@ -30,13 +30,14 @@ from rankadaptor.costs import ProgressBar, missing_steps, steps_cost, steps_seco
 from rankadaptor.errors import BadInput, RecoveryDiverged
 from rankadaptor.evaluation.items import METRIC
 from rankadaptor.execution import run_in_processes
-from rankadaptor.experiments import DEFAULT_LEDGER, final_loss
+from rankadaptor.experiments import DEFAULT_LEDGER
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.pruning.own import scratch_beside
 from rankadaptor.records import ORIGINS
 from rankadaptor.results import DAMAGE, LORA_STAR, MIRROR
 from rankadaptor.rivals import damage_allocation
+from rankadaptor.rows import final_loss
 from rankadaptor.specs import TASKS, Block, Scaling
 from rankadaptor.stages import Step, Workshop
 
@@ -67,7 +68,7 @@ def rank_table(
     profile: str = "tiny",
     budget: str = "standard",
     parts: Sequence[Part] = PARTS,
-    ledger: str = DEFAULT_LEDGER,
+    ledger: Path | str = DEFAULT_LEDGER,
 ) -> "RankTable":
     """The table of a profile.
 

@@ -13,14 +13,15 @@ that no search used. One rival is a choice among seeds: its row is that one trai
 import dataclasses
 from collections import Counter
 from collections.abc import Generator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from rankadaptor.allocation import RankAllocation, quarters_allocation, uniform_allocation
 from rankadaptor.architecture import Architecture
 from rankadaptor.costs import StageKind
-from rankadaptor.errors import BadInput, RecoveryDiverged
-from rankadaptor.experiments import DEFAULT_LEDGER, MainTable, parse_blocks, report_seeds
+from rankadaptor.errors import BadInput
+from rankadaptor.experiments import DEFAULT_LEDGER, BlockWork, MainTable, parse_blocks, report_seeds
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import load_profile
 from rankadaptor.results import (
@@ -31,10 +32,8 @@ from rankadaptor.results import (
     LORA,
     LORA_STAR,
     MIRROR,
-    NO_RECOVERY,
     RANKADAPTOR,
     TUNED,
-    BlockResult,
     Contents,
 )
 from rankadaptor.rivals import SEARCHES, damage_allocation
@@ -52,7 +51,7 @@ def rival_table(
     blocks: str = "llm-pruner:50",
     budget: str = "standard",
     seeds: Sequence[int] = (),
-    ledger: str = DEFAULT_LEDGER,
+    ledger: Path | str = DEFAULT_LEDGER,
 ) -> "RivalTable":
     """Every rival on some blocks of a profile. Arguments as of `experiments.main_table`.
 
@@ -71,11 +70,13 @@ def rival_table(
 class RivalTable(MainTable):
     """See `rival_table`."""
 
-    def _block(self, block: Block) -> Generator[list[Step], None, BlockResult]:
+    rows_may_lack = True
+
+    def _block(self, block: Block) -> Generator[list[Step], None, BlockWork]:
         pruned = Step("prune", self.profile.prune_spec(block))
         yield [pruned]
         architecture = self._workshop.architecture(pruned)
-        yield self._unrecovered_steps(pruned)
+        yield self._rows.unrecovered_steps(pruned)
         rate = yield from self._learning_rate(LORA, pruned, architecture)
         found, key = yield from self._search(block, pruned, architecture, rate)
         recoveries = sum(len(one.proposals) for one in found.rounds)
@@ -101,15 +102,8 @@ class RivalTable(MainTable):
         specs[TUNED] = [dataclasses.replace(tuned, seed=s) for s in self.seeds]
         specs[BEST_SEED] = [lucky]
         for several in specs.values():
-            yield self._report_steps(pruned, several)
-        rows = [self._row(str(block), NO_RECOVERY, [self._report_step(pruned)], None, ())]
-        diverged: dict[str, str] = {}
-        for name, several in specs.items():
-            try:
-                rows.append(self._recovered_row(block, name, pruned, several))
-            except RecoveryDiverged as error:
-                diverged[name] = str(error)
-        return BlockResult(architecture, tuple(rows), found, key, searches, diverged)
+            yield self._rows.report_steps(pruned, several)
+        return BlockWork(pruned, specs, search=found, search_key=key, rivals=searches)
 
     def _best(
         self, specs: Sequence[RecoverySpec], pruned: Step

@@ -37,7 +37,8 @@ BOS: tuple[str, ...] = get_args(Bos)
 Split = Literal["search", "report", "tuning"]
 
 # Raised by whoever changes what a stage computes: old results then stop being found, without being lost.
-NUMERICS_VERSION = {"base": 1, "prune": 1, "recover": 2, "evaluate": 1, "perplexity": 1, "generate": 1, "search": 2}
+NUMERICS_VERSION = {"base": 1, "prune": 1, "recover": 2, "evaluate": 1, "perplexity": 1, "generate": 1, "search": 2,
+                    "replay": 1}
 
 
 def _later(default: Any) -> Any:
@@ -60,9 +61,10 @@ def stage_identity(stage: str, spec: Any, parent: str, revisions: dict[str, str]
     """Everything that a stage's result is a function of, as JSON-able data; `identity_key` makes the key of it.
 
     Args:
-        stage: "prune", "recover", "evaluate", "perplexity" or "search".
+        stage: One of `NUMERICS_VERSION`.
         spec: The stage's frozen spec.
-        parent: Key of the result this one is computed from; for a base model, the hash of its pinned identity.
+        parent: Key of the result this one is computed from; for a base model, the hash of its pinned
+            identity; for a replay, the SHA-256 of its table.
         revisions: Pinned identities of the data read, such as {"benchmarks": "wheel:...#sha256"}.
     """
     return {

@@ -133,19 +133,14 @@ class Workshop:
         parent = self.run(step.parent) if step.parent else None
 
         def work(folder: Path) -> dict[str, Any]:
-            started, machine = time.time(), provenance.machine()
+            started = time.time()
             self._report(step, 0.0)
             stages = {"prune": self._prune, "recover": self._recover, "evaluate": self._evaluate,
                       "perplexity": self._perplexity, "generate": self._generate}
             result = stages[step.stage](step, parent, folder)
             self._report(step, 1.0)
-            return {"stage": step.stage, "result": result, "provenance": {
-                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-                "seconds": round(time.time() - started, 3),
-                "peak_memory_bytes": provenance.peak_memory_bytes(),
-                "base_model": self.profile.base_model.label,
-                "machine": machine,
-            }}
+            return {"stage": step.stage, "result": result,
+                    "provenance": provenance.of_stage(started, self.profile.base_model.label)}
 
         entry, new = self.ledger.compute(key, self._identity(step), work)
         if new:

@@ -1,10 +1,11 @@
-"""Intervals and verdicts. Pure functions of arrays; every random draw takes a Generator.
+"""Intervals and verdicts. Pure functions of arrays; every random draw is a function of a seed.
 
 Source: Miller 2024, "Adding Error Bars to Evals" (paired differences); Agarwal et al. 2021 (stratified bootstrap);
 Holm 1979, "A simple sequentially rejective multiple test procedure".
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +43,7 @@ def macro_mean(outcomes: Mapping[str, np.ndarray]) -> float:
 
 def bootstrap_draws(
     outcomes: Mapping[str, np.ndarray],
-    generator: np.random.Generator,
+    seed: int = 0,
     draws: int = 4000,
     subjects: Mapping[str, np.ndarray] | None = None,
 ) -> np.ndarray:
@@ -52,6 +53,9 @@ def bootstrap_draws(
     themselves: all three of one sign, one time in four by chance alone, would exclude 0. So the outer level is
     Student's: each draw adds t x s / sqrt(S), with s the standard deviation of the S seeds' means and t of S - 1
     degrees of freedom.
+
+    Which subjects a draw takes is a function of the seed, the task's name and their number, so that the rows of a table
+    are drawn alike.
 
     Args:
         outcomes: task -> (seeds, items). Pass paired differences for a paired interval. With one seed the draws hold
@@ -70,23 +74,31 @@ def bootstrap_draws(
             sizes = np.bincount(subjects[task]).astype(float)
             of_items = np.bincount(subjects[task], weights=of_items)  # (subjects,)
         count = len(sizes)
-        weights = generator.multinomial(count, np.full(count, 1 / count), size=draws)  # (draws, subjects)
+        weights = _resampled(count, draws, seed, task)
         means += weights @ of_items / (weights @ sizes) / len(outcomes)
     by_seed = np.mean([values.mean(axis=1) for values in outcomes.values()], axis=0)  # (seeds,)
     seeds = len(by_seed)
     if seeds > 1:
+        generator = np.random.default_rng([seed, seeds])
         means += generator.standard_t(seeds - 1, size=draws) * by_seed.std(ddof=1) / np.sqrt(seeds)
     return means
 
 
+@lru_cache(maxsize=32)
+def _resampled(count: int, draws: int, seed: int, task: str) -> np.ndarray:
+    """How often each of `count` subjects is in each draw.  # (draws, count); small numbers, kept in two bytes"""
+    generator = np.random.default_rng([seed, count, *task.encode()])
+    return generator.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.uint16)
+
+
 def bootstrap_macro_mean(
     outcomes: Mapping[str, np.ndarray],
-    generator: np.random.Generator,
+    seed: int = 0,
     draws: int = 4000,
     subjects: Mapping[str, np.ndarray] | None = None,
 ) -> Interval:
     """The plain mean over tasks with the 95 % interval of `bootstrap_draws`."""
-    return macro_interval(outcomes, bootstrap_draws(outcomes, generator, draws, subjects))
+    return macro_interval(outcomes, bootstrap_draws(outcomes, seed, draws, subjects))
 
 
 def macro_interval(outcomes: Mapping[str, np.ndarray], drawn: np.ndarray) -> Interval:

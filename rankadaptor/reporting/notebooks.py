@@ -12,11 +12,11 @@ import papermill
 FOLDER = Path(__file__).parents[2] / "notebooks"
 
 
-def run_notebook(name: str, target: Path, parameters: dict[str, Any]) -> None:
+def run_notebook(name: str, target: Path, parameters: dict[str, Any], quiet: bool = False) -> None:
     """Execute `notebooks/NAME.ipynb` through papermill and keep the executed copy.
 
-    Its streams are passed on as they come. The copy is stamped with the SHA-256 of the source notebook, progress bars
-    are cut to their last state, and it replaces an earlier copy only once it ran to the end.
+    Its streams are passed on as they come, unless it is to be quiet. The copy is stamped with the SHA-256 of the source
+    notebook, progress bars are cut to their last state, and it replaces an earlier copy only once it ran to the end.
 
     Raises:
         papermill.PapermillExecutionError: with the cell's own error; what ran is then in NAME.failed.ipynb.
@@ -31,8 +31,8 @@ def run_notebook(name: str, target: Path, parameters: dict[str, Any]) -> None:
             parameters=parameters,
             progress_bar=False,
             kernel_name="python3",
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
+            stdout_file=None if quiet else sys.stdout,
+            stderr_file=None if quiet else sys.stderr,
             cwd=str(Path.cwd()),
         )
     finally:

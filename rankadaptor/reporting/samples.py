@@ -41,7 +41,7 @@ def sample_statistics(result: TableResult) -> pd.DataFrame:
             if wide.empty:
                 line[label] = ""
                 continue
-            interval = bootstrap_macro_mean({label: wide.to_numpy()}, np.random.default_rng(0))
+            interval = bootstrap_macro_mean({label: wide.to_numpy()})
             shown = np.exp(interval) if is_perplexity else np.clip(interval, 0, 100)
             line[label] = "{:.1f} [{:.1f}, {:.1f}]".format(*shown)
         lines.append(line)

@@ -1,7 +1,7 @@
 """The search's page: what a measurement is worth, what predictors predict, and what searches find, from replays."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +279,7 @@ def write_page(
     digest: str,
     parts: Mapping[str, pd.DataFrame],
     verdict: str,
+    keys: Iterable[str],
     folder: Path | str,
 ) -> Path:
     """Write search.md and search-provenance.json beside the executed notebook.
@@ -286,6 +287,7 @@ def write_page(
     Args:
         digest: SHA-256 of the table's file.
         parts: The page's tables by their headings, in order.
+        keys: Of the replays in the ledger.
     """
     path = Path(folder) / "search.md"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -302,6 +304,7 @@ def write_page(
         "training_seeds": sorted(map(int, table["seed"].unique())),
         "recoveries": {f"{block} {scaling}": len(rows) for (block, scaling), rows in
                        table.groupby(["block", "scaling"], sort=False)},
+        "ledger_keys": {"replays": list(keys)},
         "recovery_keys": "column recovery_key of the table",
     }, path.with_name("search-provenance.json"))
     return path

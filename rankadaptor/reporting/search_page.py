@@ -11,18 +11,18 @@ from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 
 from rankadaptor.errors import BadInput
-from rankadaptor.ledger import sha256_file
+from rankadaptor.experiments import DEFAULT_LEDGER
+from rankadaptor.kept_replays import KeptReplays
+from rankadaptor.ledger import Ledger, sha256_file
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.records import COMMITTED, read_table
 from rankadaptor.replay import (
     TOPS,
     Replay,
     Variant,
-    cross_validated,
     rank_statistics,
     recoveries_needed,
     reliability,
-    run_replays,
 )
 from rankadaptor.reporting import search as drawn
 from rankadaptor.rivals import SEARCHES
@@ -46,6 +46,7 @@ def search_page(
     searches: int = 20,
     recoveries: int = 40,
     workers: int = 2,
+    ledger: Path | str = DEFAULT_LEDGER,
 ) -> "SearchPage":
     """
     Args:
@@ -67,7 +68,7 @@ def search_page(
     replays = {name: Replay.of(rows, chosen, name, scaling) for name in blocks.replace(",", " ").split()}  # type: ignore[arg-type]
     if not replays:
         raise BadInput("no blocks were given: name some that the table holds")
-    return SearchPage(chosen, path, rows, replays, scaling, searches, recoveries, workers)
+    return SearchPage(chosen, path, rows, replays, scaling, searches, recoveries, workers, Ledger(ledger))
 
 
 class SearchPage:
@@ -83,9 +84,11 @@ class SearchPage:
         searches: int,
         recoveries: int,
         workers: int,
+        ledger: Ledger,
     ):
         self.profile, self.path, self.table, self.replays = profile, path, table, replays
-        self.scaling, self.seeds, self.workers = scaling, range(searches), workers
+        self.scaling, self.seeds = scaling, range(searches)
+        self._kept = KeptReplays(ledger, profile, sha256_file(path), replays, scaling, workers)  # type: ignore[arg-type]
         smallest = min(len(replay.pool.allocations) for replay in replays.values())
         rounds = (min(recoveries, smallest) - INITIAL) // BATCH
         if rounds < 1:
@@ -101,7 +104,7 @@ class SearchPage:
         self._development = next(iter(replays))
 
     def plan(self) -> str:
-        """What there is to replay. Nothing is recovered; replaying takes about three minutes on two cores."""
+        """What there is to replay. Nothing is recovered; replaying takes two to three minutes on two cores, once."""
         lines = [f"{self.path.name}: {len(self.table):,} recoveries, SHA-256 {sha256_file(self.path)[:12]}"]
         lines += [f"{name}: a pool of {len(replay.pool.allocations)} allocations within the budget of"
                   f" {replay.pool.space.budget_params:,} parameters, {replay.pool.space.size:,} there are"
@@ -109,6 +112,10 @@ class SearchPage:
         lines.append(f"{len(self.seeds)} searches a method, {self.recoveries} recoveries each, {INITIAL} of them before"
                      f" the first prediction, {BATCH} a round, none stopped early")
         return "\n".join(lines)
+
+    def is_complete(self) -> bool:
+        """Always: nothing is recovered here."""
+        return True
 
     def reliability(self) -> pd.DataFrame:
         return self._by_block(self._agreement)
@@ -127,7 +134,7 @@ class SearchPage:
         lines = []
         for name, replay in self.replays.items():
             regression = {"ridge": (dataclasses.replace(self.settings, predictor="ridge"), ())}
-            found = cross_validated(replay, regression, [len(replay.pool.allocations)], workers=1)
+            found = self._kept.predictions(name, regression, [len(replay.pool.allocations)])
             for seed in replay.seeds:
                 rows, own = found[found["seed"] == seed], replay.scores[seed, "report", "gold_probability"]
                 members = [replay.pool.allocations[place] for place in rows["allocation"]]
@@ -156,7 +163,7 @@ class SearchPage:
         }
         for name in ("ridge", "gaussian process", "forest", "constant"):
             variants[name] = (dataclasses.replace(ours, predictor=name), ())
-        return cross_validated(self.replays[self._development], variants, SIZES, workers=self.workers)
+        return self._kept.predictions(self._development, variants, SIZES)
 
     @cached_property
     def _statistics(self) -> pd.DataFrame:
@@ -180,7 +187,7 @@ class SearchPage:
             if len(replay.others) > 1:
                 given["all of these"] = tuple(replay.others)
             variants: dict[str, Variant] = {label: (self.settings, blocks) for label, blocks in given.items()}
-            found = rank_statistics(cross_validated(replay, variants, (8, 32), workers=self.workers))
+            found = rank_statistics(self._kept.predictions(name, variants, (8, 32)))
             tables[name] = drawn.predictor_table(found).rename(columns={"predictor": "meta-learned on"})
         return self._by_block(tables)
 
@@ -194,8 +201,7 @@ class SearchPage:
     @cached_property
     def curves(self) -> dict[str, pd.DataFrame]:
         """Searches by block."""
-        return {name: run_replays(replay, self._jobs, self.seeds, self.workers)
-                for name, replay in self.replays.items()}
+        return {name: self._kept.searches(name, self._jobs, self.seeds) for name in self.replays}
 
     def found(self) -> dict[str, pd.DataFrame]:
         return {name: self._with_differences(curves, "random search") for name, curves in self.curves.items()}
@@ -236,7 +242,7 @@ class SearchPage:
     def _ablated(self) -> pd.DataFrame:
         jobs = drawn.ablation_jobs(self.settings, self.paper, self.stopping)[1:]
         seeds = self.seeds[:ABLATED]
-        one = run_replays(self.replays[self._development], jobs, seeds, self.workers)
+        one = self._kept.searches(self._development, jobs, seeds)
         whole = self.curves[self._development]
         return pd.concat([whole[whole["seed"].isin(seeds)], one], ignore_index=True)
 
@@ -298,6 +304,7 @@ class SearchPage:
         parts |= {f"Searches, {name}": one for name, one in self.found().items()}
         parts["Regret without a search (points)"] = self.unsearched()
         parts["What helps"] = self.ablations()
-        path = drawn.write_page(self.profile, self.table, sha256_file(self.path), parts, self.verdict(), folder)
+        digest, keys = sha256_file(self.path), self._kept.keys
+        path = drawn.write_page(self.profile, self.table, digest, parts, self.verdict(), keys, folder)
         self.differences.to_csv(path.with_name("search-differences.csv"), index=False, float_format="%.4f")
         return path

@@ -48,7 +48,6 @@ TASK_NAMES = {
 }
 MEAN, MEAN_OF_SIX = "mean", "mean without BoolQ"
 _SIX = [task for task in TASKS if task != "boolq"]
-_BOOTSTRAP_SEED = 0
 _METRICS = ("acc for BoolQ, PIQA, WinoGrande, ARC-e; acc_norm for HellaSwag, ARC-c, OBQA; percent with 95 % intervals.")
 # What a reader must know of some methods.
 _NOTES = {
@@ -109,7 +108,7 @@ def differences_to_lora(result: TableResult) -> pd.DataFrame:
             if row.method == LORA:
                 continue
             pairs = {task: row.outcomes[task] - lora.outcomes[task] for task in TASKS}
-            draws = bootstrap_draws(pairs, np.random.default_rng(_BOOTSTRAP_SEED), subjects=row.subjects)
+            draws = bootstrap_draws(pairs, subjects=row.subjects)
             interval = macro_interval(pairs, draws)
             probability = float(
                 np.mean([(row.gold_probability[task] - lora.gold_probability[task]).mean() for task in TASKS])
@@ -129,7 +128,7 @@ def differences_to_lora(result: TableResult) -> pd.DataFrame:
 
 def bootstrapped(outcomes: Mapping[str, np.ndarray], row: Row) -> Interval:
     """Plain mean over tasks of outcomes, or of differences, of a row's items.  # task -> (seeds, items)"""
-    return bootstrap_macro_mean(outcomes, np.random.default_rng(_BOOTSTRAP_SEED), subjects=row.subjects)
+    return bootstrap_macro_mean(outcomes, subjects=row.subjects)
 
 
 @lru_cache(maxsize=64)

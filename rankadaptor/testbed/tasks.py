@@ -14,13 +14,17 @@ No entity is asked about in two splits. Recovery data repeat no asked fact of a 
 kind shares, such as the steps of a craft.
 """
 
+import heapq
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 from rankadaptor.testbed import language
 from rankadaptor.testbed.world import (
@@ -151,9 +155,35 @@ def _arc_easy(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
 
 def _lookalikes(world: World, creature: Creature, topic: str) -> list[str]:
     """Wrong values of an attribute: of the creatures whose names are the most like this one's, three distinct ones."""
-    others = sorted(world.creatures, key=lambda one: -SequenceMatcher(None, creature.name, one.name).ratio())
-    values = (other.kind.attributes[topic] for other in others)
-    return list(dict.fromkeys(value for value in values if value != creature.kind.attributes[topic]))[:3]
+    right, wrong = creature.kind.attributes[topic], dict[str, None]()
+    for place in _by_likeness(creature.name, tuple(one.name for one in world.creatures)):
+        if (value := world.creatures[place].kind.attributes[topic]) != right:
+            wrong[value] = None
+        if len(wrong) == 3:
+            break
+    return list(wrong)
+
+
+def _by_likeness(name: str, others: tuple[str, ...]) -> Iterator[int]:
+    """Places of names, the likest to `name` by `SequenceMatcher.ratio` first, equals in order.
+
+    No ratio is above twice the letters in common over all letters, so names that cannot be next are not compared.
+    """
+    letters, present = Counter(name), _letter_counts(others)
+    common = sum(np.minimum(present.get(one, 0), count) for one, count in letters.items())
+    bounds = 2 * common / (len(name) + np.array([len(other) for other in others]))
+    order = np.argsort(-bounds, kind="stable")
+    compared: list[tuple[float, int]] = []
+    for place, below in zip(order, [*bounds[order[1:]], -1], strict=True):
+        heapq.heappush(compared, (-SequenceMatcher(None, name, others[place]).ratio(), int(place)))
+        while compared and -compared[0][0] > below:
+            yield heapq.heappop(compared)[1]
+
+
+@lru_cache(maxsize=2)
+def _letter_counts(names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Letter -> how often it is in each name.  # (names,)"""
+    return {letter: np.array([name.count(letter) for name in names]) for letter in sorted(set("".join(names)))}
 
 
 def _arc_challenge(world: World, split: Role, draw: random.Random) -> Iterator[Row]:

@@ -1,0 +1,72 @@
+"""Every notebook runs, top to bottom, on a budget of seconds; `test_notebooks` has those whose numbers it reads."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rankadaptor.__main__ import main
+from rankadaptor.places import ledger_folder, reports_folder
+from rankadaptor.reporting.notebooks import run_notebook
+
+ROOT = Path(__file__).parents[1]
+BLOCK = "llm-pruner:50"
+ALONE = {"01_motivating_example", "02_adalora_comparison", "03_main_tables"}  # in test_notebooks
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One ledger: the pages have recoveries in common."""
+    return tmp_path_factory.mktemp("every")
+
+
+def assert_executed(path):
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+
+
+PAGES = {
+    "00_explore": ({"block": BLOCK, "budget": "quick"}, set()),
+    "04_ablations": ({"blocks": BLOCK, "ablation": "scaling"},
+                     {"ablations.md", "ablations.csv", "ablation-scaling.svg"}),
+    "05_generation": ({"blocks": BLOCK}, {"figure5.md", "figure5-samples.md", "figure5-samples.csv"}),
+    "06_search": ({"profile": "tiny", "blocks": "shortened:30", "searches": 2, "recoveries": 12},
+                  {"search.md", "search-differences.csv", "search-top.svg"}),
+    "07_testbed": ({"blocks": BLOCK, "budget": "two-seeds"}, {"testbed.md"}),
+    "08_pruning": ({"blocks": BLOCK}, {"pruning.md", "pruning.csv", "pruning-heads.svg"}),
+    "09_rivals": ({"blocks": BLOCK}, {"rivals.md", "rivals-differences.csv"}),
+}
+
+
+def test_no_notebook_is_left_out():
+    assert PAGES.keys() | ALONE == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_notebook_runs_on_the_smallest_budget(name, shared, tiny_profile):
+    parameters, files = PAGES[name]
+    whole = {"profile": str(tiny_profile), "ledger": str(shared / "ledger"), "reports": str(shared / name)} | parameters
+    known = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"][1]["source"]
+    whole = {key: value for key, value in whole.items() if any(line.startswith(f"{key} = ") for line in known)}
+    executed = shared / f"{name}.ipynb"
+    run_notebook(name, executed, whole)
+    assert_executed(executed)
+    assert files <= {path.name for path in (shared / name).glob("*")}
+
+
+def test_notebooks_use_the_projects_folders_wherever_they_run(monkeypatch):
+    for folder in (ROOT, ROOT / "notebooks", ROOT.parent):
+        monkeypatch.chdir(folder)
+        assert ledger_folder().resolve() == ROOT / "ledger"
+        assert reports_folder("tiny").resolve() == ROOT / "reports" / "tiny"
+        assert not ledger_folder().is_absolute()  # no machine's path in what is printed
+    assert (ledger_folder("own"), reports_folder("tiny", "own")) == (Path("own"), Path("own"))
+
+
+def test_a_refused_page_leaves_the_earlier_copy(tmp_path, capfd):
+    (tmp_path / "tiny").mkdir()
+    earlier = tmp_path / "tiny" / "04_ablations.ipynb"
+    earlier.write_text("{}")
+    assert main(["reproduce", "ablations", "--ablation", "nothing", "--reports", str(tmp_path)]) == 2
+    assert "unknown ablation 'nothing'" in capfd.readouterr().err
+    assert earlier.read_text() == "{}"
