@@ -128,8 +128,9 @@ def reproduce_all(given: Mapping[str, Any], reports: Path | str, on_page: Callab
 def _work(name: str, given: Mapping[str, Any]) -> Work:
     page = PAGES[name]
     if strange := [key for key, value in given.items() if value and key not in page.options]:
-        raise BadInput(f"{strange[0]} {given[strange[0]]!r} was given for {name}, which knows no such thing: leave it"
-                       " away")
+        value = given[strange[0]]
+        shown = value if isinstance(value, str) else " ".join(map(str, value))
+        raise BadInput(f"{strange[0]} {shown!r} was given for {name}, which knows no such thing: leave it away")
     module, _, function = page.door.rpartition(".")
     work: Work = getattr(import_module(f"rankadaptor.{module}"), function)(**_parameters(page, given))
     return work

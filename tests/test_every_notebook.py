@@ -1,23 +1,30 @@
-"""Every notebook runs, top to bottom, on a budget of seconds; `test_notebooks` has those whose numbers it reads."""
+"""Every notebook runs, top to bottom, on a budget of seconds; some do so in tests that read their numbers."""
 
 import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rankadaptor.__main__ import main
 from rankadaptor.places import ledger_folder, reports_folder
+from rankadaptor.profiles import FOLDER
 from rankadaptor.reporting.notebooks import run_notebook
 
 ROOT = Path(__file__).parents[1]
 BLOCK = "llm-pruner:50"
-ALONE = {"01_motivating_example", "02_adalora_comparison", "03_main_tables"}  # in test_notebooks
+ELSEWHERE = {"01_motivating_example", "02_adalora_comparison", "03_main_tables",  # in test_notebooks
+             "09_rivals"}  # in test_rivals
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """One ledger: the pages have recoveries in common."""
-    return tmp_path_factory.mktemp("every")
+    """One ledger: the pages have recoveries in common. And the embedded model's profile with a predictor of no time."""
+    folder = tmp_path_factory.mktemp("every")
+    profile = yaml.safe_load((FOLDER / "tiny.yaml").read_text())
+    profile["search"]["method"]["predictor"] = "ridge"
+    (folder / "ridge.yaml").write_text(yaml.safe_dump(profile))
+    return folder
 
 
 def assert_executed(path):
@@ -27,19 +34,18 @@ def assert_executed(path):
 
 PAGES = {
     "00_explore": ({"block": BLOCK, "budget": "quick"}, set()),
-    "04_ablations": ({"blocks": BLOCK, "ablation": "scaling"},
-                     {"ablations.md", "ablations.csv", "ablation-scaling.svg"}),
+    "04_ablations": ({"blocks": BLOCK, "ablation": "importance"},
+                     {"ablations.md", "ablations.csv", "ablation-importance.svg"}),
     "05_generation": ({"blocks": BLOCK}, {"figure5.md", "figure5-samples.md", "figure5-samples.csv"}),
-    "06_search": ({"profile": "tiny", "blocks": "shortened:30", "searches": 2, "recoveries": 12},
+    "06_search": ({"profile": "ridge.yaml", "blocks": "shortened:30", "searches": 2, "recoveries": 12},
                   {"search.md", "search-differences.csv", "search-top.svg"}),
-    "07_testbed": ({"blocks": BLOCK, "budget": "two-seeds"}, {"testbed.md"}),
+    "07_testbed": ({"blocks": BLOCK, "signal_blocks": BLOCK, "budget": "two-seeds", "allocations": 2}, {"testbed.md"}),
     "08_pruning": ({"blocks": BLOCK}, {"pruning.md", "pruning.csv", "pruning-heads.svg"}),
-    "09_rivals": ({"blocks": BLOCK}, {"rivals.md", "rivals-differences.csv"}),
 }
 
 
 def test_no_notebook_is_left_out():
-    assert PAGES.keys() | ALONE == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert PAGES.keys() | ELSEWHERE == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -48,6 +54,8 @@ def test_a_notebook_runs_on_the_smallest_budget(name, shared, tiny_profile):
     whole = {"profile": str(tiny_profile), "ledger": str(shared / "ledger"), "reports": str(shared / name)} | parameters
     known = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"][1]["source"]
     whole = {key: value for key, value in whole.items() if any(line.startswith(f"{key} = ") for line in known)}
+    if whole["profile"] == "ridge.yaml":
+        whole["profile"] = str(shared / "ridge.yaml")
     executed = shared / f"{name}.ipynb"
     run_notebook(name, executed, whole)
     assert_executed(executed)

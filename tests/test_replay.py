@@ -1,12 +1,14 @@
 """Replays on a table: what a search may see, what it is scored by, and what the page makes of it."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+from rankadaptor import replay as replaying
 from rankadaptor.__main__ import main
 from rankadaptor.allocation import parse_allocation
 from rankadaptor.errors import BadInput
@@ -200,8 +202,8 @@ def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
     quick["search"]["method"]["predictor"] = "ridge"
     profile = tmp_path / "quick.yaml"
     profile.write_text(yaml.safe_dump(quick))
-    page = search_page(str(profile), str(table_file), "llm-pruner:50 shortened:50", searches=2, recoveries=12,
-                       workers=1)
+    given = {"blocks": "llm-pruner:50 shortened:50", "searches": 2, "recoveries": 12, "workers": 1}
+    page = search_page(str(profile), str(table_file), ledger=tmp_path / "ledger", **given)
     assert "SHA-256" in page.plan()
     path = page.write(tmp_path)
     text = path.read_text()
@@ -211,7 +213,17 @@ def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
     assert "regret" in page.verdict()
     for figure in (page.trace(), page.learning(), page.scatter(), page.regret(), page.top()):
         assert all(axis.get_xlabel() for axis in figure.axes)
-    assert (tmp_path / "search-provenance.json").is_file()
+    keys = json.loads((tmp_path / "search-provenance.json").read_text())["ledger_keys"]["replays"]
+    assert {one.name for one in (tmp_path / "ledger").iterdir()} == set(keys)
+
+    def refuse(*_):
+        raise AssertionError("replayed once more")
+
+    monkeypatch.setattr(replaying, "_in_processes", refuse)
+    again = search_page(str(profile), str(table_file), ledger=tmp_path / "ledger", **given)
+    pd.testing.assert_frame_equal(again.differences, page.differences)
+    with pytest.raises(AssertionError, match="replayed once more"):  # other searches are other replays
+        search_page(str(profile), str(table_file), ledger=tmp_path / "ledger", **given | {"searches": 3}).found()
 
 
 @pytest.mark.parametrize(("given", "says"), [

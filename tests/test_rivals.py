@@ -1,11 +1,14 @@
 """The rivals' table: equal budgets, fresh seeds, and a search a rival."""
 
+import json
+
 import pytest
 import yaml
 
 from rankadaptor.errors import BadInput
 from rankadaptor.profiles import load_profile
 from rankadaptor.reporting import tables
+from rankadaptor.reporting.notebooks import run_notebook
 from rankadaptor.results import BEST_SEED, DAMAGE, EVA, LORA, LORA_STAR, MIRROR, RANKADAPTOR, TUNED
 from rankadaptor.rival_table import rival_table
 from rankadaptor.rivals import SEARCHES
@@ -29,6 +32,16 @@ def made(tiny_profile, tmp_path_factory):
         plan = table.plan()
         result = table.run()
         yield table, plan, result, str(path)
+
+
+def test_the_notebook_runs(made, tmp_path):
+    table, _, _, profile = made
+    executed = tmp_path / "09_rivals.ipynb"
+    run_notebook("09_rivals", executed, {"profile": profile, "budget": "quick", "ledger": str(table.ledger.folder),
+                                         "reports": str(tmp_path)})
+    cells = [cell for cell in json.loads(executed.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert {"rivals.md", "rivals-differences.csv", "rivals-means.svg"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_every_rival_has_a_row_and_a_difference_to_lora(made):

@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from rankadaptor.predictors import WITH_MEMBERS
 from rankadaptor.profiles import Profile
 from rankadaptor.records import ORIGINS, task_scores
 from rankadaptor.replay import TOPS, Job, Replay, recoveries_needed, replayed
@@ -54,6 +55,8 @@ def ablation_jobs(settings: SearchSettings, paper: SearchSettings, stopping: Sea
         "paper, setting 2": (paper, {"predictor": "setting 2"}),
         "paper, setting 3": (paper, {"predictor": "setting 3"}),
     }
+    if settings.predictor not in WITH_MEMBERS:
+        del changes["Thompson"]  # draws one of the predictor's members
     jobs = [Job(OURS, settings), Job("no records of other blocks", settings, records=False),
             Job("stops where prediction meets reality", stopping)]
     jobs += [Job(label, dataclasses.replace(base, **change)) for label, (base, change) in changes.items()]
