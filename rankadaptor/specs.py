@@ -36,6 +36,8 @@ BOS: tuple[str, ...] = get_args(Bos)
 
 Split = Literal["search", "report", "tuning"]
 
+EvaluationEngine = Literal["shared_context", "lm_eval"]
+
 # Raised by whoever changes what a stage computes: old results then stop being found, without being lost.
 NUMERICS_VERSION = {"base": 1, "prune": 1, "recover": 2, "evaluate": 1, "perplexity": 1, "generate": 1, "search": 2,
                     "replay": 1}
@@ -69,11 +71,18 @@ def stage_identity(stage: str, spec: Any, parent: str, revisions: dict[str, str]
     """
     return {
         "stage": stage,
-        "numerics_version": NUMERICS_VERSION[stage],
+        "numerics_version": _numerics_version(stage, spec),
         "spec": _spec_content(spec),
         "parent": parent,
         "revisions": revisions,
     }
+
+
+def _numerics_version(stage: str, spec: Any) -> int:
+    """Recoveries with dropout draw it otherwise since version 3; all others are as they were."""
+    if isinstance(spec, RecoverySpec) and spec.recipe.lora_dropout:
+        return 3
+    return NUMERICS_VERSION[stage]
 
 
 def _spec_content(spec: Any) -> dict[str, Any]:
@@ -215,8 +224,11 @@ class EvaluationSpec:
     batch_size: int
     tokenisation: Literal["joint"] = "joint"  # context and continuation tokenised as one string
     bos: bool = False
+    engine: EvaluationEngine = _later("shared_context")  # noqa: RUF009 (both give the same, to rounding)
 
     def __post_init__(self) -> None:
+        if self.engine not in get_args(EvaluationEngine):
+            raise BadInput(f"unknown engine {self.engine!r}: use one of {', '.join(get_args(EvaluationEngine))}")
         unknown = [task for task in self.tasks if task not in TASKS]
         if unknown:
             raise BadInput(f"unknown task {unknown[0]!r}: use some of {', '.join(TASKS)}")

@@ -17,15 +17,12 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from rankadaptor.corpora.benchmarks import Row, gold_label
+from rankadaptor.evaluation.shared_context import Batch, TokenisedPair, lay_out
 from rankadaptor.models import Tokenizer
 from rankadaptor.specs import EvaluationSpec
 from rankadaptor.testbed import TASK_DEFINITIONS
 
 _SPLIT = "items"
-
-# (context, continuation), the context's tokens, the continuation's: what lm-eval's backends score.
-TokenisedPair = tuple[tuple[str, str], list[int], list[int]]
-
 
 @dataclass(frozen=True)
 class Question:
@@ -58,6 +55,7 @@ class Requests:
             question for name in spec.tasks for question in _questions(name, self.tasks[names[name]], rows[name])
         ]
         self._tokenised: tuple[Tokenizer, list[TokenisedPair]] | None = None
+        self._batches: tuple[Tokenizer, int, list[Batch]] | None = None
 
     def tokenised(self, backend: HFLM) -> list[TokenisedPair]:
         """Every choice of every question, tokenised by lm-eval's rule; kept as long as the tokenizer is the same."""
@@ -66,6 +64,13 @@ class Requests:
             pairs = [pair for question in self.questions for pair in question.choices]
             self._tokenised = tokenizer, [(pair, *backend._encode_pair(*pair)) for pair in pairs]
         return self._tokenised[1]
+
+    def batches(self, backend: HFLM) -> list[Batch]:
+        """Every question, laid out for `shared_context.score`; kept as long as tokenizer and context length are."""
+        tokenizer, length = backend.tokenizer, backend.max_length
+        if self._batches is None or self._batches[0] is not tokenizer or self._batches[1] != length:
+            self._batches = tokenizer, length, lay_out(self.tokenised(backend), length)
+        return self._batches[2]
 
 
 def _questions(name: str, task: Any, rows: Sequence[Row]) -> list[Question]:

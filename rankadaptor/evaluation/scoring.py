@@ -1,4 +1,4 @@
-"""Scoring a model on lm-eval's requests, with lm-eval's backend."""
+"""Scoring a model on lm-eval's requests."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.items import item_table
 from rankadaptor.evaluation.requests import Requests
+from rankadaptor.evaluation.shared_context import SharedContextLM, score
 from rankadaptor.models import Tokenizer
 from rankadaptor.specs import EvaluationSpec
 
@@ -20,17 +21,22 @@ def evaluate(model: PreTrainedModel, tokenizer: Tokenizer, spec: EvaluationSpec,
 
     Args:
         model: In evaluation mode.
-        spec: Batch size and tokenisation. lm-eval's request cache stays off, since its keys ignore the model.
+        spec: Engine, batch size and tokenisation. lm-eval's request cache stays off, since its keys ignore the model.
         requests: What to ask; may serve many models of one tokenizer.
     """
     backend = backend_of(model, tokenizer, spec)
-    scored = backend._loglikelihood_tokens(requests.tokenised(backend), disable_tqdm=True)
-    return item_table(requests.questions, [log_likelihood for log_likelihood, _ in scored])
+    pairs = requests.tokenised(backend)
+    if isinstance(backend, SharedContextLM):
+        log_likelihoods = score(model, requests.batches(backend), len(pairs))[0].tolist()
+    else:
+        log_likelihoods = [one for one, _ in backend._loglikelihood_tokens(pairs, disable_tqdm=True)]
+    return item_table(requests.questions, log_likelihoods)
 
 
 def backend_of(model: PreTrainedModel, tokenizer: Tokenizer, spec: EvaluationSpec) -> HFLM:
-    """lm-eval's own backend around a loaded model."""
+    """A loaded model as lm-eval knows models: with its own backend, or with ours in the place of its scoring."""
     if spec.tokenisation != "joint":
         raise BadInput(f"tokenisation {spec.tokenisation!r} is not offered: use joint")
     settings: dict[str, Any] = {"batch_size": spec.batch_size, "add_bos_token": spec.bos, "backend": "causal"}
-    return HFLM(pretrained=model, tokenizer=tokenizer, **settings)
+    backend = HFLM if spec.engine == "lm_eval" else SharedContextLM
+    return backend(pretrained=model, tokenizer=tokenizer, **settings)

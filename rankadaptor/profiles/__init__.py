@@ -19,6 +19,7 @@ from rankadaptor.specs import (
     TASKS,
     Block,
     BlockCriterion,
+    EvaluationEngine,
     EvaluationSpec,
     GenerationSpec,
     PerplexitySpec,
@@ -186,7 +187,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Evaluation:
-    batch_size: int  # fixed, since it changes scores in the last digits
+    engine: EvaluationEngine  # shared_context, or lm_eval for lm-eval's own backend
+    batch_size: int  # of lm-eval's backend: choices at a time
     item_seed: int
     search_pool: int  # the search split draws from so many rows a task; recovery and calibration avoid all of them
     perplexity: PerplexitySpec
@@ -284,7 +286,8 @@ class Profile:
     def evaluation_spec(self, budget: Budget, split: Split) -> EvaluationSpec:
         """All tasks on as many items of a split as the budget says; tuning items count as reported ones do."""
         items = budget.search_items if split == "search" else budget.report_items
-        return EvaluationSpec(TASKS, split, items, self.evaluation.item_seed, self.evaluation.batch_size)
+        return EvaluationSpec(TASKS, split, items, self.evaluation.item_seed, self.evaluation.batch_size,
+                              engine=self.evaluation.engine)
 
 
 def names() -> list[str]:

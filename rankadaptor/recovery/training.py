@@ -15,6 +15,7 @@ from rankadaptor.errors import RecoveryDiverged
 from rankadaptor.models import Tokenizer
 from rankadaptor.recovery.adapters import realised_ranks
 from rankadaptor.recovery.eva import initialise_eva
+from rankadaptor.recovery.fused_lora import fused
 from rankadaptor.recovery.prompts import IGNORED, Example, batches, collate
 from rankadaptor.specs import RecoverySpec
 
@@ -49,12 +50,12 @@ def train(
         initialise_eva(adapted, planned, recipe.micro_batch_rows, tokenizer.pad_token_id, spec.seed)
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     trainable = sum(parameter.numel() for parameter in parameters)
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
     schedule = get_linear_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
     losses: list[float] = []
     tokens = 0
     adapted.train()
-    with torch.random.fork_rng(devices=[adapted.device] if adapted.device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[adapted.device] if adapted.device.type == "cuda" else []), fused(adapted):
         torch.manual_seed(spec.seed)  # dropout draws from the global generator
         for step, batch in enumerate(planned):
             loss = _accumulate(adapted, batch, recipe.micro_batch_rows, tokenizer.pad_token_id)
@@ -84,10 +85,11 @@ def _accumulate(adapted: PeftModel, batch: Sequence[Example], micro_batch_rows: 
     supervised = sum(label != IGNORED for example in batch for label in example.labels[1:])
     total = 0.0
     for start in range(0, len(batch), micro_batch_rows):
-        ids, mask, labels = (
+        ids, _, labels = (
             tensor.to(model.device) for tensor in collate(batch[start : start + micro_batch_rows], pad_token_id)
         )  # (rows, tokens) each
-        hidden = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        # Padding comes last, where causal order hides it: without a mask, attention takes its faster kernels.
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
         targets = labels[:, 1:]
         chosen = targets != IGNORED
         logits = model.lm_head(hidden[:, :-1][chosen]).float()  # (supervised tokens, vocabulary)

@@ -1,0 +1,110 @@
+"""The fused LoRA pass: PEFT's losses and gradients, and a dropout of the same distribution."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_llama
+from peft import LoraConfig, get_peft_model
+
+from rankadaptor.recovery import fused_lora
+from rankadaptor.recovery.fused_lora import dropped_places, fused
+
+IDS = torch.randint(2, 96, (3, 11), generator=torch.Generator().manual_seed(0))
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def adapted(dropout=0.0, **settings):
+    """A trained-looking adapter: B is not 0."""
+    config = LoraConfig(r=3, lora_alpha=5, target_modules=TARGETS, lora_dropout=dropout, task_type="CAUSAL_LM",
+                        **settings)
+    model = get_peft_model(tiny_llama(), config)
+    draw = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data = 0.1 * torch.randn(parameter.shape, generator=draw)
+    return model.train()
+
+
+def gradients(model):
+    model.zero_grad()
+    loss = model(input_ids=IDS, labels=IDS).loss
+    loss.backward()
+    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_losses_and_gradients_are_pefts():
+    plain_loss, plain = gradients(adapted())
+    model = adapted()
+    with fused(model) as count:
+        assert count == 4 * len(TARGETS)
+        loss, found = gradients(model)
+    assert loss == pytest.approx(plain_loss, abs=1e-6)
+    assert found.keys() == plain.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, plain[name], atol=1e-6, rtol=1e-4)
+    assert gradients(model)[0] == plain_loss  # PEFT's pass is back
+
+
+def test_gradients_are_those_of_finite_differences(monkeypatch):
+    monkeypatch.setattr(fused_lora, "dropped_places", lambda count, share: torch.tensor([0, 5, 6, count - 1]))
+    draw = torch.Generator().manual_seed(2)
+    x, base, down, up = (torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True)
+                         for shape in ((2, 3, 4), (5, 4), (2, 4), (5, 2)))
+    for share in (0.0, 0.2):
+        assert torch.autograd.gradcheck(
+            lambda *given, share=share: fused_lora._FusedLora.apply(given[0], base.detach(), *given[1:], 1.7, share),
+            (x, down, up))
+
+
+def test_dropout_is_of_the_adapters_input_and_keeps_its_mean():
+    model = adapted(dropout=0.3)
+    torch.manual_seed(0)
+    with fused(model), torch.no_grad():
+        module = model.get_base_model().model.layers[0].mlp.up_proj
+        x = torch.randn(1, 7, 32)
+        drawn = torch.stack([module(x) for _ in range(4000)])
+        model.eval()
+        exact = module(x)
+    assert drawn.std(dim=0).min() > 0
+    error = (drawn.mean(dim=0) - exact).abs() / (drawn.std(dim=0) / 4000**0.5)
+    assert error.mean() < 1.2  # standard errors; 0.8 where the means agree
+    assert error.max() < 5
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_dropped_places_are_independent_draws(share):
+    """Counts are binomial, every place is as likely, and neighbours fall together as often as they should."""
+    torch.manual_seed(3)
+    count, times = 400, 600
+    fell = np.zeros((times, count))
+    for row in fell:
+        places = dropped_places(count, share).numpy()
+        assert np.all(np.diff(places) > 0)
+        row[places] = 1
+    deviation = (share * (1 - share)) ** 0.5
+    assert abs(fell.mean() - share) < 4 * deviation / (times * count) ** 0.5
+    assert fell.sum(axis=1).std() == pytest.approx(deviation * count**0.5, rel=0.15)
+    assert np.abs(fell.mean(axis=0) - share).max() < 5 * deviation / times**0.5
+    assert (fell[:, 1:] * fell[:, :-1]).mean() == pytest.approx(share**2, abs=5 * share / (times * count) ** 0.5)
+
+
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_bias": True}])
+def test_other_kinds_are_left_to_peft(settings):
+    with fused(adapted(**settings)) as count:
+        assert count == 0
+
+
+def test_another_precision_is_left_to_peft():
+    model = adapted()
+    for name, parameter in model.named_parameters():
+        if "lora" not in name:
+            parameter.data = parameter.data.bfloat16()
+    with fused(model) as count:
+        assert count == 0
+
+
+def test_an_error_inside_leaves_pefts_pass_behind():
+    model = adapted()
+    with pytest.raises(ZeroDivisionError), fused(model):
+        raise ZeroDivisionError
+    assert not [module for module in model.modules() if "forward" in vars(module)]
