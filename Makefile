@@ -20,6 +20,8 @@ ALLOCATION    ?=
 ABLATION ?=
 # A table that rank-table made, for search-report; empty means the committed one.
 TABLE   ?=
+# Of bench-evaluation and bench-recovery.
+BENCH_PROFILE ?= smollm2
 # Processes of rank-table; the cores are shared out among them.
 WORKERS ?= 2
 
@@ -35,7 +37,8 @@ OPTIONS = --profile "$(PROFILE)" --blocks "$(BLOCKS)" --budget "$(BUDGET)" --see
 .PHONY: help setup test lint reproduce-all report lab plan-figure2 reproduce-figure2 plan-table1 reproduce-table1 plan-table2 \
   reproduce-table2 plan-table4 reproduce-table4 plan-table5 reproduce-table5 plan-table6 reproduce-table6 \
   plan-figure5 reproduce-figure5 reproduce-figure6 plan-table3 reproduce-table3 plan-ablations reproduce-ablations \
-  plan-testbed reproduce-testbed plan-pruning reproduce-pruning rank-table search-report plan-rivals reproduce-rivals bench-pruning pretrain-testbed clean
+  plan-testbed reproduce-testbed plan-pruning reproduce-pruning rank-table search-report plan-rivals reproduce-rivals bench-pruning \
+  bench-evaluation bench-recovery bench-trials pretrain-testbed clean
 
 help:  ## list the targets and what they cost
 	@echo "RankAdaptor, reproduced. Two commands on a fresh machine: make reproduce-table2, make test."
@@ -134,6 +137,15 @@ reproduce-rivals: $(READY)  ## every rival at the search's budget, really recove
 
 bench-pruning: $(READY)  ## memory and time of importance against the plain way, on SmolLM2 (2 minutes, downloads 105 MB)
 	@$(VENV)/bin/python benchmarks/pruning.py
+
+bench-evaluation: $(READY)  ## our scoring against lm-eval's own backend (10 minutes; smollm2 downloads 238 MB)
+	@$(VENV)/bin/python benchmarks/evaluation.py --profile "$(BENCH_PROFILE)" --ledger "$(LEDGER)"
+
+bench-recovery: $(READY)  ## our recovery loop against transformers' Trainer (10 minutes); RECOVERY_DATA=alpaca.jsonl
+	@$(VENV)/bin/python benchmarks/recovery.py --profile "$(BENCH_PROFILE)" --data "$(RECOVERY_DATA)" --ledger "$(LEDGER)"
+
+bench-trials: $(READY)  ## what a trial costs by stage, and how that grows with the model and the items (3 minutes)
+	@$(VENV)/bin/python benchmarks/trials.py
 
 pretrain-testbed: $(READY)  ## the embedded model once more, from nothing, into build/testbed (20 minutes on 2 cores; resumes)
 	$(VENV)/bin/python -m rankadaptor.testbed pretrain build/testbed

@@ -176,6 +176,7 @@ class MainTable:
         )
         self._bar = ProgressBar(profile.cost)
         self._open(self._bar.on_progress)
+        self._used: dict[str, None] = {}  # keys of the stages that a run asked for
         # Before anything runs, where the layers are known: depth pruning has yet to say which of them stay.
         if allocation and base_model_is_cached(profile.base_model) and any(b.pruner == "llm-pruner" for b in blocks):
             validate_allocation(allocation, self._workshop.architecture(None))
@@ -224,6 +225,7 @@ class MainTable:
     def run(self) -> TableResult:
         """Every row, computed where the ledger lacks it. Prints progress with the time that remains."""
         self._workshop.computed.clear()
+        self._used.clear()
         with self._bar.over(self.plan().missing_seconds()):
             self._run_all(self._rows.unrecovered_steps(None))
             self._ahead()
@@ -238,6 +240,7 @@ class MainTable:
             self._rows.dense(),
             {str(block): self._result(block, work) for block, work in done.items()},
             tuple(self._workshop.computed),
+            tuple(self._used),
         )
 
     def _ahead(self) -> None:
@@ -265,6 +268,7 @@ class MainTable:
     def _run_all(self, steps: Sequence[Step]) -> None:
         for step in steps:
             self._workshop.run(step)
+            self._used |= dict.fromkeys(map(self._workshop.key, step.chain()))
 
     # -- the work of one block ----------------------------------------------------------------------------------------
 

@@ -114,6 +114,7 @@ class TableResult:
     dense: Row
     blocks: dict[str, BlockResult]
     computed: tuple[tuple[str, str], ...]  # (stage, key) of what this run computed
+    stages: tuple[str, ...] = ()  # keys of all that the table is made of, the recoveries of its searches included
 
     @property
     def recovered(self) -> bool:

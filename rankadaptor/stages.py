@@ -40,7 +40,8 @@ from rankadaptor.models import (
 from rankadaptor.profiles import Profile
 from rankadaptor.pruning import prune
 from rankadaptor.pruning.checkpoints import save_pruned
-from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, save_adapter
+from rankadaptor.recovery.adapters import load_adapter, merged, save_adapter
+from rankadaptor.recovery.loaded import LoadedModel
 from rankadaptor.recovery.training import train
 from rankadaptor.specs import (
     EvaluationSpec,
@@ -85,6 +86,7 @@ class Workshop:
         self.computed: list[tuple[str, str]] = []  # (stage, key) of what this workshop computed, in order
         self._report = on_progress or (lambda step, share: None)
         self._may_compute = True
+        self._kept: tuple[str, LoadedModel] | None = None  # key of a model, which stays in memory
         self._requests_of: dict[EvaluationSpec, evaluation.Requests] = {}
         self._base_identity = base_model_identity(profile.base_model)
         benchmarks = f"{benchmark_identity(profile.benchmarks)}:pool {profile.evaluation.search_pool}"
@@ -197,6 +199,23 @@ class Workshop:
             return merged(load_adapter(self.model(step.parent), entry.path("adapter")))
         return load_model(entry.path("model"))
 
+    @contextlib.contextmanager
+    def _ready(self, step: Step | None) -> Iterator[PreTrainedModel]:
+        """`model`, on loan: what it is recovered from stays loaded for the next one."""
+        if step is None or step.stage != "recover":
+            yield self._loaded(step).base
+            return
+        with self._loaded(step.parent).recovered(self.run(step).path("adapter")) as model:
+            yield model
+
+    def _loaded(self, step: Step | None) -> LoadedModel:
+        """The base model (None) or a pruned one; one at a time is kept."""
+        key = self.key(step) if step else ""
+        if self._kept is None or self._kept[0] != key:
+            self._kept = None  # before the next one takes its memory
+            self._kept = key, LoadedModel(self.model(step))
+        return self._kept[1]
+
     # -- the stages ---------------------------------------------------------------------------------------------------
 
     def _prune(self, step: Step, parent: Entry | None, folder: Path) -> dict[str, Any]:
@@ -229,15 +248,15 @@ class Workshop:
         spec = step.spec
         assert isinstance(spec, RecoverySpec)
         rows = recovery_rows(self.profile.recovery_data, self.profile.benchmarks, *self._protection())
-        adapted = attach_adapter(self.model(step.parent), spec)
         steps = spec.recipe.steps
-        try:
-            training = train(
-                adapted, self._tokenizer, rows, spec, lambda done, loss: self._report(step, done / (steps + 1))
-            )
-        except RecoveryDiverged as error:
-            return {"diverged": str(error)}
-        save_adapter(adapted, folder / "adapter")
+        with self._loaded(step.parent).attached(spec) as adapted:
+            try:
+                training = train(
+                    adapted, self._tokenizer, rows, spec, lambda done, loss: self._report(step, done / (steps + 1))
+                )
+            except RecoveryDiverged as error:
+                return {"diverged": str(error)}
+            save_adapter(adapted, folder / "adapter")
         return {
             "losses": training.losses,
             "realised_ranks": training.ranks,
@@ -250,7 +269,8 @@ class Workshop:
         assert isinstance(spec, EvaluationSpec)
         if parent is not None and "diverged" in parent.result["result"]:
             return parent.result["result"]
-        items = evaluation.evaluate(self.model(step.parent), self._tokenizer, spec, self.requests(spec))
+        with self._ready(step.parent) as model:
+            items = evaluation.evaluate(model, self._tokenizer, spec, self.requests(spec))
         items.to_parquet(folder / "items.parquet", index=False)
         return {"metrics": task_metrics(items)}
 
@@ -260,14 +280,16 @@ class Workshop:
         if parent is not None and "diverged" in parent.result["result"]:
             return parent.result["result"]
         texts = perplexity_texts(self.profile.benchmarks, *self._protection())
-        return perplexity(self.model(step.parent), self._tokenizer, texts, spec)
+        with self._ready(step.parent) as model:
+            return perplexity(model, self._tokenizer, texts, spec)
 
     def _generate(self, step: Step, parent: Entry | None, folder: Path) -> dict[str, Any]:
         spec = step.spec
         assert isinstance(spec, GenerationSpec)
         if parent is not None and "diverged" in parent.result["result"]:
             return parent.result["result"]
-        written = continuations(self.model(step.parent), self.model(None), self._tokenizer, spec)
+        with self._ready(step.parent) as model:
+            written = continuations(model, self.model(None), self._tokenizer, spec)
         written.to_parquet(folder / "continuations.parquet", index=False)
         return {"tokens": int(written["tokens"].sum())}
 

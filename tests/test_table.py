@@ -62,6 +62,11 @@ def test_second_run_computes_nothing_and_draws_the_same_table(finished, tiny_pro
     assert "to run: nothing" in str(again.plan())
     second = again.run()
     assert second.computed == ()
+    assert set(second.stages) == set(result.stages) == {key for _, key in result.computed}
+    seconds = tables.provenance(second, again.ledger)["seconds"]
+    assert sum(one["stages"] for one in seconds.values()) == len(result.computed)
+    assert {"prune", "recover", "evaluate"} == seconds.keys()
+    assert seconds["recover"]["seconds"] > 0
     for one, folder in ((result, tmp_path / "a"), (second, tmp_path / "b")):
         tables.write_table(one, folder)
     digests = [{p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / f).iterdir()} for f in "ab"]

@@ -93,6 +93,7 @@ def _section(folder: Path, name: str, title: str, stem: str) -> dict[str, Any]:
         "figures": sorted(path.stem for path in folder.glob(f"{stem}-*.svg")),
         "files": sorted(path.name for path in numbers if path.suffix in (".csv", ".tex")),
         "provenance": provenance.name,
+        "seconds": behind.get("seconds", {}),
         "ledger_keys": sum(map(len, behind.get("ledger_keys", {}).values())),
     }
 

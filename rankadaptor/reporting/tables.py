@@ -1,7 +1,7 @@
 """Tables 2 and 6 beside the published ones. No byte of a table depends on machine, versions or times."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -333,8 +333,19 @@ def provenance(result: TableResult, ledger: Ledger) -> dict[str, Any]:
         "search_keys": {name: block.search_key for name, block in result.blocks.items()},
         "recoveries_of_rivals": {name: {rival: spent for rival, (spent, _) in block.rivals.items()}
                                  for name, block in result.blocks.items() if block.rivals},
+        "seconds": stage_seconds(result.stages, ledger),
         **entries_provenance(result.profile, keys, ledger),
     }
+
+
+def stage_seconds(keys: Iterable[str], ledger: Ledger) -> dict[str, dict[str, float]]:
+    """Where the time went: stage -> how many, and their seconds together, each as long as it took when it was run."""
+    taken: dict[str, list[float]] = {}
+    for key in keys:
+        if (entry := ledger.find(key)) is not None:
+            result = entry.result
+            taken.setdefault(result["stage"], []).append(result["provenance"]["seconds"])
+    return {stage: {"stages": len(seconds), "seconds": round(sum(seconds), 1)} for stage, seconds in taken.items()}
 
 
 def entries_provenance(profile: Profile, keys: Mapping[str, Sequence[str]], ledger: Ledger) -> dict[str, Any]:

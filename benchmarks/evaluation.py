@@ -1,0 +1,98 @@
+"""Shared-context scoring against lm-eval's own backend, on one pruned model. `make bench-evaluation`.
+
+Speed: paired runs over questions in the seven tasks' natural mix, lm-eval's backend at each of some batch sizes, ours
+right after each; the ratio is to its best batch size. Equality: every item of an equal number from each task.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import time
+from typing import Any
+
+import common
+
+from rankadaptor.corpora.benchmarks import evaluation_rows
+from rankadaptor.evaluation import Requests, evaluate
+from rankadaptor.evaluation.scoring import backend_of
+from rankadaptor.models import base_model_folder, load_tokenizer
+from rankadaptor.specs import TASKS, EvaluationSpec
+
+# Items of the splits that are reported: validation, or test of ARC and OBQA.
+SIZES = {"boolq": 3270, "piqa": 1838, "hellaswag": 10042, "winogrande": 1267, "arc_easy": 2376, "arc_challenge": 1172,
+         "openbookqa": 500}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", default="smollm2")
+    parser.add_argument("--block", default="llm-pruner:20")
+    parser.add_argument("--items", type=int, default=280, help="timed, in the natural mix; default: 280")
+    parser.add_argument("--check", type=int, default=200, help="items a task that are compared; default: 200")
+    parser.add_argument("--batches", default="4 8 16", help="sizes of lm-eval's backend; default: '4 8 16'")
+    parser.add_argument("--runs", type=int, default=3, help="paired runs a batch size; default: 3")
+    parser.add_argument("--ledger", default="ledger")
+    options = parser.parse_args()
+    profile, model = common.pruned_model(options.profile, options.block, options.ledger)
+    tokenizer = load_tokenizer(base_model_folder(profile.base_model))
+    testbed = profile.benchmarks.kind == "testbed"
+
+    def requests(counts: dict[str, int]) -> tuple[EvaluationSpec, Requests]:
+        spec = EvaluationSpec(TASKS, "report", None, profile.evaluation.item_seed, 1)
+        rows = {task: evaluation_rows(profile.benchmarks, task, "report", counts[task], spec.item_seed,
+                                      profile.evaluation.search_pool) for task in TASKS}
+        return spec, Requests(spec, rows, testbed)
+
+    mix = {task: max(1, round(options.items * size / sum(SIZES.values()))) for task, size in SIZES.items()}
+    spec, timed = requests(mix)
+    ours, ratios = [], []
+    lines: list[dict[str, Any]] = []
+    evaluate(model, tokenizer, spec, timed)  # tokenised, laid out, and warm
+    for size in map(int, options.batches.split()):
+        plain = dataclasses.replace(spec, engine="lm_eval", batch_size=size)
+        pairs = [(_seconds(model, tokenizer, plain, timed), _seconds(model, tokenizer, spec, timed))
+                 for _ in range(options.runs)]
+        ratios.append(statistics.median(theirs / mine for theirs, mine in pairs))
+        ours += [mine for _, mine in pairs]
+        theirs = statistics.median(theirs for theirs, _ in pairs)
+        lines.append({"engine": f"lm-eval, batches of {size}", "seconds": f"{theirs:.1f}",
+                      "ours is faster by": f"{ratios[-1]:.2f}"})
+    backend = backend_of(model, tokenizer, spec)
+    alone = sum(len(context) + len(continuation) - 1 for _, context, continuation in timed.tokenised(backend))
+    batches = timed.batches(backend)
+    tokens = sum(int((batch.branches >= 0).sum()) for batch in batches)
+    heads = sum(batch.read.shape[1] for batch in batches)
+    seconds = statistics.median(ours)
+    peak = common.matrix_product_peak(model.device)
+    work = 2 * (tokens * common.body_parameters(model) + heads * model.lm_head.weight.numel())
+    lines.append({"engine": "ours", "seconds": f"{seconds:.1f}", "ours is faster by": "1"})
+
+    spec, checked = requests(dict.fromkeys(TASKS, options.check))
+    mine = evaluate(model, tokenizer, spec, checked)
+    theirs_items = evaluate(model, tokenizer, dataclasses.replace(spec, engine="lm_eval", batch_size=8), checked)
+    differing = sum(int((mine[name] != theirs_items[name]).sum()) for name in ("acc", "acc_norm"))
+    furthest = max(abs(a - b) for one, other in zip(mine["log_likelihoods"], theirs_items["log_likelihoods"],
+                                                    strict=True) for a, b in zip(one, other, strict=True))
+    about = (
+        f"{profile.base_model.label}, {options.block}, {sum(mix.values())} questions in the natural mix of the seven"
+        f" tasks ({', '.join(f'{task} {count}' for task, count in mix.items())}), medians of {options.runs} paired"
+        f" runs. Ours computes {tokens:,} tokens where choices one by one have {alone:,} ({alone / tokens:.2f} times as"
+        f" many), and the output head at {heads:,} positions; it reaches {work / seconds / peak:.0%} of the machine's"
+        f" matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in float32; attention not counted).\n\n**Slowest claim:**"
+        f" {min(ratios):.2f} times as fast as lm-eval's backend at its best batch size. **Equality** on"
+        f" {len(mine):,} items ({options.check} a task at most): {differing} predictions differ, log-likelihoods by at"
+        f" most {furthest:.1e} nats."
+    )
+    common.write(f"evaluation-{profile.name}", "Evaluation: shared contexts against lm-eval's backend", about, lines, {
+        "ratios": ratios, "tokens": tokens, "tokens_alone": alone, "head_positions": heads, "peak_flops": peak,
+        "predictions_that_differ": differing, "largest_difference_nats": furthest, "items_compared": len(mine)})
+
+
+def _seconds(model: Any, tokenizer: Any, spec: EvaluationSpec, requests: Requests) -> float:
+    began = time.perf_counter()
+    evaluate(model, tokenizer, spec, requests)
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

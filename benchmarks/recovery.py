@@ -1,0 +1,145 @@
+"""The recovery loop against transformers' Trainer with PEFT, on one pruned model. `make bench-recovery`.
+
+Both train the same LoRA, from the same adapter, on as many rows of the same data with LLM-Pruner's recipe (AdamW,
+warm-up, answers only, dropout 0.05, 256 tokens at most), in micro-batches of 16 rows. The Trainer draws random rows and
+pads them to the longest, as LLM-Pruner's script does. What counts is tokens of real text, padding left out. Losses are
+compared on held-out rows.
+"""
+
+import argparse
+import dataclasses
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import common
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+
+from rankadaptor.allocation import uniform_allocation
+from rankadaptor.corpora.benchmarks import Row
+from rankadaptor.corpora.recovery_rows import recovery_rows
+from rankadaptor.models import architecture_of, base_model_folder, load_tokenizer
+from rankadaptor.profiles import Source
+from rankadaptor.recovery.adapters import attach_adapter
+from rankadaptor.recovery.prompts import IGNORED, Example, collate, tokenise
+from rankadaptor.recovery.training import train
+from rankadaptor.specs import Recipe, RecoverySpec
+
+HELD_OUT = 64
+MICRO_BATCH = 16
+
+
+def plain(model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row], spec: RecoverySpec) -> tuple[float, int, Any]:
+    """(seconds, tokens of real text, adapted model) of the Trainer."""
+    recipe = spec.recipe
+    adapted = attach_adapter(model, spec)
+    drawn = random.Random(spec.seed).sample(list(rows), recipe.steps * recipe.batch_rows)
+    examples = [tokenise(row, tokenizer, recipe.max_length_tokens) for row in drawn]
+
+    def together(several: list[Example]) -> dict[str, torch.Tensor]:
+        names = ("input_ids", "attention_mask", "labels")
+        return dict(zip(names, collate(several, tokenizer.pad_token_id), strict=True))
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder,
+            per_device_train_batch_size=recipe.micro_batch_rows,
+            gradient_accumulation_steps=recipe.batch_rows // recipe.micro_batch_rows,
+            max_steps=recipe.steps,
+            warmup_steps=recipe.warmup_steps,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            max_grad_norm=recipe.clip_norm,
+            seed=spec.seed,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            use_cpu=model.device.type == "cpu",
+        )
+        trainer = Trainer(adapted, arguments, together, examples)  # type: ignore[arg-type]
+        began = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - began
+    return seconds, sum(len(example.input_ids) for example in examples), adapted.eval()
+
+
+def ours(model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row], spec: RecoverySpec) -> tuple[float, int, Any]:
+    adapted = attach_adapter(model, spec)
+    began = time.perf_counter()
+    result = train(adapted, tokenizer, rows, spec)
+    return time.perf_counter() - began, result.tokens, adapted
+
+
+@torch.inference_mode()
+def held_out_loss(adapted: Any, tokenizer: Any, rows: Sequence[Row], most: int) -> float:
+    """Nats a supervised token."""
+    total = count = 0.0
+    for start in range(0, len(rows), MICRO_BATCH):
+        examples = [tokenise(row, tokenizer, most) for row in rows[start : start + MICRO_BATCH]]
+        ids, mask, labels = (one.to(adapted.device) for one in collate(examples, tokenizer.pad_token_id))
+        logits = adapted(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
+        total += functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED,
+                                          reduction="sum").item()
+        count += int((labels[:, 1:] != IGNORED).sum())
+    return total / count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", default="smollm2")
+    parser.add_argument("--block", default="llm-pruner:20")
+    parser.add_argument("--data", default="", help=".jsonl of instruction rows; default: the profile's")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=16, help="of a step, in micro-batches of 16; default: 16")
+    parser.add_argument("--seeds", default="0 1 2")
+    parser.add_argument("--ledger", default="ledger")
+    options = parser.parse_args()
+    profile, model = common.pruned_model(options.profile, options.block, options.ledger)
+    tokenizer = load_tokenizer(base_model_folder(profile.base_model))
+    data = profile.recovery_data
+    if options.data:
+        data = dataclasses.replace(data, label=Path(options.data).name, source=Source("dir", options.data, None),
+                                   rows_per_set=None)
+    rows = [row for row in recovery_rows(data, profile.benchmarks, profile.evaluation.search_pool,
+                                         profile.evaluation.item_seed) if row["output"].strip()]
+    random.Random(0).shuffle(rows)
+    held, rows = rows[:HELD_OUT], rows[HELD_OUT:]
+    recipe = Recipe(options.steps, options.rows, MICRO_BATCH, 1e-3, max(1, options.steps // 10), 256, 0.05, 0.0, 1.0)
+    architecture = architecture_of(model)
+    allocation = uniform_allocation(profile.adapters.lora_rank, architecture)
+    ways = {"Trainer + PEFT": plain, "ours": ours}
+    speeds: dict[str, list[float]] = {way: [] for way in ways}
+    losses: dict[str, list[float]] = {way: [] for way in ways}
+    for seed in map(int, options.seeds.split()):
+        spec = RecoverySpec("lora", allocation, "fixed_alpha", profile.adapters.alpha, recipe, seed)
+        for way, run in ways.items():
+            _, model = common.pruned_model(options.profile, options.block, options.ledger)
+            seconds, tokens, adapted = run(model, tokenizer, rows, spec)
+            speeds[way].append(tokens / seconds)
+            losses[way].append(held_out_loss(adapted, tokenizer, held, recipe.max_length_tokens))
+            print(f"seed {seed} {way}: {speeds[way][-1]:.0f} tokens/s, held-out loss {losses[way][-1]:.4f}", flush=True)
+    ratios = [a / b for a, b in zip(speeds["ours"], speeds["Trainer + PEFT"], strict=True)]
+    table = [{"way": way, "tokens of real text a second": f"{statistics.median(speeds[way]):,.0f}",
+              "held-out loss, mean and range over seeds":
+                  f"{statistics.mean(losses[way]):.4f} [{min(losses[way]):.4f}, {max(losses[way]):.4f}]"}
+             for way in ways]
+    about = (
+        f"{profile.base_model.label}, {options.block}, {data.label}: {options.steps} steps of {options.rows} rows,"
+        f" micro-batches of {MICRO_BATCH}, dropout 0.05, LoRA r={profile.adapters.lora_rank}, seeds {options.seeds}."
+        f"\n\n**Speed:** {statistics.median(ratios):.2f} times the Trainer's, paired by seed"
+        f" ({', '.join(f'{ratio:.2f}' for ratio in ratios)})."
+    )
+    common.write(f"recovery-{profile.name}", "Recovery: our loop against transformers' Trainer", about, table,
+                 {"ratios": ratios, "speeds": speeds, "losses": losses})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What a trial costs by stage, and how cost grows with layers, width, items and choices. `make bench-trials`.
+
+A trial is a recovery and its evaluation, as the search makes them, on the embedded model pruned by 20 %. Growth is
+measured on random LLaMAs of its vocabulary: one size is doubled at a time.
+"""
+
+import argparse
+import dataclasses
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import common
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from rankadaptor.allocation import uniform_allocation
+from rankadaptor.corpora.recovery_rows import recovery_rows
+from rankadaptor.evaluation import evaluate
+from rankadaptor.evaluation.shared_context import TokenisedPair, lay_out, score
+from rankadaptor.ledger import Ledger
+from rankadaptor.models import architecture_of, base_model_folder, load_tokenizer
+from rankadaptor.profiles import load_profile
+from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, save_adapter
+from rankadaptor.recovery.fused_lora import fused
+from rankadaptor.recovery.training import train
+from rankadaptor.specs import TASKS, Block, RecoverySpec
+from rankadaptor.stages import Step, Workshop
+
+BASE = {"layers": 12, "width": 128, "items": 200, "choices": 4}
+
+
+def by_stage(ledger: str, repeats: int) -> list[dict[str, Any]]:
+    """Medians of every part of a trial, in this process."""
+    profile = load_profile("tiny")
+    budget = profile.budget("quick")
+    workshop = Workshop(profile, Ledger(ledger))
+    pruned = Step("prune", profile.prune_spec(Block.parse("llm-pruner:20")))
+    tokenizer = load_tokenizer(base_model_folder(profile.base_model))
+    rows = recovery_rows(profile.recovery_data, profile.benchmarks, profile.evaluation.search_pool,
+                         profile.evaluation.item_seed)
+    architecture = architecture_of(workshop.model(pruned))
+    spec = profile.lora_spec(budget, uniform_allocation(8, architecture), budget.learning_rates[0], 0)
+    evaluation = profile.evaluation_spec(budget, "search")
+    requests = workshop.requests(evaluation)
+    evaluate(workshop.model(pruned), tokenizer, evaluation, requests)  # tokenised and laid out, once for all trials
+    times: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            adapted = _timed(times, "load the model and attach",
+                             lambda: attach_adapter(workshop.model(pruned), spec))
+            trained = _timed(times, f"train, {spec.recipe.steps} steps of {spec.recipe.batch_rows} rows",
+                             lambda adapted=adapted: train(adapted, tokenizer, rows, spec))
+            target = Path(folder) / "adapter"
+            _timed(times, "save", lambda adapted=adapted, target=target: save_adapter(adapted, target))
+            model = _timed(times, "load once more and merge",
+                           lambda target=target: merged(load_adapter(workshop.model(pruned), target)))
+            _timed(times, f"evaluate {len(requests.questions):,} questions",
+                   lambda model=model: evaluate(model, tokenizer, evaluation, requests))
+    whole = sum(map(statistics.median, times.values()))
+    lines = [{"part": name, "seconds": f"{statistics.median(seconds):.2f}",
+              "share": f"{statistics.median(seconds) / whole:.0%}"} for name, seconds in times.items()]
+    return [*lines, {"part": f"whole trial ({trained.tokens:,} tokens read)", "seconds": f"{whole:.2f}", "share": ""}]
+
+
+def _timed(times: dict[str, list[float]], name: str, work: Callable[[], Any]) -> Any:
+    began = time.perf_counter()
+    result = work()
+    times.setdefault(name, []).append(time.perf_counter() - began)
+    return result
+
+
+def growth(repeats: int) -> list[dict[str, Any]]:
+    """Seconds of a training step and of an evaluation, each size doubled alone."""
+    plain, lines = _cost(BASE, repeats), []
+    for name in (None, *BASE):
+        size = BASE if name is None else BASE | {name: 2 * BASE[name]}
+        step, scoring = plain if name is None else _cost(size, repeats)
+        lines.append({
+            "size": " · ".join(f"{value} {key}" for key, value in size.items()),
+            "training step (ms)": f"{1000 * step:.0f}", "grows by": f"{step / plain[0]:.2f}",
+            "evaluation (ms)": f"{1000 * scoring:.0f}", "grows by ": f"{scoring / plain[1]:.2f}",
+        })
+    return lines
+
+
+def _cost(size: dict[str, int], repeats: int) -> tuple[float, float]:
+    """Seconds of (a training step of 8 rows of 48 tokens, an evaluation)."""
+    model = _random_llama(size["layers"], size["width"])
+    adapted = attach_adapter(model, _spec(model))
+    ids = torch.randint(0, 1000, (8, 48), generator=torch.Generator().manual_seed(0))
+    steps, scorings = [], []
+    with fused(adapted.train()):
+        for _ in range(3 * repeats):
+            began = time.perf_counter()
+            adapted(input_ids=ids, labels=ids).loss.backward()
+            steps.append(time.perf_counter() - began)
+    model = adapted.unload().eval()
+    pairs = _questions(size["items"], size["choices"])
+    batches = lay_out(pairs, 512)
+    for _ in range(repeats):
+        began = time.perf_counter()
+        score(model, batches, len(pairs))
+        scorings.append(time.perf_counter() - began)
+    return statistics.median(steps), statistics.median(scorings)
+
+
+def _random_llama(layers: int, width: int) -> PreTrainedModel:
+    config = LlamaConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=8,
+                         intermediate_size=2 * width, vocab_size=1536, max_position_embeddings=512)
+    return LlamaForCausalLM(config).eval()
+
+
+def _spec(model: PreTrainedModel) -> RecoverySpec:
+    profile = load_profile("tiny")
+    allocation = uniform_allocation(8, architecture_of(model))
+    return dataclasses.replace(profile.lora_spec(profile.budget("quick"), allocation, 1e-3, 0))
+
+
+def _questions(items: int, choices: int) -> list[TokenisedPair]:
+    """Contexts of 20 tokens, choices of 6."""
+    draw = random.Random(0)
+    contexts = [[draw.randrange(1, 1000) for _ in range(20)] for _ in range(items)]
+    return [(("", ""), context, [draw.randrange(1, 1000) for _ in range(6)]) for context in contexts
+            for _ in range(choices)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--ledger", default="ledger")
+    options = parser.parse_args()
+    trial = by_stage(options.ledger, options.repeats)
+    about = f"Embedded model, llm-pruner:20, {len(TASKS)} tasks, medians of {options.repeats}."
+    common.write("trials", "What a trial costs", about, trial, {})
+    about = ("Random LLaMAs; one size doubled at a time. A training step is forward and backward of 8 rows of 48 tokens"
+             " with LoRA r=8; an evaluation scores choices of 6 tokens after contexts of 20. Medians of"
+             f" {options.repeats} evaluations.")
+    common.write("growth", "How cost grows", about, growth(options.repeats), {})
+
+
+if __name__ == "__main__":
+    main()
