@@ -142,9 +142,11 @@ def _micro_batches(profile: Profile, budget: str) -> dict[str, Profile]:
 
 
 def _lengths(profile: Profile, budget: str) -> dict[str, Profile]:
+    """Half as long, twice, and four times where a budget may decide something."""
     steps = profile.budget(budget).training.steps
+    longer = (2 * steps, 4 * steps) if profile.budget(budget).decided else (2 * steps,)
     return {f"{many} steps": _changed(profile, f"budgets.{budget}.training.steps", many)
-            for many in (steps, max(4, steps // 2), 2 * steps, 4 * steps)}
+            for many in (steps, max(4, steps // 2), *longer)}
 
 
 def _candidates(profile: Profile, budget: str) -> dict[str, Profile]:

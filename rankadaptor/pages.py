@@ -15,6 +15,7 @@ _TABLES = (*_RUNS, "benchmarks", "recovery_data", "allocation")
 _TABLE = "experiments.main_table"
 _BLOCK = {"blocks": "llm-pruner:20"}  # of Figure 2 and of Tables 1 and 3
 _AT_ONCE = 2  # pages that are only drawn
+_OWN_BLOCKS = ("ablations", "pruning", "search")  # pages that stay with their own when all are made
 
 
 class Work(Protocol):
@@ -105,13 +106,15 @@ def reproduce_all(given: Mapping[str, Any], reports: Path | str, on_page: Callab
     """Every page of `OF_ALL`: those that lack something one after the other, then the rest, two at a time.
 
     Args:
-        given: Options; each page takes those that it knows.
+        given: Options; each page takes those that it knows. Blocks are those of tables and figures.
         on_page: Called with the name of a page that is done and its executed notebook.
 
     Raises:
         As `reproduce` does.
     """
     options = {name: {key: value for key, value in given.items() if key in PAGES[name].options} for name in OF_ALL}
+    for name in _OWN_BLOCKS:
+        options[name].pop("blocks")
     wanted = [name for name in OF_ALL if name != "search" or given["profile"] == "tiny"]
     complete = []
     for name in wanted:

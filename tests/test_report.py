@@ -9,7 +9,7 @@ import pytest
 
 from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput
-from rankadaptor.reporting.claims import claims_table
+from rankadaptor.reporting.claims import claims_markdown, claims_table
 from rankadaptor.reporting.report import write_report
 
 COMMITTED = Path(__file__).parents[1] / "reports"
@@ -75,6 +75,11 @@ def test_the_searchs_claim_follows_its_comparisons(reports, needed, regret, says
     claim = claims_table(reports / "tiny").set_index("command").loc["make search-report"]
     assert claim["verdict"] == says
     assert claim["measured"].startswith("recoveries to the top 1 %: less than a rival's in")
+
+
+def test_readme_shows_the_claims_of_the_committed_reports():
+    readme = (COMMITTED.parent / "README.md").read_text(encoding="utf-8")
+    assert claims_markdown(COMMITTED / "tiny") in readme, "paste rankadaptor.reporting.claims.claims_markdown once more"
 
 
 def test_a_profile_without_reports_is_told_so(tmp_path, capsys):

@@ -39,6 +39,16 @@ def claims_table(folder: Path | str) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
+def claims_markdown(folder: Path | str) -> str:
+    """The claims as README shows them: a line each, what is said, published, measured here, the verdict and how."""
+    lines = ["| the paper claims | published | measured here | verdict | command, cost |", "|---|---|---|---|---|"]
+    for one in claims_table(folder).to_dict("records"):
+        where = f" ({one['where']})" if one["where"] else ""
+        lines.append(f"| {one['claim']}{where} | {one['published']} | {one['measured']} | {one['verdict']} |"
+                     f" `{one['command']}`, {one['cost']} |")
+    return "\n".join(lines)
+
+
 def _range(values: pd.Series, layout: str = "{:+.1f}") -> str:
     low, high = layout.format(values.min()), layout.format(values.max())
     return low if low == high else f"{low} to {high}"
