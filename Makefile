@@ -85,7 +85,7 @@ reproduce-table1: $(READY)  ## Table 1, LoRA against AdaLoRA, and where its rank
 
 plan-table2: $(READY)  ## print what Table 2 would run and cost; computes nothing (seconds); plan-figure2 and others alike
 
-reproduce-table2: $(READY)  ## Table 2 into reports/ (about 15 minutes on 2 cores as set by default; resumes)
+reproduce-table2: $(READY)  ## Table 2 into reports/ (10 minutes on 2 cores as set by default; resumes)
 	@$(RUN) reproduce table2 $(OPTIONS)
 
 reproduce-table3: $(READY)  ## Table 3's four ablations, on one block (10 minutes on 2 cores)
@@ -94,7 +94,7 @@ reproduce-table3: $(READY)  ## Table 3's four ablations, on one block (10 minute
 plan-ablations: $(READY)  ## print what the ablations would run and cost (seconds)
 	@$(RUN) plan ablations $(OPTIONS) --ablation "$(ABLATION)"
 
-reproduce-ablations: $(READY)  ## all nine ablations, or ABLATION="scaling signal", on one block (half an hour on 2 cores)
+reproduce-ablations: $(READY)  ## all nine ablations, or ABLATION="scaling signal", on one block (a quarter of an hour on 2 cores)
 	@$(RUN) reproduce ablations $(OPTIONS) --ablation "$(ABLATION)"
 
 reproduce-table4: $(READY)  ## the same rows beside Table 4 (Vicuna-7B); costs what Table 2 costs, or nothing after it
