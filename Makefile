@@ -127,7 +127,7 @@ rank-table: $(READY)  ## measure the table that searches are replayed on, into b
 	@$(RUN) rank-table --profile "$(PROFILE)" --ledger "$(LEDGER)" --workers "$(WORKERS)" --out build/rank_table.parquet
 
 search-report: $(READY)  ## searches, rivals and predictors, replayed from the committed table (3 minutes on 2 cores)
-	@$(RUN) reproduce search --profile "$(PROFILE)" --blocks "$(BLOCKS)" --rank-table "$(TABLE)" --reports "$(REPORTS)"
+	@$(RUN) reproduce search --profile "$(PROFILE)" --blocks "$(BLOCKS)" --rank-table "$(TABLE)" --reports "$(REPORTS)" --ledger "$(LEDGER)"
 
 plan-rivals: $(READY)  ## print what the rivals' page would run and cost (seconds)
 	@$(RUN) plan rivals $(OPTIONS)
@@ -145,7 +145,7 @@ bench-recovery: $(READY)  ## our recovery loop against transformers' Trainer (10
 	@$(VENV)/bin/python benchmarks/recovery.py --profile "$(BENCH_PROFILE)" --data "$(RECOVERY_DATA)" --ledger "$(LEDGER)"
 
 bench-trials: $(READY)  ## what a trial costs by stage, and how that grows with the model and the items (3 minutes)
-	@$(VENV)/bin/python benchmarks/trials.py
+	@$(VENV)/bin/python benchmarks/trials.py --ledger "$(LEDGER)"
 
 pretrain-testbed: $(READY)  ## the embedded model once more, from nothing, into build/testbed (20 minutes on 2 cores; resumes)
 	$(VENV)/bin/python -m rankadaptor.testbed pretrain build/testbed

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import common
+import measuring
 import torch
 from torch.nn import functional
 from transformers import PreTrainedModel, Trainer, TrainingArguments
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0 1 2")
     parser.add_argument("--ledger", default="ledger")
     options = parser.parse_args()
-    profile, model = common.pruned_model(options.profile, options.block, options.ledger)
+    profile, model = measuring.pruned_model(options.profile, options.block, options.ledger)
     tokenizer = load_tokenizer(base_model_folder(profile.base_model))
     data = profile.recovery_data
     if options.data:
@@ -121,7 +121,7 @@ def main() -> None:
     for seed in map(int, options.seeds.split()):
         spec = RecoverySpec("lora", allocation, "fixed_alpha", profile.adapters.alpha, recipe, seed)
         for way, run in ways.items():
-            _, model = common.pruned_model(options.profile, options.block, options.ledger)
+            _, model = measuring.pruned_model(options.profile, options.block, options.ledger)
             seconds, tokens, adapted = run(model, tokenizer, rows, spec)
             speeds[way].append(tokens / seconds)
             losses[way].append(held_out_loss(adapted, tokenizer, held, recipe.max_length_tokens))
@@ -137,8 +137,8 @@ def main() -> None:
         f"\n\n**Speed:** {statistics.median(ratios):.2f} times the Trainer's, paired by seed"
         f" ({', '.join(f'{ratio:.2f}' for ratio in ratios)})."
     )
-    common.write(f"recovery-{profile.name}", "Recovery: our loop against transformers' Trainer", about, table,
-                 {"ratios": ratios, "speeds": speeds, "losses": losses})
+    measuring.write(f"recovery-{profile.name}", "Recovery: our loop against transformers' Trainer", about, table,
+                 {"options": vars(options), "ratios": ratios, "speeds": speeds, "losses": losses})
 
 
 if __name__ == "__main__":

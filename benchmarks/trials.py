@@ -5,7 +5,6 @@ measured on random LLaMAs of its vocabulary: one size is doubled at a time.
 """
 
 import argparse
-import dataclasses
 import random
 import statistics
 import tempfile
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import common
+import measuring
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
@@ -25,8 +24,9 @@ from rankadaptor.evaluation.shared_context import TokenisedPair, lay_out, score
 from rankadaptor.ledger import Ledger
 from rankadaptor.models import architecture_of, base_model_folder, load_tokenizer
 from rankadaptor.profiles import load_profile
-from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, save_adapter
+from rankadaptor.recovery.adapters import attach_adapter, save_adapter
 from rankadaptor.recovery.fused_lora import fused
+from rankadaptor.recovery.loaded import LoadedModel
 from rankadaptor.recovery.training import train
 from rankadaptor.specs import TASKS, Block, RecoverySpec
 from rankadaptor.stages import Step, Workshop
@@ -47,24 +47,29 @@ def by_stage(ledger: str, repeats: int) -> list[dict[str, Any]]:
     spec = profile.lora_spec(budget, uniform_allocation(8, architecture), budget.learning_rates[0], 0)
     evaluation = profile.evaluation_spec(budget, "search")
     requests = workshop.requests(evaluation)
-    evaluate(workshop.model(pruned), tokenizer, evaluation, requests)  # tokenised and laid out, once for all trials
     times: dict[str, list[float]] = {}
+    loaded = _timed(times, "load the pruned model, once a block", lambda: LoadedModel(workshop.model(pruned)))
+    _timed(times, "tokenise and lay out, once for all", lambda: evaluate(loaded.base, tokenizer, evaluation, requests))
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
-            adapted = _timed(times, "load the model and attach",
-                             lambda: attach_adapter(workshop.model(pruned), spec))
+            target, attached = Path(folder) / "adapter", loaded.attached(spec)
+            adapted = _timed(times, "attach an adapter", attached.__enter__)
             trained = _timed(times, f"train, {spec.recipe.steps} steps of {spec.recipe.batch_rows} rows",
                              lambda adapted=adapted: train(adapted, tokenizer, rows, spec))
-            target = Path(folder) / "adapter"
-            _timed(times, "save", lambda adapted=adapted, target=target: save_adapter(adapted, target))
-            model = _timed(times, "load once more and merge",
-                           lambda target=target: merged(load_adapter(workshop.model(pruned), target)))
+            _timed(times, "save it", lambda adapted=adapted, target=target: save_adapter(adapted, target))
+            _timed(times, "take it off", lambda attached=attached: attached.__exit__(None, None, None))
+            recovered = loaded.recovered(target)
+            model = _timed(times, "load it and merge", recovered.__enter__)
             _timed(times, f"evaluate {len(requests.questions):,} questions",
                    lambda model=model: evaluate(model, tokenizer, evaluation, requests))
-    whole = sum(map(statistics.median, times.values()))
+            _timed(times, "put the weights back", lambda recovered=recovered: recovered.__exit__(None, None, None))
+    trial = {name: seconds for name, seconds in times.items() if "once" not in name}
+    whole = sum(map(statistics.median, trial.values()))
     lines = [{"part": name, "seconds": f"{statistics.median(seconds):.2f}",
-              "share": f"{statistics.median(seconds) / whole:.0%}"} for name, seconds in times.items()]
-    return [*lines, {"part": f"whole trial ({trained.tokens:,} tokens read)", "seconds": f"{whole:.2f}", "share": ""}]
+              "share of a trial": f"{statistics.median(seconds) / whole:.0%}" if name in trial else ""}
+             for name, seconds in times.items()]
+    return [*lines, {"part": f"whole trial ({trained.tokens:,} tokens read)", "seconds": f"{whole:.2f}",
+                     "share of a trial": ""}]
 
 
 def _timed(times: dict[str, list[float]], name: str, work: Callable[[], Any]) -> Any:
@@ -82,8 +87,8 @@ def growth(repeats: int) -> list[dict[str, Any]]:
         step, scoring = plain if name is None else _cost(size, repeats)
         lines.append({
             "size": " · ".join(f"{value} {key}" for key, value in size.items()),
-            "training step (ms)": f"{1000 * step:.0f}", "grows by": f"{step / plain[0]:.2f}",
-            "evaluation (ms)": f"{1000 * scoring:.0f}", "grows by ": f"{scoring / plain[1]:.2f}",
+            "training step (ms)": f"{1000 * step:.0f}", "step grows by": f"{step / plain[0]:.2f}",
+            "evaluation (ms)": f"{1000 * scoring:.0f}", "evaluation grows by": f"{scoring / plain[1]:.2f}",
         })
     return lines
 
@@ -112,13 +117,14 @@ def _cost(size: dict[str, int], repeats: int) -> tuple[float, float]:
 def _random_llama(layers: int, width: int) -> PreTrainedModel:
     config = LlamaConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=8,
                          intermediate_size=2 * width, vocab_size=1536, max_position_embeddings=512)
+    torch.manual_seed(0)
     return LlamaForCausalLM(config).eval()
 
 
 def _spec(model: PreTrainedModel) -> RecoverySpec:
     profile = load_profile("tiny")
     allocation = uniform_allocation(8, architecture_of(model))
-    return dataclasses.replace(profile.lora_spec(profile.budget("quick"), allocation, 1e-3, 0))
+    return profile.lora_spec(profile.budget("quick"), allocation, 1e-3, 0)
 
 
 def _questions(items: int, choices: int) -> list[TokenisedPair]:
@@ -136,11 +142,11 @@ def main() -> None:
     options = parser.parse_args()
     trial = by_stage(options.ledger, options.repeats)
     about = f"Embedded model, llm-pruner:20, {len(TASKS)} tasks, medians of {options.repeats}."
-    common.write("trials", "What a trial costs", about, trial, {})
+    measuring.write("trials", "What a trial costs", about, trial, {})
     about = ("Random LLaMAs; one size doubled at a time. A training step is forward and backward of 8 rows of 48 tokens"
              " with LoRA r=8; an evaluation scores choices of 6 tokens after contexts of 20. Medians of"
              f" {options.repeats} evaluations.")
-    common.write("growth", "How cost grows", about, growth(options.repeats), {})
+    measuring.write("growth", "How cost grows", about, growth(options.repeats), {})
 
 
 if __name__ == "__main__":

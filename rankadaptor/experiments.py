@@ -230,6 +230,7 @@ class MainTable:
             self._run_all(self._rows.unrecovered_steps(None))
             self._ahead()
             done = {block: drive(self._block(block), self._run_all) for block in self.blocks}
+        self._workshop.release()
         return TableResult(
             self.contents,
             self.profile,
@@ -264,6 +265,7 @@ class MainTable:
         self._open(progress)
         for block in self.blocks:
             drive(self._block(block), self._run_all)
+        self._workshop.release()
 
     def _run_all(self, steps: Sequence[Step]) -> None:
         for step in steps:

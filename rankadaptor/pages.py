@@ -26,7 +26,7 @@ class Work(Protocol):
     def plan(self) -> object: ...
 
     def is_complete(self) -> bool:
-        """Whether the ledger holds all of it."""
+        """Whether nothing is left to recover or to evaluate, and the page is only drawn."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def reproduce_all(given: Mapping[str, Any], reports: Path | str, on_page: Callab
     """
     options = {name: {key: value for key, value in given.items() if key in PAGES[name].options} for name in OF_ALL}
     for name in _OWN_BLOCKS:
-        options[name].pop("blocks")
-    wanted = [name for name in OF_ALL if name != "search" or given["profile"] == "tiny"]
+        options[name].pop("blocks", None)
+    wanted = [name for name in OF_ALL if name != "search" or given.get("profile", "tiny") == "tiny"]
     complete = []
     for name in wanted:
         if _work(name, options[name]).is_complete():

@@ -79,8 +79,8 @@ def stage_identity(stage: str, spec: Any, parent: str, revisions: dict[str, str]
 
 
 def _numerics_version(stage: str, spec: Any) -> int:
-    """Recoveries with dropout draw it otherwise since version 3; all others are as they were."""
-    if isinstance(spec, RecoverySpec) and spec.recipe.lora_dropout:
+    """Since version 3 LoRA's dropout is drawn otherwise; all else changed by rounding alone, and kept its number."""
+    if isinstance(spec, RecoverySpec) and spec.recipe.lora_dropout and spec.method != "adalora":
         return 3
     return NUMERICS_VERSION[stage]
 
@@ -192,6 +192,8 @@ class Recipe:
         if not 0 <= self.warmup_steps < self.steps:
             raise BadInput(f"warmup_steps is {self.warmup_steps} of {self.steps} steps:"
                            " warm-up must end before training does")
+        if not 0 <= self.lora_dropout < 1:
+            raise BadInput(f"lora_dropout is {self.lora_dropout}: give a share below 1, such as 0.05")
 
 
 @dataclass(frozen=True)

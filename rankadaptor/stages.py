@@ -203,18 +203,29 @@ class Workshop:
     def _ready(self, step: Step | None) -> Iterator[PreTrainedModel]:
         """`model`, on loan: what it is recovered from stays loaded for the next one."""
         if step is None or step.stage != "recover":
-            yield self._loaded(step).base
+            with self._lent(step) as loaded:
+                yield loaded.base
             return
-        with self._loaded(step.parent).recovered(self.run(step).path("adapter")) as model:
+        with self._lent(step.parent) as loaded, loaded.recovered(self.run(step).path("adapter")) as model:
             yield model
 
-    def _loaded(self, step: Step | None) -> LoadedModel:
-        """The base model (None) or a pruned one; one at a time is kept."""
+    @contextlib.contextmanager
+    def _lent(self, step: Step | None) -> Iterator[LoadedModel]:
+        """The base model (None) or a pruned one. One at a time is kept, and none that an error was raised over: it may
+        be left with half an adapter."""
         key = self.key(step) if step else ""
         if self._kept is None or self._kept[0] != key:
-            self._kept = None  # before the next one takes its memory
+            self.release()  # before the next one takes its memory
             self._kept = key, LoadedModel(self.model(step))
-        return self._kept[1]
+        try:
+            yield self._kept[1]
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Let go of the model that is kept."""
+        self._kept = None
 
     # -- the stages ---------------------------------------------------------------------------------------------------
 
@@ -230,6 +241,7 @@ class Workshop:
             spec.calibration_tokens,
             spec.seed,
         )
+        self.release()
         dense = load_model(base_model_folder(self.profile.base_model))
         pruned = prune(dense, spec, torch.tensor(windows))
         save_pruned(pruned, folder / "model")
@@ -249,7 +261,7 @@ class Workshop:
         assert isinstance(spec, RecoverySpec)
         rows = recovery_rows(self.profile.recovery_data, self.profile.benchmarks, *self._protection())
         steps = spec.recipe.steps
-        with self._loaded(step.parent).attached(spec) as adapted:
+        with self._lent(step.parent) as loaded, loaded.attached(spec) as adapted:
             try:
                 training = train(
                     adapted, self._tokenizer, rows, spec, lambda done, loss: self._report(step, done / (steps + 1))

@@ -84,11 +84,13 @@ def bootstrap_draws(
     return means
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def _resampled(count: int, draws: int, seed: int, task: str) -> np.ndarray:
     """How often each of `count` subjects is in each draw.  # (draws, count); small numbers, kept in two bytes"""
     generator = np.random.default_rng([seed, count, *task.encode()])
-    return generator.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.uint16)
+    drawn = generator.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.uint16)
+    drawn.setflags(write=False)
+    return drawn
 
 
 def bootstrap_macro_mean(

@@ -154,6 +154,7 @@ def test_every_shipped_profile_loads_and_every_block_has_a_spec():
         (lambda: Recipe(4, 1, 1, 2.0, 0, 8, 0.0, 0.0, 1.0), r"learning_rate is 2\.0"),
         (lambda: Recipe(4, 1, 1, float("nan"), 0, 8, 0.0, 0.0, 1.0), "learning_rate is nan"),
         (lambda: Recipe(4, 1, 1, 1e-3, 4, 8, 0.0, 0.0, 1.0), "warmup_steps is 4 of 4 steps"),
+        (lambda: Recipe(4, 1, 1, 1e-3, 0, 8, 1.0, 0.0, 1.0), "lora_dropout is 1.0: give a share below 1"),
         (lambda: EvaluationSpec(("mmlu",), "search", 1, 0, 1), "unknown task 'mmlu'"),
         (lambda: EvaluationSpec(("boolq",), "search", 0, 0, 1), "items_per_task is 0"),
         (lambda: PruneSpec("llm-pruner", 20, "element1", 4, 28, None, None, None, 1, 2, 0), "needs a ratio"),

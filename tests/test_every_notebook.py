@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from rankadaptor import pages
 from rankadaptor.__main__ import main
 from rankadaptor.places import ledger_folder, reports_folder
 from rankadaptor.profiles import FOLDER
@@ -69,6 +71,34 @@ def test_notebooks_use_the_projects_folders_wherever_they_run(monkeypatch):
         assert reports_folder("tiny").resolve() == ROOT / "reports" / "tiny"
         assert not ledger_folder().is_absolute()  # no machine's path in what is printed
     assert (ledger_folder("own"), reports_folder("tiny", "own")) == (Path("own"), Path("own"))
+
+
+def test_all_pages_are_made_what_is_complete_last_and_quietly(monkeypatch, tmp_path):
+    """Every page gets the options that it knows; those that lack something are made one after the other, first."""
+    made = []
+    complete = {"table1", "search", "pruning"}
+
+    def work(name, given):
+        assert set(given) <= set(pages.PAGES[name].options)
+        return SimpleNamespace(is_complete=lambda: name in complete)
+
+    def reproduce(name, given, reports, quiet=False):
+        made.append((name, quiet, given.get("blocks")))
+        return Path(reports) / name
+
+    monkeypatch.setattr(pages, "_work", work)
+    monkeypatch.setattr(pages, "reproduce", reproduce)
+    told = []
+    given = {"profile": "tiny", "blocks": "shortened:20", "seeds": [3], "ablation": "scaling", "rank_table": ""}
+    pages.reproduce_all(given, tmp_path, lambda name, executed: told.append(name))
+    assert sorted(told) == sorted(pages.OF_ALL)
+    assert [name for name, quiet, _ in made if not quiet] == [one for one in pages.OF_ALL if one not in complete]
+    assert {name for name, quiet, _ in made if quiet} == complete
+    assert {name: blocks for name, _, blocks in made if name in ("table2", "ablations")} == {
+        "table2": "shortened:20", "ablations": None}
+    told.clear()
+    pages.reproduce_all({"profile": "smollm2"}, tmp_path, lambda name, executed: told.append(name))
+    assert "search" not in told  # its table is the embedded model's
 
 
 def test_a_refused_page_leaves_the_earlier_copy(tmp_path, capfd):

@@ -2,12 +2,16 @@
 
 import contextlib
 
+import pytest
 import torch
 from conftest import tiny_llama
 
+from rankadaptor.experiments import main_table
+from rankadaptor.recovery import loaded as loaded_module
 from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, save_adapter
 from rankadaptor.recovery.loaded import LoadedModel
 from rankadaptor.recovery.training import train
+from rankadaptor.reporting import tables
 from rankadaptor.specs import Recipe, RecoverySpec
 
 ROWS = [{"instruction": f"the cat eats {i}", "input": "", "output": f"a bird runs {i}"} for i in range(12)]
@@ -41,6 +45,27 @@ def test_recoveries_one_after_the_other_are_those_of_fresh_models(tokenizer, tmp
             assert torch.equal(weight, before), (name, label)
         assert not hasattr(loaded.base, "peft_config")
         assert torch.equal(logits(loaded.base), logits(untouched))
+
+
+@pytest.mark.parametrize("broken", ["attach_adapter", "load_adapter", "merged"])
+def test_a_workshop_keeps_no_model_that_an_error_was_raised_over(broken, tiny_profile, tmp_path, monkeypatch):
+    """Wherever adapters come and go: what is measured afterwards is what an undisturbed run measures."""
+    table = main_table(str(tiny_profile), "llm-pruner:50", ledger=str(tmp_path / "ledger"), table="figure2")
+
+    def break_off(*given, **more):
+        original(*given, **more)
+        raise KeyboardInterrupt
+
+    original = getattr(loaded_module, broken)
+    monkeypatch.setattr(loaded_module, broken, break_off)
+    with pytest.raises(KeyboardInterrupt):
+        table.run()
+    assert table._workshop._kept is None
+    monkeypatch.undo()
+    resumed = table.run()
+    alone = main_table(str(tiny_profile), "llm-pruner:50", ledger=str(tmp_path / "alone"), table="figure2").run()
+    assert tables.cells(resumed).equals(tables.cells(alone))
+    assert table._workshop._kept is None  # and a finished table holds none
 
 
 def test_a_failed_recovery_leaves_the_model_as_it_was(tmp_path, tokenizer):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import benchmark_row, tiny_llama
 from lm_eval import evaluator
+from lm_eval.api.instance import Instance
 
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation import Requests, evaluate
@@ -71,13 +72,37 @@ def test_every_choice_scores_as_it_does_alone(name, tokens_per_batch):
         assert greedy[place].item() == is_greedy
 
 
-@pytest.mark.parametrize("kind", ["eager", "sdpa"])
-def test_every_attention_gives_the_same(kind):
+def test_eager_attention_gives_the_same():
     model, pairs = tiny_llama(), questions(1)
+    assert model.config._attn_implementation == "sdpa"
     batches = lay_out(pairs, 512)
     expected, _ = score(model, batches, len(pairs))
-    model.set_attn_implementation(kind)
+    model.set_attn_implementation("eager")
     assert torch.allclose(score(model, batches, len(pairs))[0], expected, atol=1e-5)
+
+
+def test_rows_without_branches_take_no_mask(monkeypatch):
+    """Not even where rows are padded: causal order hides what comes last."""
+    seen = []
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*given, attn_mask=None, **settings):
+        seen.append(attn_mask)
+        return kernel(*given, attn_mask=attn_mask, **settings)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    batches = lay_out([(("", ""), list(range(length, 2 * length)), [length]) for length in (20, 19, 17)], 512)
+    assert len(batches) == 1
+    score(tiny_llama(), batches, 3)
+    assert seen
+    assert all(mask is None for mask in seen)
+
+
+@pytest.mark.parametrize(("context", "continuation"), [([], [5]), ([5], []), ([5], list(range(2, 15)))])
+def test_what_lm_eval_refuses_is_refused(context, continuation):
+    says = f"a choice has {len(context)} tokens of context and {len(continuation)} of continuation"
+    with pytest.raises(BadInput, match=says):
+        lay_out([(("", ""), [3, 4], [5]), (("", ""), context, continuation)], 12)
 
 
 def test_half_precision_is_as_near_to_the_truth_as_a_plain_pass():
@@ -137,11 +162,16 @@ def test_both_engines_give_the_same_items(tokenizer):
 
 
 def test_lm_evals_evaluator_takes_the_backend(tokenizer):
-    """Beyond this project's own use: as an lm-eval model, generation and perplexities included."""
-    backend = backend_of(tiny_llama(), tokenizer, SPEC)
-    requests = Requests(SPEC, ROWS)
-    theirs = evaluator.evaluate(backend, {"tasks": requests.tasks}, bootstrap_iters=0)["results"]
-    assert 0 <= theirs["piqa"]["acc,none"] <= 1
+    """Beyond this project's own use: as an lm-eval model, rolling log-likelihoods included."""
+    plain = EvaluationSpec(TASKS, "report", 6, 0, 4, engine="lm_eval")
+    ours, theirs = (backend_of(tiny_llama(), tokenizer, spec) for spec in (SPEC, plain))
+    tasks = Requests(SPEC, ROWS).tasks
+    results = [evaluator.evaluate(one, {"tasks": tasks}, bootstrap_iters=0)["results"] for one in (ours, theirs)]
+    for task in TASKS:
+        assert results[0][task]["acc,none"] == results[1][task]["acc,none"], task
+    rolling = [Instance("loglikelihood_rolling", {}, (text,), 0) for text in ("the cat runs over a tree", "a red bird")]
+    found, expected = (one.loglikelihood_rolling(rolling, disable_tqdm=True) for one in (ours, theirs))
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_an_unknown_engine_is_refused():

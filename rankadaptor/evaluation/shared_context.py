@@ -2,7 +2,7 @@
 
 A question becomes one row: the tokens that all its choices begin with, then a branch a choice. A branch's positions go
 on from the common part, and its tokens see that part and themselves (a tree mask), so every log-probability is the one
-that the choice alone would have, to rounding. Choices of one token need no branch at all. Rows of one length go
+that the choice alone would have, to rounding. Choices of one token need no branch at all. Rows of about one length go
 together, as many as a budget of tokens holds.
 
 Source: the tree mask of SpecInfer (Miao et al. 2024, section 4.2), over choices in place of drafts.
@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
+
+from rankadaptor.errors import BadInput
 
 TOKENS_PER_BATCH = 1024
 _HEAD_ROWS = 1024  # positions that logits are held of at a time
@@ -57,7 +59,14 @@ def lay_out(
         pairs: Choices; those of one question next to each other.
         max_length: Tokens that the model reads; longer choices lose tokens on the left, as with lm-eval's own backend.
         tokens_per_batch: Padding included; a row that is longer goes alone.
+
+    Raises:
+        BadInput: on a choice without a context or a continuation, or whose continuation alone is too long.
     """
+    for _, context, continuation in pairs:
+        if not (context and 0 < len(continuation) <= max_length):
+            raise BadInput(f"a choice has {len(context)} tokens of context and {len(continuation)} of continuation:"
+                           f" give at least one of both, and at most {max_length}, which the model reads")
     rows = sorted(_rows(pairs, max_length), key=lambda row: -len(row.tokens))
     batches, start = [], 0
     while start < len(rows):
@@ -123,7 +132,9 @@ def _batch(rows: Sequence[Row]) -> Batch:
             of_place.append(places.setdefault((number, place), len(places)))
             targets.append(token)
             choices.append(choice)
-    return Batch(padded("tokens", 0), padded("positions", 0), padded("branches", -1), torch.tensor(list(places)).T,
+    # Positions go on over the padding: where they began anew, the model would see several sequences, and build a mask.
+    positions = torch.tensor([row.positions + list(range(len(row.tokens), length)) for row in rows])
+    return Batch(padded("tokens", 0), positions, padded("branches", -1), torch.tensor(list(places)).T,
                  torch.tensor(of_place), torch.tensor(targets), torch.tensor(choices))
 
 

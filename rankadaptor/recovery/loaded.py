@@ -14,7 +14,7 @@ from rankadaptor.specs import RecoverySpec
 
 
 class LoadedModel:
-    """A base that every recovery finds as it was loaded, bit for bit."""
+    """A base that every recovery finds as it was loaded, bit for bit. After an error it is of no more use."""
 
     def __init__(self, base: PreTrainedModel):
         self.base = base
@@ -31,27 +31,20 @@ class LoadedModel:
 
     @contextlib.contextmanager
     def recovered(self, adapter: Path) -> Iterator[PreTrainedModel]:
-        """The base with a trained adapter, to be evaluated.
+        """The base with a trained adapter merged into its weights, to be evaluated; they are put back afterwards.
 
-        On a CPU the adapter is merged into the weights, which are put back afterwards. On a GPU it stays beside them:
-        copies would take the memory of a second model, to save two small products a module.
+        Copies of them take the memory of the adapted projections meanwhile: the main memory, not a GPU's.
         """
         adapted = load_adapter(self.base, adapter)
-        if self.base.device.type == "cpu":
-            with _restored(adapted):
-                yield merged(adapted)
-            return
-        try:
-            yield adapted.get_base_model()
-        finally:
-            adapted.unload()
+        with _restored(adapted):
+            yield merged(adapted)
 
 
 @contextlib.contextmanager
 def _restored(adapted: PeftModel) -> Iterator[None]:
     """Puts the weights under an adapter back, exactly: what is added and taken off again is not what it was."""
     weights = [module.get_base_layer().weight for module in adapted.modules() if isinstance(module, BaseTunerLayer)]
-    copies = [weight.detach().clone() for weight in weights]
+    copies = [weight.detach().to("cpu", copy=True) for weight in weights]
     try:
         yield
     finally:

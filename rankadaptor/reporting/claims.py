@@ -41,7 +41,8 @@ def claims_table(folder: Path | str) -> pd.DataFrame:
 
 def claims_markdown(folder: Path | str) -> str:
     """The claims as README shows them: a line each, what is said, published, measured here, the verdict and how."""
-    lines = ["| the paper claims | published | measured here | verdict | command, cost of the default profile |", "|---|---|---|---|---|"]
+    lines = ["| the paper claims | published | measured here | verdict | command, cost of the default profile |",
+             "|---|---|---|---|---|"]
     for one in claims_table(folder).to_dict("records"):
         where = f" ({one['where']})" if one["where"] else ""
         lines.append(f"| {one['claim']}{where} | {one['published']} | {one['measured']} | {one['verdict']} |"
@@ -139,7 +140,8 @@ CLAIMS = (
           "bars without numbers", "01_motivating_example", "make reproduce-figure2", "2 minutes",
           "figure2-differences.csv", _difference(LORA_STAR)),
     Claim("Samples, micro-batch, importance order and the performance model's layers matter", "Section 4.3, Table 3",
-          "one run each", "04_ablations", "make reproduce-ablations", "a quarter of an hour", "ablations.csv", _ablations),
+          "one run each", "04_ablations", "make reproduce-ablations", "a quarter of an hour", "ablations.csv",
+          _ablations),
     Claim("What RankAdaptor's models write is more coherent, its steps clearer", "Section 4.2, Figures 5 and 6",
           "one continuation each", "05_generation", "make reproduce-figure5", "2 minutes", "figure5-samples.csv",
           _samples),

@@ -114,7 +114,7 @@ class SearchPage:
         return "\n".join(lines)
 
     def is_complete(self) -> bool:
-        """Always: nothing is recovered here."""
+        """Always: nothing is recovered or evaluated here, searches are replayed."""
         return True
 
     def reliability(self) -> pd.DataFrame:
