@@ -65,7 +65,7 @@ lint: $(READY)  ## ruff and mypy (seconds)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-reproduce-all: $(READY)  ## every table and figure and the report page, on one profile (half an hour on 2 cores; resumes)
+reproduce-all: $(READY)  ## every table and figure and the report page, on one profile (25 minutes on 2 cores; resumes)
 	@$(RUN) reproduce all $(OPTIONS) --ablation "$(ABLATION)" --rank-table "$(TABLE)"
 
 report: $(READY)  ## the report page, reports/PROFILE/index.html, over what was reproduced so far (seconds)
