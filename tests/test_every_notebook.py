@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from conftest import assert_executed
 
 from rankadaptor import pages
 from rankadaptor.__main__ import main
@@ -27,11 +28,6 @@ def shared(tmp_path_factory):
     profile["search"]["method"]["predictor"] = "ridge"
     (folder / "ridge.yaml").write_text(yaml.safe_dump(profile))
     return folder
-
-
-def assert_executed(path):
-    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
 
 
 PAGES = {

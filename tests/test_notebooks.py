@@ -6,15 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import assert_executed, code_cells
 
 from rankadaptor.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-
-
-def code_cells(path):
-    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -32,8 +29,7 @@ def test_the_main_table_runs_through_papermill_and_says_so(tiny_profile, tmp_pat
                  "--ledger", str(tmp_path / "ledger"), "--reports", str(tmp_path / "reports")]
     assert main(arguments) == 0
     executed = tmp_path / "reports" / "test" / "03_main_tables.ipynb"
-    cells = code_cells(executed)
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert_executed(executed)
     metadata = json.loads(executed.read_text())["metadata"]
     assert metadata["papermill"]["exception"] is None
     source = ROOT / "notebooks" / "03_main_tables.ipynb"
@@ -56,16 +52,14 @@ def test_comparisons_without_a_search_run_through_papermill(table, notebook, fil
     assert main(["reproduce", table, "--profile", str(tiny_profile), "--blocks", "llm-pruner:50", "--ledger",
                  str(tmp_path / "ledger"), "--reports", str(tmp_path / "reports")]) == 0
     folder = tmp_path / "reports" / "test"
-    cells = code_cells(folder / f"{notebook}.ipynb")
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert_executed(folder / f"{notebook}.ipynb")
     written = {path.name for path in folder.iterdir()}
     assert files | {f"{table}.md", f"{table}.csv", f"{table}.tex", f"{table}-provenance.json"} <= written
 
 
 def test_committed_reports_were_executed_top_to_bottom():
     for path in (ROOT / "reports").glob("*/*.ipynb"):
-        counts = [cell["execution_count"] for cell in code_cells(path)]
-        assert counts == list(range(1, len(counts) + 1)), path
+        assert_executed(path)
         source = ROOT / "notebooks" / f"{path.name.partition('.')[0]}.ipynb"
         text = path.read_text()
         assert not [place for place in ("site-packages", str(ROOT)) if place in text], f"{path} names a machine's path"

@@ -1,9 +1,8 @@
 """The rivals' table: equal budgets, fresh seeds, and a search a rival."""
 
-import json
-
 import pytest
 import yaml
+from conftest import assert_executed
 
 from rankadaptor.errors import BadInput
 from rankadaptor.profiles import load_profile
@@ -39,8 +38,7 @@ def test_the_notebook_runs(made, tmp_path):
     executed = tmp_path / "09_rivals.ipynb"
     run_notebook("09_rivals", executed, {"profile": profile, "budget": "quick", "ledger": str(table.ledger.folder),
                                          "reports": str(tmp_path)})
-    cells = [cell for cell in json.loads(executed.read_text())["cells"] if cell["cell_type"] == "code"]
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert_executed(executed)
     assert {"rivals.md", "rivals-differences.csv", "rivals-means.svg"} <= {path.name for path in tmp_path.iterdir()}
 
 

@@ -105,8 +105,7 @@ def _shared(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def _row(pairs: Sequence[TokenisedPair], wholes: Sequence[list[int]], choices: range, common: int) -> Row:
-    prefix = wholes[choices.start][:common]
-    row = Row(list(prefix), list(range(common)), [0] * common)
+    row = Row(wholes[choices.start][:common], list(range(common)), [0] * common)
     for number, choice in enumerate(choices, 1):
         whole, scored = wholes[choice], len(pairs[choice][2])
         offset = len(row.tokens) - common  # from a place in the choice to that in the row, within the branch

@@ -333,12 +333,12 @@ def provenance(result: TableResult, ledger: Ledger) -> dict[str, Any]:
         "search_keys": {name: block.search_key for name, block in result.blocks.items()},
         "recoveries_of_rivals": {name: {rival: spent for rival, (spent, _) in block.rivals.items()}
                                  for name, block in result.blocks.items() if block.rivals},
-        "seconds": stage_seconds(result.stages, ledger),
+        "seconds": seconds_by_stage(result.stages, ledger),
         **entries_provenance(result.profile, keys, ledger),
     }
 
 
-def stage_seconds(keys: Iterable[str], ledger: Ledger) -> dict[str, dict[str, float]]:
+def seconds_by_stage(keys: Iterable[str], ledger: Ledger) -> dict[str, dict[str, float]]:
     """Where the time went: stage -> how many, and their seconds together, each as long as it took when it was run."""
     taken: dict[str, list[float]] = {}
     for key in keys:
