@@ -38,7 +38,7 @@ OPTIONS = --profile "$(PROFILE)" --blocks "$(BLOCKS)" --budget "$(BUDGET)" --see
   reproduce-table2 plan-table4 reproduce-table4 plan-table5 reproduce-table5 plan-table6 reproduce-table6 \
   plan-figure5 reproduce-figure5 reproduce-figure6 plan-table3 reproduce-table3 plan-ablations reproduce-ablations \
   plan-testbed reproduce-testbed plan-pruning reproduce-pruning rank-table search-report plan-rivals reproduce-rivals bench-pruning \
-  bench-evaluation bench-recovery bench-trials pretrain-testbed clean
+  bench-evaluation bench-recovery bench-trials torture pretrain-testbed clean
 
 help:  ## list the targets and what they cost
 	@echo "RankAdaptor, reproduced. Two commands on a fresh machine: make reproduce-table2, make test."
@@ -146,6 +146,9 @@ bench-recovery: $(READY)  ## our recovery loop against transformers' Trainer (10
 
 bench-trials: $(READY)  ## what a trial costs by stage, and how that grows with the model and the items (3 minutes)
 	@$(VENV)/bin/python benchmarks/trials.py --ledger "$(LEDGER)"
+
+torture: $(READY)  ## kill a run 20 times, and compare with one that was left alone (10 minutes)
+	@$(VENV)/bin/python benchmarks/torture.py
 
 pretrain-testbed: $(READY)  ## the embedded model once more, from nothing, into build/testbed (20 minutes on 2 cores; resumes)
 	$(VENV)/bin/python -m rankadaptor.testbed pretrain build/testbed

@@ -1,9 +1,10 @@
 """The recovery loop against transformers' Trainer with PEFT, on one pruned model. `make bench-recovery`.
 
 Both train the same LoRA, from the same adapter, on as many rows of the same data with LLM-Pruner's recipe (AdamW,
-warm-up, answers only, dropout 0.05, 256 tokens at most), in micro-batches of 16 rows. The Trainer draws random rows and
-pads them to the longest, as LLM-Pruner's script does. What counts is tokens of real text, padding left out. Losses are
-compared on held-out rows.
+warm-up, answers only, dropout 0.05, 256 tokens at most), in random batches of 16 rows. The Trainer pads them to the
+longest, as LLM-Pruner's script does; ours cuts them into pieces of about one length. What counts is tokens of real
+text, padding left out. Losses are compared on held-out rows; and step by step on the very same batches, with a plain
+loop over PEFT's own pass.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import Any
 import measuring
 import torch
 from torch.nn import functional
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments, get_linear_schedule_with_warmup
 
 from rankadaptor.allocation import uniform_allocation
 from rankadaptor.corpora.benchmarks import Row
@@ -27,7 +28,7 @@ from rankadaptor.corpora.recovery_rows import recovery_rows
 from rankadaptor.models import architecture_of, base_model_folder, load_tokenizer
 from rankadaptor.profiles import Source
 from rankadaptor.recovery.adapters import attach_adapter
-from rankadaptor.recovery.prompts import IGNORED, Example, collate, tokenise
+from rankadaptor.recovery.prompts import IGNORED, Example, batches, collate, tokenise
 from rankadaptor.recovery.training import train
 from rankadaptor.specs import Recipe, RecoverySpec
 
@@ -78,6 +79,26 @@ def ours(model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row], spec: Reco
     return time.perf_counter() - began, result.tokens, adapted
 
 
+def same_batches(model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row], spec: RecoverySpec) -> list[float]:
+    """Losses by step of a plain loop over our own batches: PEFT's pass, logits of every token, padding masked."""
+    recipe = spec.recipe
+    adapted = attach_adapter(model, spec).train()
+    parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    schedule = get_linear_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
+    losses = []
+    for batch in batches(rows, tokenizer, recipe, spec.seed):
+        ids, mask, labels = (one.to(adapted.device) for one in collate(batch, tokenizer.pad_token_id))
+        loss = adapted(input_ids=ids, attention_mask=mask, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
 @torch.inference_mode()
 def held_out_loss(adapted: Any, tokenizer: Any, rows: Sequence[Row], most: int) -> float:
     """Nats a supervised token."""
@@ -112,7 +133,8 @@ def main() -> None:
                                          profile.evaluation.item_seed) if row["output"].strip()]
     random.Random(0).shuffle(rows)
     held, rows = rows[:HELD_OUT], rows[HELD_OUT:]
-    recipe = Recipe(options.steps, options.rows, MICRO_BATCH, 1e-3, max(1, options.steps // 10), 256, 0.05, 0.0, 1.0)
+    recipe = Recipe(options.steps, options.rows, MICRO_BATCH, 1e-3, max(1, options.steps // 10), 256, 0.05, 0.0, 1.0,
+                    "micro_batches")
     architecture = architecture_of(model)
     allocation = uniform_allocation(profile.adapters.lora_rank, architecture)
     ways = {"Trainer + PEFT": plain, "ours": ours}
@@ -131,14 +153,23 @@ def main() -> None:
               "held-out loss, mean and range over seeds":
                   f"{statistics.mean(losses[way]):.4f} [{min(losses[way]):.4f}, {max(losses[way]):.4f}]"}
              for way in ways]
+    exact = dataclasses.replace(spec, recipe=dataclasses.replace(recipe, lora_dropout=0.0, batch_rows=MICRO_BATCH))
+    curves = []
+    for curve in (lambda base: train(attach_adapter(base, exact), tokenizer, rows, exact).losses,
+                  lambda base: same_batches(base, tokenizer, rows, exact)):
+        curves.append(curve(measuring.pruned_model(options.profile, options.block, options.ledger)[1]))
+    apart = max(abs(a - b) for a, b in zip(*curves, strict=True))
     about = (
         f"{profile.base_model.label}, {options.block}, {data.label}: {options.steps} steps of {options.rows} rows,"
         f" micro-batches of {MICRO_BATCH}, dropout 0.05, LoRA r={profile.adapters.lora_rank}, seeds {options.seeds}."
         f"\n\n**Speed:** {statistics.median(ratios):.2f} times the Trainer's, paired by seed"
-        f" ({', '.join(f'{ratio:.2f}' for ratio in ratios)})."
+        f" ({', '.join(f'{ratio:.2f}' for ratio in ratios)}).\n\n**Equality:** on the very same batches, without"
+        f" dropout, our loop and a plain one over PEFT's own pass have losses that differ by at most {apart:.1e} at any"
+        f" of {recipe.steps} steps, on their way from {curves[0][0]:.3f} to {curves[0][-1]:.3f}."
     )
     measuring.write(f"recovery-{profile.name}", "Recovery: our loop against transformers' Trainer", about, table,
-                 {"options": vars(options), "ratios": ratios, "speeds": speeds, "losses": losses})
+                 {"options": vars(options) | {"data": data.label}, "ratios": ratios, "speeds": speeds,
+                  "losses": losses, "curves": curves})
 
 
 if __name__ == "__main__":

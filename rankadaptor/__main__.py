@@ -9,6 +9,7 @@
     python -m rankadaptor search PRUNED --data FILE --tasks "piqa arc_easy" --budget 24 --out DIR
     python -m rankadaptor recover PRUNED --data FILE --allocation DIR --out ADAPTER
     python -m rankadaptor evaluate PRUNED --adapter ADAPTER
+    python -m rankadaptor ledger list|show KEY|verify|gc|export FILE   # look into finished results, keep them in order
 """
 
 import argparse
@@ -96,7 +97,56 @@ def _parser() -> argparse.ArgumentParser:
     _add_benchmarks(evaluate)
     evaluate.add_argument("--adapter", default="", help="folder of a PEFT adapter in safetensors; default: none")
     evaluate.add_argument("--items", type=int, help="at most so many a task; default: all")
+    _add_ledger(commands)
     return parser
+
+
+def _add_ledger(commands: Any) -> None:
+    text = "look into the folder of finished results, and keep it in order"
+    actions = commands.add_parser("ledger", help=text, description=text).add_subparsers(
+        dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="one line an entry, oldest first, and a summary by stage")
+    listing.add_argument("--stage", default="", help="prune, recover, evaluate, ...; default: all")
+    show = actions.add_parser("show", help="one entry as JSON")
+    show.add_argument("key", metavar="KEY", help="its first digits are enough")
+    verify = actions.add_parser("verify", help="every file against its checksum; sets damaged entries aside, and exits"
+                                " with 1 if there are any")
+    collect = actions.add_parser("gc", help="remove what processes that died left half-written")
+    collect.add_argument("--damaged", action="store_true", help="and what was set aside as damaged")
+    collect.add_argument("--outdated", action="store_true", help="and results that this version does not read any more")
+    collect.add_argument("--failures", action="store_true", help="and notes of failures: what was given up is tried"
+                         " again")
+    collect.add_argument("--dry-run", action="store_true", help="tell, and remove nothing")
+    export = actions.add_parser("export", help="one row an entry, as a table")
+    export.add_argument("out", type=Path, metavar="FILE", help="that ends in .csv or .parquet")
+    for action in (listing, show, verify, collect, export):
+        action.add_argument("--ledger", default="ledger", help="folder of finished results")
+
+
+def _ledger(options: argparse.Namespace) -> int:
+    from rankadaptor import ledger_tools as tools
+
+    folder = options.ledger
+    if options.action == "list":
+        print(tools.listing(folder, options.stage))
+        print(f"\n{tools.summary(folder)}")
+    elif options.action == "show":
+        print(tools.shown(tools.find_by_prefix(folder, options.key)))
+    elif options.action == "export":
+        print(f"{options.out}: {tools.export(folder, options.out)} entries")
+    elif options.action == "gc":
+        pieces = tools.rubbish(folder, options.damaged, options.outdated, options.failures)
+        for piece in pieces:
+            print(f"{piece.path}: {piece.why}, {piece.bytes / 1e6:.2f} MB")
+        if not options.dry_run:
+            tools.remove(pieces)
+        print(f"{'would remove' if options.dry_run else 'removed'} {len(pieces)} things,"
+              f" {sum(piece.bytes for piece in pieces) / 1e6:.2f} MB")
+    else:
+        wrong = tools.verify(folder)
+        print("\n".join(wrong) or f"{folder}: every entry is as it was written")
+        return 1 if wrong else 0
+    return 0
 
 
 def _add_benchmarks(command: argparse.ArgumentParser) -> None:
@@ -330,6 +380,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 when a notebook failed, 2 on bad input."""
     options = _parser().parse_args(arguments)
     try:
+        if options.command == "ledger":
+            return _ledger(options)
         if options.command == "prune":
             return _prune(options)
         if options.command == "measure":

@@ -12,8 +12,24 @@ class BadInput(ValueError):
     """
 
 
-class RecoveryDiverged(RuntimeError):
-    """A recovery's loss or gradient became NaN or infinite; the trial has no result."""
+class StageFailed(RuntimeError):
+    """A stage has no result, and is not tried again: its row of a table says so, and a search scores it lowest.
+
+    Attributes:
+        kind: "diverged", or one of `failures.ATTEMPTS`.
+        reason: What was wrong, and the remedy.
+    """
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(f"{kind}: {message}")
+        self.kind, self.reason = kind, message
+
+
+class RecoveryDiverged(StageFailed):
+    """A recovery's loss or gradient became NaN or infinite; the trial has no result, on any machine."""
+
+    def __init__(self, message: str):
+        super().__init__("diverged", message)
 
 
 class NotInLedger(LookupError):

@@ -7,8 +7,8 @@
 Killed anywhere, the next run goes on where the ledger ends.
 """
 
+import contextlib
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,11 +25,12 @@ from rankadaptor.allocation import (
     validate_allocation,
 )
 from rankadaptor.architecture import Architecture
+from rankadaptor.cores import computing_with, usable_cores
 from rankadaptor.corpora.downloads import is_cached
 from rankadaptor.costs import Plan, ProgressBar, StageKind, stage_kind
-from rankadaptor.errors import BadInput, NotInLedger, RecoveryDiverged
+from rankadaptor.errors import BadInput, NotInLedger, StageFailed
 from rankadaptor.evaluation.items import METRIC
-from rankadaptor.execution import Progress, share_out
+from rankadaptor.execution import Progress, note_killed, share_out
 from rankadaptor.ledger import Ledger
 from rankadaptor.models import base_model_is_cached
 from rankadaptor.profiles import Profile, Source, load_profile
@@ -41,6 +42,7 @@ from rankadaptor.results import (
     MIRROR,
     OWN,
     RANKADAPTOR,
+    RANKADAPTOR_PER_TASK,
     SHUFFLED,
     TABLES,
     BlockResult,
@@ -153,8 +155,6 @@ class MainTable:
     computes every batch; `plan` follows it as far as the ledger goes. Rows are made last, of what it returns.
     """
 
-    rows_may_lack = False  # whether a method that diverged leaves its row out; else it is an error
-
     def __init__(
         self,
         contents: Contents,
@@ -213,7 +213,7 @@ class MainTable:
             with self._workshop.reading_only():
                 for batch in self._block(block):
                     links = {self._workshop.key(link): link for step in batch for link in step.chain()}
-                    present = {key for key, link in links.items() if self._workshop.find(link) is not None} - counted
+                    present = {key for key, link in links.items() if self._workshop.is_settled(link)} - counted
                     missing -= Counter(stage_kind(links[key]) for key in present)
                     counted |= present
                     if not links.keys() <= counted:
@@ -226,7 +226,7 @@ class MainTable:
         """Every row, computed where the ledger lacks it. Prints progress with the time that remains."""
         self._workshop.computed.clear()
         self._used.clear()
-        with self._bar.over(self.plan().missing_seconds()):
+        with self._bar.over(self.plan().missing_seconds()), computing_with(self.profile.threads):
             self._run_all(self._rows.unrecovered_steps(None))
             self._ahead()
             done = {block: drive(self._block(block), self._run_all) for block in self.blocks}
@@ -263,13 +263,16 @@ class MainTable:
     def run_blocks(self, progress: Progress) -> None:
         """Compute what the ledger lacks of every block, without a bar."""
         self._open(progress)
-        for block in self.blocks:
-            drive(self._block(block), self._run_all)
+        with computing_with(self.profile.threads):
+            for block in self.blocks:
+                drive(self._block(block), self._run_all)
         self._workshop.release()
 
     def _run_all(self, steps: Sequence[Step]) -> None:
+        """What fails is told by the row, or the search, that would have been made of it."""
         for step in steps:
-            self._workshop.run(step)
+            with contextlib.suppress(StageFailed):
+                self._workshop.run(step)
             self._used |= dict.fromkeys(map(self._workshop.key, step.chain()))
 
     # -- the work of one block ----------------------------------------------------------------------------------------
@@ -309,18 +312,19 @@ class MainTable:
 
     def _result(self, block: Block, work: "BlockWork") -> BlockResult:
         """The rows of a block whose every step is in the ledger."""
-        rows, diverged = [self._rows.unrecovered(block, work.pruned)], {}
+        rows, failed = [self._rows.unrecovered(block, work.pruned)], {}
         for method, specs in work.methods.items():
             try:
                 rows.append(self._rows.recovered(block, method, work.pruned, specs))
-            except RecoveryDiverged as error:
-                if not self.rows_may_lack:
-                    raise
-                diverged[method] = str(error)
+            except StageFailed as error:
+                failed[method] = str(error)
         if work.by_task:
-            rows.append(self._rows.per_task(block, work.pruned, work.by_task))
+            try:
+                rows.append(self._rows.per_task(block, work.pruned, work.by_task))
+            except StageFailed as error:
+                failed[RANKADAPTOR_PER_TASK] = str(error)
         return BlockResult(self._workshop.architecture(work.pruned), tuple(rows), work.search, work.search_key,
-                           work.rivals, diverged)
+                           work.rivals, failed)
 
     @property
     def _per_task(self) -> bool:
@@ -404,13 +408,13 @@ class MainTable:
         return Step("evaluate", self._search_evaluation(), recovered)
 
     def _scores(self, trial: Step) -> Scores:
-        """By task, larger is better; of a diverged recovery below every real score, and finite."""
+        """By task, larger is better; of a trial that failed below every real score, and finite."""
         signal = self.profile.search.signal
         try:
             if signal == "held_out_loss":
                 return {"text": -float(np.log(self._workshop.perplexity(trial)))}
             metrics = self._workshop.metrics(trial)
-        except RecoveryDiverged:
+        except StageFailed:
             return {"text": -_LOSS_OF_NOTHING} if signal == "held_out_loss" else dict.fromkeys(TASKS, 0.0)
         return {task: metrics[task][METRIC[task] if signal == "accuracy" else signal] for task in TASKS}
 
@@ -464,9 +468,17 @@ class MainTable:
 def run_ahead(tables: Sequence[MainTable], on_progress: Progress) -> None:
     """Compute what the ledger lacks of several tables, in as many processes as their profile says; nothing where that
     is one, or the table is. Raises as `execution.share_out`."""
-    workers = min(tables[0].profile.workers, os.cpu_count() or 1) if tables else 1
+    workers = _workers(tables[0].profile) if tables else 1
     if workers > 1 and len(tables) > 1:
-        share_out(_run_blocks, tables, workers, on_progress)
+        share_out(_run_blocks, tables, workers, tables[0].profile.threads, on_progress, _note_killed)
+
+
+def _workers(profile: Profile) -> int:
+    return min(profile.workers, usable_cores())
+
+
+def _note_killed(table: MainTable, step: Step, by: int) -> None:
+    note_killed(table._workshop, step, by)
 
 
 def _run_blocks(tables: Iterable[MainTable], progress: Progress) -> None:

@@ -19,7 +19,7 @@ import pandas as pd
 from IPython.display import display
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, validate_allocation
-from rankadaptor.errors import BadInput, RecoveryDiverged
+from rankadaptor.errors import BadInput, StageFailed
 from rankadaptor.evaluation.items import METRIC
 from rankadaptor.experiments import DEFAULT_LEDGER
 from rankadaptor.ledger import Ledger
@@ -114,7 +114,7 @@ class Explorer:
         return pd.DataFrame(lines, columns=["seed", "accuracy", "low", "high", "gold probability"])
 
     def recover(self, block: str, ranks: Sequence[int], seed: int = 0) -> pd.DataFrame:
-        """Recover and score for real; kept in the ledger. Raises RecoveryDiverged if it does."""
+        """Recover and score for real; kept in the ledger. Raises StageFailed if that fails."""
         self._workshop.run(self._step(block, ranks, seed))
         return self.measured(block, ranks)
 
@@ -130,7 +130,7 @@ class Explorer:
     def _scores(self, step: Step) -> dict[str, float]:
         try:
             items = self._workshop.items(step)
-        except RecoveryDiverged:
+        except StageFailed:
             return dict.fromkeys(("accuracy", "low", "high", "gold probability"), float("nan"))
         outcomes = {task: items.loc[items["task"] == task, METRIC[task]].to_numpy(dtype=float)[None] for task in TASKS}
         interval: Interval = bootstrap_macro_mean(outcomes)
@@ -191,7 +191,7 @@ class _Panel:
         with self.figures:
             try:
                 work()
-            except (BadInput, RecoveryDiverged) as error:
+            except (BadInput, StageFailed) as error:
                 print(f"rankadaptor: {error}")
 
     def _redraw(self, _: Any = None) -> None:

@@ -1,7 +1,6 @@
 """Replays in the ledger: what was replayed once from a table of measured allocations is read the next time."""
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +66,7 @@ class KeptReplays:
         identity = stage_identity("replay", spec, self._table, self._revisions)
 
         def fill(folder: Path) -> dict[str, Any]:
-            started = time.time()
+            started = provenance.Started.now()
             found = work()
             found.to_parquet(folder / "replays.parquet", index=False)
             return {"stage": "replay", "result": {"rows": len(found)},

@@ -1,11 +1,13 @@
 """The ledger: one folder per key, written once, never computed twice.
 
 An entry holds `spec.json`, `result.json`, arrays beside them and `checksums.json`. It is written under a temporary name
-on the same file system, fsynced and renamed, so that an entry either is there whole or is not there. Damaged entries
+on the same file system, fsynced and renamed, so that an entry either is there whole or is not there. Whoever computes
+one holds its lease meanwhile; what a dead process left half-written goes when its lease is taken over. Damaged entries
 are set aside under `damaged/` and named. Searches keep a trace beside the entries, one file a round.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -17,12 +19,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from rankadaptor.errors import BadInput, DamagedEntry
+from rankadaptor.leases import Holder, Leases, is_dead, read_holder
+
+_LEASES, _SCRATCH, _DAMAGED, FAILURES = ".leases", ".unfinished", "damaged", "failures"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def sha256_file(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def is_key(name: str) -> bool:
+    """Whether this is what `specs.identity_key` makes."""
+    return len(name) == 64 and not name.strip("0123456789abcdef")
 
 
 def _fsync(path: Path) -> None:
@@ -44,6 +58,17 @@ def write_atomically(path: Path, text: str) -> None:
         os.fsync(stream.fileno())
     os.replace(name, path)
     _fsync(path.parent)
+
+
+def _finish(scratch: Path, spec: dict[str, Any], result: dict[str, Any]) -> None:
+    """What makes an entry of a folder of arrays, and all of it onto the disk."""
+    (scratch / "spec.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
+    (scratch / "result.json").write_text(json.dumps(result, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    files = sorted(path for path in scratch.rglob("*") if path.is_file())
+    sums = {str(path.relative_to(scratch)): sha256_file(path) for path in files}
+    (scratch / "checksums.json").write_text(json.dumps(sums, indent=1, sort_keys=True) + "\n")
+    for path in [*files, scratch / "checksums.json", scratch]:
+        _fsync(path)
 
 
 @dataclass(frozen=True)
@@ -72,10 +97,10 @@ class Ledger:
         """Looks, but makes nothing: the folder appears with its first entry."""
         self.folder = Path(folder)
         self._verified: set[str] = set()
+        self._leases = Leases(self.folder / _LEASES)
         existing = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
-        if not (existing.is_dir() and os.access(existing, os.W_OK)):
-            raise BadInput(f"cannot use {self.folder} as a ledger, {existing} is not a folder that you may write:"
-                           " name one")
+        if not existing.is_dir():
+            raise BadInput(f"cannot use {self.folder} as a ledger, {existing} is not a folder: name one")
 
     def find(self, key: str) -> Entry | None:
         """The entry of a key, its checksums verified once a process; None if it is not there.
@@ -95,17 +120,37 @@ class Ledger:
         self._verified.add(key)
         return entry
 
+    def entries(self) -> list[Entry]:
+        """All of them, by key; nothing is verified."""
+        names = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
+        return [Entry(name, self.folder / name) for name in names if is_key(name)]
+
+    def leftovers(self) -> list[Path]:
+        """What processes that died left behind: half-written entries, leases, drafts of them."""
+        living = self._leases.living()
+        unfinished = sorted(self.folder.glob(f"{_SCRATCH}/*"))
+        old = [path for path in self.folder.glob(".????????????-*") if path.is_dir()]  # of an earlier layout
+        return [path for path in unfinished if path.name not in living] + self._leases.dead() + old
+
     def _set_aside(self, path: Path, damage: str) -> None:
-        aside = self.folder / "damaged" / f"{path.name}-{os.urandom(4).hex()}"
-        aside.parent.mkdir(exist_ok=True)
-        os.replace(path, aside)
+        aside = self.folder / _DAMAGED / f"{path.name}-{os.urandom(4).hex()}"
+        try:
+            aside.parent.mkdir(exist_ok=True)
+            os.replace(path, aside)
+        except FileNotFoundError:
+            return  # another process set it aside
+        except OSError as error:
+            print(f"ledger: {damage}; it is not used, and stays where it is ({error.strerror})", file=sys.stderr)
+            return
         print(f"ledger: {damage}; set aside as {aside}, to be computed again", file=sys.stderr)
 
     def _verify(self, entry: Entry) -> None:
         try:
-            recorded = json.loads((entry.folder / "checksums.json").read_text())
-        except (OSError, ValueError):
+            recorded = dict(json.loads((entry.folder / "checksums.json").read_text()))
+        except (OSError, ValueError, TypeError):
             raise DamagedEntry(f"entry {entry.key[:12]} has no readable checksums.json") from None
+        if lacking := {"spec.json", "result.json"} - recorded.keys():
+            raise DamagedEntry(f"entry {entry.key[:12]}: checksums.json does not hold {min(lacking)}")
         for name, digest in recorded.items():
             path = entry.folder / name
             if not path.is_file() or sha256_file(path) != digest:
@@ -114,7 +159,7 @@ class Ledger:
     def compute(
         self, key: str, spec: dict[str, Any], work: Callable[[Path], dict[str, Any]]
     ) -> tuple[Entry, bool]:
-        """The entry of `key`, computed by `work` if it is missing.
+        """The entry of `key`, computed by `work` if it is missing, or by the process that is at it already.
 
         Args:
             key: From `specs.identity_key`.
@@ -122,37 +167,81 @@ class Ledger:
             work: Gets an empty folder, writes its arrays there and returns the content of `result.json`.
 
         Returns:
-            The entry, and whether it was computed now.
+            The entry, and whether it was computed now, and here.
+
+        Raises:
+            BadInput: where the folder cannot be written, or is full; what was finished is there all the same.
         """
         if (found := self.find(key)) is not None:
             return found, False
-        with self._scratch(key) as scratch:
-            result = work(scratch)
-            (scratch / "spec.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
-            (scratch / "result.json").write_text(json.dumps(result, indent=1, sort_keys=True, allow_nan=False) + "\n")
-            files = sorted(path for path in scratch.rglob("*") if path.is_file())
-            sums = {str(path.relative_to(scratch)): sha256_file(path) for path in files}
-            (scratch / "checksums.json").write_text(json.dumps(sums, indent=1, sort_keys=True) + "\n")
-            for path in [*files, scratch / "checksums.json", scratch]:
-                _fsync(path)
-            # Another process may have finished the same key meanwhile: its entry is as good, and ours is dropped.
-            with contextlib.suppress(OSError):
-                os.rename(scratch, self.folder / key)
-                _fsync(self.folder)
-        entry = self.find(key)
-        if entry is None:
-            raise BadInput(f"could not write entry {key[:12]} into {self.folder}: check its free space and rights")
-        return entry, True
+        with self._written_to(), self._leases.held(key, lambda: self.find(key) is not None) as holder:
+            if (found := self.find(key)) is None and holder is not None:
+                with self._scratch(key, holder) as scratch:
+                    result = work(scratch)
+                    _finish(scratch, spec, result)
+                    self._put(scratch, key)
+                return Entry(key, self.folder / key), True
+        # Waited for, and damaged: to be computed after all.
+        return (found, False) if found is not None else self.compute(key, spec, work)
+
+    def _put(self, scratch: Path, key: str) -> None:
+        try:
+            os.rename(scratch, self.folder / key)
+        except OSError as error:
+            # Another process may have finished the same key after all: its entry is as good, and ours is dropped.
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or self.find(key) is None:
+                raise
+        _fsync(self.folder)
 
     @contextlib.contextmanager
-    def _scratch(self, key: str) -> Iterator[Path]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix=f".{key[:12]}-"))
-        scratch.chmod(0o755)
+    def _scratch(self, key: str, holder: Holder) -> Iterator[Path]:
+        self._sweep()
+        own = self.folder / _SCRATCH / holder.token
+        (own / key).mkdir(parents=True)
         try:
-            yield scratch
+            (own / "holder.json").write_text(holder.to_json())
+            yield own / key
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(own, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what processes of this host left half-written when they died."""
+        for path in self.folder.glob(f"{_SCRATCH}/*/holder.json"):
+            if (holder := read_holder(path)) is not None and is_dead(holder):
+                shutil.rmtree(path.parent, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _written_to(self) -> Iterator[None]:
+        """Tells in one line of a folder that is full, or may not be written."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            text, place = str(error), getattr(error, "filename", None)
+            whole = self.folder.absolute()
+            if isinstance(place, str | os.PathLike) and not Path(place).absolute().is_relative_to(whole):
+                raise  # of a file that the work reads or writes elsewhere
+            if getattr(error, "errno", None) in _FULL or "os error 28" in text:
+                remedy = f"free some of the disk, {self.folder} is on it, and start again: what was finished is kept"
+            elif getattr(error, "errno", None) in _LOCKED:
+                remedy = "name another folder as the ledger, or mend its rights"
+            else:
+                raise
+            raise BadInput(f"cannot write into the ledger ({text}): {remedy}") from error
+
+    # -- failures -----------------------------------------------------------------------------------------------------
+
+    def note_failure(self, key: str, content: dict[str, Any]) -> None:
+        """Keep why a key could not be computed, beside what was kept before; see `failures`."""
+        path = self.folder / FAILURES / key / f"{os.urandom(8).hex()}.json"
+        write_atomically(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+    def failures(self, key: str) -> list[dict[str, Any]]:
+        """What was noted of a key, oldest first; notes that cannot be read are passed over."""
+        found = []
+        for path in sorted((self.folder / FAILURES / key).glob("*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(json.loads(path.read_text()))
+        return sorted(found, key=lambda one: str(one.get("noted")))
 
     # -- search traces ----------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from rankadaptor.allocation import (
 )
 from rankadaptor.corpora.benchmarks import evaluation_rows, tasks_in
 from rankadaptor.corpora.hub import checkpoint_folder
-from rankadaptor.errors import BadInput, RecoveryDiverged
+from rankadaptor.errors import BadInput, StageFailed
 from rankadaptor.evaluation import Requests, evaluate
 from rankadaptor.evaluation.items import METRIC, task_metrics
 from rankadaptor.ledger import Ledger
@@ -45,7 +45,7 @@ from rankadaptor.traced_search import described, traced_search
 # LLM-Pruner's recipe, shortened to what a search can afford.
 RECIPE = Recipe(
     steps=200, batch_rows=16, micro_batch_rows=4, learning_rate=3e-4, warmup_steps=20, max_length_tokens=256,
-    lora_dropout=0.05, weight_decay=0.0, clip_norm=1.0,
+    lora_dropout=0.05, weight_decay=0.0, clip_norm=1.0, length_grouping="micro_batches",
 )
 CANDIDATES = (2, 4, 6, 8, 10, 12)  # the paper's
 SEARCH_SEED, INITIAL = 1000, 8
@@ -181,7 +181,7 @@ class OwnModel:
     def _scores(self, trial: Step) -> Scores:
         try:
             metrics = self._workshop.metrics(trial)
-        except RecoveryDiverged:
+        except StageFailed:
             return dict.fromkeys(self.scored.tasks, 0.0)
         return {task: metrics[task]["gold_probability"] for task in self.scored.tasks}
 

@@ -5,6 +5,7 @@ import os
 import platform
 import resource
 import time
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,18 @@ import rankadaptor
 _PACKAGES = ("torch", "transformers", "peft", "lm-eval", "datasets", "safetensors", "numpy", "pandas")
 
 
-@lru_cache(maxsize=1)
 def machine() -> dict[str, Any]:
     """Processor, accelerator and library versions of this process."""
+    return _machine() | {"torch_threads": torch.get_num_threads()}
+
+
+@lru_cache(maxsize=1)
+def _machine() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {"rankadaptor": rankadaptor.__version__}
@@ -31,11 +36,23 @@ def machine() -> dict[str, Any]:
     }
 
 
-def of_stage(started: float, base_model: str) -> dict[str, Any]:
-    """What a stage that began at `started` (seconds since the epoch) and ends now took, and where."""
+@dataclass(frozen=True)
+class Started:
+    """When something began: by the clock on the wall, to be told, and by one that never jumps, to be measured."""
+
+    at: float  # seconds since the epoch
+    ticks: float
+
+    @classmethod
+    def now(cls) -> "Started":
+        return cls(time.time(), time.monotonic())
+
+
+def of_stage(started: Started, base_model: str) -> dict[str, Any]:
+    """What a stage that began then and ends now took, and where."""
     return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "seconds": round(time.time() - started, 3),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started.at)),
+        "seconds": round(time.monotonic() - started.ticks, 3),
         "peak_memory_bytes": peak_memory_bytes(),
         "base_model": base_model,
         "machine": machine(),

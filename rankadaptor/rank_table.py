@@ -27,7 +27,7 @@ from rankadaptor.allocation import (
     uniform_allocation,
 )
 from rankadaptor.costs import ProgressBar, missing_steps, steps_cost, steps_seconds
-from rankadaptor.errors import BadInput, RecoveryDiverged
+from rankadaptor.errors import BadInput, StageFailed
 from rankadaptor.evaluation.items import METRIC
 from rankadaptor.execution import run_in_processes
 from rankadaptor.experiments import DEFAULT_LEDGER
@@ -183,7 +183,7 @@ class RankTable:
                 for task in TASKS:
                     row[f"{split}_{task}_accuracy"] = metrics[task][METRIC[task]]
                     row[f"{split}_{task}_gold_probability"] = metrics[task]["gold_probability"]
-        except RecoveryDiverged:
+        except StageFailed:
             pass  # a row without scores
         return row
 

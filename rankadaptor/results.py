@@ -74,7 +74,7 @@ class BlockResult:
     search: SearchResult | None = None  # None where nothing is searched
     search_key: str = ""
     rivals: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # their searches: recoveries, key
-    diverged: Mapping[str, str] = field(default_factory=dict)  # methods without a row: why
+    failed: Mapping[str, str] = field(default_factory=dict)  # methods without a row: what became of them
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,6 @@ def rival_table(
 class RivalTable(MainTable):
     """See `rival_table`."""
 
-    rows_may_lack = True
-
     def _block(self, block: Block) -> Generator[list[Step], None, BlockWork]:
         pruned = Step("prune", self.profile.prune_spec(block))
         yield [pruned]

@@ -57,7 +57,7 @@ class Rows:
         return self._row(str(block), NO_RECOVERY, [self.report_step(pruned)], None, ())
 
     def recovered(self, block: Block, method: str, pruned: Step, specs: Sequence[RecoverySpec]) -> Row:
-        """Raises RecoveryDiverged if one of the recoveries did."""
+        """Raises StageFailed if one of the recoveries has no result."""
         steps = self.report_steps(pruned, specs)
         return self._row(str(block), method, steps, specs[0].recipe.learning_rate, (specs[0].allocation,))
 

@@ -34,6 +34,11 @@ SCALINGS: tuple[str, ...] = get_args(Scaling)
 Bos = Literal["none", "first", "every"]
 BOS: tuple[str, ...] = get_args(Bos)
 
+# Of rows for recovery. "batches": each batch holds rows alike, which is fastest for small models, but gives tokens of
+# short answers the greater weight. "micro_batches": batches are random, as the plain recipe's, and only cut so.
+LengthGrouping = Literal["batches", "micro_batches"]
+LENGTH_GROUPINGS: tuple[str, ...] = get_args(LengthGrouping)
+
 Split = Literal["search", "report", "tuning"]
 
 EvaluationEngine = Literal["shared_context", "lm_eval"]
@@ -43,9 +48,16 @@ NUMERICS_VERSION = {"base": 1, "prune": 1, "recover": 2, "evaluate": 1, "perplex
                     "replay": 1}
 
 
-def _later(default: Any) -> Any:
-    """A field that specs got after results were made: it stays out of keys while it holds its default."""
-    return dataclasses.field(default=default, metadata={"later": True})
+_WITH_DROPOUT = 4  # of recoveries by LoRA whose dropout is on
+
+
+def _later(default: Any, nested: bool = False) -> Any:
+    """A field that specs got after results were made: it stays out of keys while it holds its default.
+
+    Args:
+        nested: Also where the spec is part of another one. The first such fields were not, and searches have them.
+    """
+    return dataclasses.field(default=default, metadata={"later": True, "nested": nested})
 
 
 def canonical_json(value: Any) -> str:
@@ -79,15 +91,32 @@ def stage_identity(stage: str, spec: Any, parent: str, revisions: dict[str, str]
 
 
 def _numerics_version(stage: str, spec: Any) -> int:
-    """Since version 3 LoRA's dropout is drawn otherwise; all else changed by rounding alone, and kept its number."""
+    """LoRA's dropout is drawn in other ways since versions 3 and 4. All else changed by rounding alone: same number."""
     if isinstance(spec, RecoverySpec) and spec.recipe.lora_dropout and spec.method != "adalora":
-        return 3
+        return _WITH_DROPOUT
     return NUMERICS_VERSION[stage]
 
 
-def _spec_content(spec: Any) -> dict[str, Any]:
-    unset = {f.name for f in dataclasses.fields(spec) if f.metadata.get("later") and getattr(spec, f.name) == f.default}
-    return {name: value for name, value in dataclasses.asdict(spec).items() if name not in unset}
+def is_current(identity: dict[str, Any]) -> bool:
+    """Whether this code would still look for the result of such an identity."""
+    stage, version = identity["stage"], identity["numerics_version"]
+    if stage == "recover" and identity["spec"]["recipe"]["lora_dropout"] and identity["spec"]["method"] != "adalora":
+        return version == _WITH_DROPOUT
+    return version == NUMERICS_VERSION.get(stage)
+
+
+def _spec_content(value: Any, inner: bool = False) -> Any:
+    """`dataclasses.asdict`, less the later fields that hold their default."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        which = "nested" if inner else "later"
+        set_ones = [one.name for one in dataclasses.fields(value)
+                    if not (one.metadata.get(which) and getattr(value, one.name) == one.default)]
+        return {name: _spec_content(getattr(value, name), True) for name in set_ones}
+    if isinstance(value, list | tuple):
+        return [_spec_content(one, True) for one in value]
+    if isinstance(value, dict):
+        return {name: _spec_content(one, True) for name, one in value.items()}
+    return value
 
 
 def identity_key(identity: dict[str, Any]) -> str:
@@ -182,8 +211,12 @@ class Recipe:
     lora_dropout: float
     weight_decay: float
     clip_norm: float
+    length_grouping: LengthGrouping = _later("batches", nested=True)  # what holds rows of about one length  # noqa: RUF009
 
     def __post_init__(self) -> None:
+        if self.length_grouping not in LENGTH_GROUPINGS:
+            raise BadInput(f"unknown length_grouping {self.length_grouping!r}: use one of"
+                           f" {', '.join(LENGTH_GROUPINGS)}")
         for name in ("steps", "batch_rows", "micro_batch_rows", "max_length_tokens"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} is {getattr(self, name)}: give at least 1")

@@ -5,8 +5,8 @@ first.
 """
 
 import contextlib
+import gc
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +18,9 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
-from rankadaptor import evaluation, provenance
+from rankadaptor import evaluation, failures, provenance
 from rankadaptor.architecture import Architecture
+from rankadaptor.cores import computing_with
 from rankadaptor.corpora.benchmarks import Row, benchmark_identity, evaluation_rows
 from rankadaptor.corpora.recovery_rows import recovery_identity, recovery_rows
 from rankadaptor.corpora.text import calibration_texts, calibration_windows, perplexity_identity, perplexity_texts
@@ -126,23 +127,43 @@ class Workshop:
 
         Raises:
             NotInLedger: if it is missing, within `reading_only`.
+            StageFailed: if it, or what it is computed from, failed as often as it may be tried; see `failures`.
         """
         key = self.key(step)
-        if (found := self.ledger.find(key)) is not None:
-            return found
-        if not self._may_compute:
-            raise NotInLedger(f"{step.stage} {key[:12]} is not in {self.ledger.folder}")
-        parent = self.run(step.parent) if step.parent else None
+        while (found := self.ledger.find(key)) is None:
+            if (failed := failures.given_up(self.ledger, key)) is not None:
+                raise failed
+            if not self._may_compute:
+                raise NotInLedger(f"{step.stage} {key[:12]} is not in {self.ledger.folder}")
+            parent = self.run(step.parent) if step.parent else None
+            try:
+                return self._computed(step, key, parent)
+            except (RuntimeError, MemoryError) as error:
+                if not (kind := failures.kind_of(error)):
+                    raise
+                failures.note(self.ledger, key, step.stage, kind, str(error))
+            self.release()  # here, where no traceback holds the memory any more
+            gc.collect()
+        return found
+
+    def is_settled(self, step: Step) -> bool:
+        """Whether there is nothing to compute: a result, or a stage that is not tried any more."""
+        if self.find(step) is not None:
+            return True
+        return any(failures.given_up(self.ledger, self.key(link)) is not None for link in step.chain())
+
+    def _computed(self, step: Step, key: str, parent: Entry | None) -> Entry:
 
         def work(folder: Path) -> dict[str, Any]:
-            started = time.time()
+            started = provenance.Started.now()
             self._report(step, 0.0)
             stages = {"prune": self._prune, "recover": self._recover, "evaluate": self._evaluate,
                       "perplexity": self._perplexity, "generate": self._generate}
-            result = stages[step.stage](step, parent, folder)
+            with computing_with(self.profile.threads):
+                result = stages[step.stage](step, parent, folder)
+                told = provenance.of_stage(started, self.profile.base_model.label)
             self._report(step, 1.0)
-            return {"stage": step.stage, "result": result,
-                    "provenance": provenance.of_stage(started, self.profile.base_model.label)}
+            return {"stage": step.stage, "result": result, "provenance": told}
 
         entry, new = self.ledger.compute(key, self._identity(step), work)
         if new:
@@ -160,7 +181,7 @@ class Workshop:
     def _scored(self, step: Step) -> dict[str, Any]:
         result = self.run(step).result["result"]
         if "diverged" in result:
-            raise RecoveryDiverged(f"no result: {result['diverged']}")
+            raise RecoveryDiverged(result["diverged"])
         return result
 
     def perplexity(self, step: Step) -> float:
@@ -267,7 +288,7 @@ class Workshop:
                     adapted, self._tokenizer, rows, spec, lambda done, loss: self._report(step, done / (steps + 1))
                 )
             except RecoveryDiverged as error:
-                return {"diverged": str(error)}
+                return {"diverged": error.reason}
             save_adapter(adapted, folder / "adapter")
         return {
             "losses": training.losses,

@@ -82,5 +82,5 @@ def test_one_seed_is_refused_before_anything_runs(tiny_profile, tmp_path):
 def test_a_diverged_recovery_has_no_score(measured, monkeypatch):
     one, _ = measured
     monkeypatch.setattr(one.workshop, "run", lambda step: SimpleNamespace(result={"result": {"diverged": "loss nan"}}))
-    with pytest.raises(RecoveryDiverged, match="no result: loss nan"):
+    with pytest.raises(RecoveryDiverged, match="diverged: loss nan"):
         one.regime()

@@ -1,16 +1,24 @@
 """Entries are whole or absent, computed once, and damage is named."""
 
+import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
+from rankadaptor import ledger as ledger_module
 from rankadaptor.errors import BadInput
 from rankadaptor.ledger import Ledger
+from rankadaptor.ledger_tools import remove, rubbish
 from rankadaptor.specs import (
     TASKS,
     Block,
@@ -31,6 +39,10 @@ KEY = "a" * 64
 def work(folder: Path) -> dict:
     (folder / "array.bin").write_bytes(b"x" * 1000)
     return {"value": 1}
+
+
+def keys(folder: Path) -> list[str]:
+    return [entry.key for entry in Ledger(folder).entries()]
 
 
 def test_an_entry_is_computed_once(tmp_path):
@@ -57,7 +69,7 @@ def test_a_failed_computation_leaves_nothing(tmp_path):
 
     with pytest.raises(RuntimeError):
         ledger.compute(KEY, {}, fail)
-    assert list(tmp_path.iterdir()) == []  # not even the scratch folder
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []  # not even scratch
 
 
 @pytest.mark.parametrize("harm", ["array.bin", "result.json", "checksums.json", "missing"])
@@ -86,7 +98,7 @@ def _compute_slowly(folder, started):
 
 
 def test_a_killed_process_leaves_no_entry(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     started = context.Event()
     process = context.Process(target=_compute_slowly, args=(tmp_path, started))
     process.start()
@@ -104,7 +116,166 @@ def test_the_faster_of_two_writers_wins(tmp_path):
 
     entry, _ = Ledger(tmp_path).compute(KEY, {}, overtaken)
     assert entry.result == {"value": 1}
-    assert [path.name for path in tmp_path.iterdir()] == [KEY]
+    assert keys(tmp_path) == [KEY]
+    assert {path.parent.name for path in tmp_path.rglob("*") if path.is_file()} == {KEY}
+
+
+def _compute_and_tell(folder, log):
+    def slow(scratch):
+        with log.open("a") as stream:
+            stream.write("computed\n")
+        time.sleep(1)
+        return work(scratch)
+
+    assert Ledger(folder).compute(KEY, {}, slow)[0].result == {"value": 1}
+
+
+def test_processes_that_want_the_same_compute_it_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    log = tmp_path / "log"
+    processes = [context.Process(target=_compute_and_tell, args=(tmp_path / "ledger", log)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert log.read_text() == "computed\n"
+
+
+_STEPS = ((os, "link"), (os, "rename"), (os, "open"), (os, "mkdir"), (os, "fsync"), (Path, "write_text"),
+          (Path, "unlink"), (shutil, "rmtree"), (ledger_module, "sha256_file"))
+
+
+def _dies_at(count):
+    """In a process of its own: dies, as if killed, before the so-manieth thing that it does to the disk."""
+    left = [count]
+
+    def mortal(real):
+        def step(*given, **named):
+            if not left[0]:
+                os._exit(9)
+            left[0] -= 1
+            return real(*given, **named)
+
+        return step
+
+    for place, name in _STEPS:
+        setattr(place, name, mortal(getattr(place, name)))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_crash_at_any_step_loses_nothing_that_was_finished(tmp_path):
+    other = "b" * 64
+    Ledger(tmp_path).compute(other, {}, work)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / other).rglob("*")}
+    finished = 0
+    for count in range(200):
+        if not (child := os.fork()):
+            _dies_at(count)
+            Ledger(tmp_path).compute(KEY, {}, work)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in (0, 9)
+        found = Ledger(tmp_path).find(KEY)  # whole, or not there
+        if found is not None:
+            finished += 1
+            assert found.path("array.bin").read_bytes() == b"x" * 1000
+        began = time.monotonic()
+        assert Ledger(tmp_path).compute(KEY, {}, work)[1] == (found is None)
+        assert time.monotonic() - began < 5  # nobody waits for the dead
+        assert {path: path.stat().st_mtime_ns for path in (tmp_path / other).rglob("*")} == before
+        if status == 0:
+            break
+        shutil.rmtree(tmp_path / KEY)
+    assert status == 0
+    assert count > 20
+    assert finished > 1  # died after the entry was there
+    assert not (tmp_path / "damaged").exists()
+    remove(rubbish(tmp_path))  # drafts of leases, a hundred bytes each
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name not in (KEY, other)] == []
+
+
+@pytest.mark.parametrize(("content", "says"), [
+    ("{}", "does not hold result.json"), ("[1]", "no readable"), ('"x"', "no readable"),
+    ('{"spec.json": "0"}', "does not hold result.json"), ("", "no readable"),
+])
+def test_checksums_that_say_nothing_are_damage(content, says, tmp_path, capsys):
+    Ledger(tmp_path).compute(KEY, {}, work)
+    (tmp_path / KEY / "checksums.json").write_text(content)
+    assert Ledger(tmp_path).find(KEY) is None
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "says"), [
+    (OSError(errno.ENOSPC, "No space left on device"), "free some of the disk"),
+    (OSError(errno.EDQUOT, "Disk quota exceeded"), "free some of the disk"),
+    (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "free some"),
+    (OSError(errno.EROFS, "Read-only file system"), "name another folder as the ledger"),
+])
+def test_a_disk_that_takes_no_more_is_told_in_one_line(error, says, tmp_path):
+    def fail(folder):
+        work(folder)
+        raise error
+
+    Ledger(tmp_path).compute("b" * 64, {}, work)
+    with pytest.raises(BadInput, match=says) as raised:
+        Ledger(tmp_path).compute(KEY, {}, fail)
+    assert "\n" not in str(raised.value)
+    assert keys(tmp_path) == ["b" * 64]
+    assert Ledger(tmp_path).compute(KEY, {}, work)[1]  # as soon as there is space
+
+
+def test_trouble_with_files_elsewhere_is_not_the_ledgers(tmp_path):
+    def fail(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", "/somewhere/else/model.safetensors")
+
+    with pytest.raises(PermissionError, match=r"model\.safetensors"):
+        Ledger(tmp_path).compute(KEY, {}, fail)
+
+
+def test_a_file_that_grows_too_large_is_told_too(tmp_path):
+    """Really refused by the system, in a process that may write 100 bytes a file."""
+    script = f"""
+import resource, signal
+from pathlib import Path
+from rankadaptor.ledger import Ledger
+from rankadaptor.ledger_tools import remove, rubbish
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+ledger = Ledger({str(tmp_path)!r})
+def work(folder):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    (folder / "array.bin").write_bytes(b"x" * 1000)
+ledger.compute({KEY!r}, {{}}, work)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "BadInput: cannot write into the ledger" in done.stderr.splitlines()[-1]
+    assert keys(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not write")
+def test_a_folder_that_may_only_be_read_is_read(tmp_path_factory):
+    folder = Path(tempfile.mkdtemp())
+    Ledger(folder).compute(KEY, {}, work)
+    Ledger(folder).compute("b" * 64, {}, work)
+    (folder / ("b" * 64) / "array.bin").write_bytes(b"y")
+    folder.chmod(0o755)
+    if not (child := os.fork()):
+        status = 1
+        try:
+            os.setuid(65534)
+            ledger = Ledger(folder)
+            assert ledger.find(KEY).result == {"value": 1}
+            assert ledger.find("b" * 64) is None  # damaged, named, and left there
+            with pytest.raises(BadInput, match="name another folder as the ledger"):
+                ledger.compute("c" * 64, {}, work)
+            with pytest.raises(BadInput, match="name another folder as the ledger"):
+                ledger.compute("b" * 64, {}, work)  # whose damage stays in its place
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert keys(folder) == [KEY, "b" * 64]
+    shutil.rmtree(folder)
 
 
 def test_traces_are_read_in_order_up_to_a_gap(tmp_path):

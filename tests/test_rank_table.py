@@ -11,9 +11,10 @@ import pytest
 from test_allocation import DEPTH, WIDTH, space
 
 from rankadaptor.allocation import parse_allocation, trainable_parameters
-from rankadaptor.errors import BadInput
+from rankadaptor.errors import BadInput, StageFailed
 from rankadaptor.execution import run_in_processes
 from rankadaptor.ledger import Ledger
+from rankadaptor.ledger_tools import remove, rubbish
 from rankadaptor.profiles import load_profile
 from rankadaptor.rank_table import PARTS, Part, drawn_allocations, named_allocations, rank_table
 from rankadaptor.records import ORIGINS, read_table
@@ -114,19 +115,28 @@ def test_a_process_that_fails_is_told_of_and_what_was_finished_stays(tiny_profil
         run_in_processes(profile, ledger, [[fine]], workers=0)
 
 
-def test_a_killed_worker_is_told_of_at_once_and_the_rest_goes_on_later(tiny_profile, tmp_path):
+def test_a_killed_worker_is_replaced_and_what_kills_it_again_and_again_is_given_up(tiny_profile, tmp_path):
     profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
     steps = [Step("prune", dataclasses.replace(profile.prune_spec(Block("shortened", 20)), seed=seed))
              for seed in range(4)]
 
-    def kill_one(step, share):
-        victim = multiprocessing.active_children()[0]
-        os.kill(victim.pid, signal.SIGKILL)
+    begun = []
 
-    with pytest.raises(BadInput, match="of 2 workers stopped with status -9"):
-        run_in_processes(profile, ledger, [[step] for step in steps], 2, kill_one)
-    run_in_processes(profile, ledger, [[step] for step in steps], 2)
+    def kill_whoever_begins(step, share):
+        if share == 0:
+            begun.append(step)
+            if step == steps[1] or (step == steps[2] and begun.count(step) == 1):
+                for child in multiprocessing.active_children():
+                    os.kill(child.pid, signal.SIGKILL)
+
+    run_in_processes(profile, ledger, [[step] for step in steps], 1, kill_whoever_begins)
     workshop = Workshop(profile, ledger)
+    assert [workshop.find(step) is not None for step in steps] == [True, False, True, True]
+    assert [begun.count(step) for step in steps] == [1, 3, 2, 1]
+    with pytest.raises(StageFailed, match=r"killed: prune \w+ in 3 attempts"):
+        workshop.run(steps[1])
+    remove(rubbish(ledger.folder, failures=True))
+    run_in_processes(profile, ledger, [[step] for step in steps], 2)
     assert all(workshop.find(step) for step in steps)
     alone = Ledger(tmp_path / "alone")
     run_in_processes(profile, alone, [steps], 1)

@@ -22,7 +22,7 @@ from rankadaptor.recovery.adapters import (
     to_lora_config,
 )
 from rankadaptor.recovery.eva import initialise_eva
-from rankadaptor.recovery.prompts import IGNORED, alpaca_prompt, batches, collate, tokenise
+from rankadaptor.recovery.prompts import IGNORED, Example, alpaca_prompt, batches, collate, micro_batches, tokenise
 from rankadaptor.recovery.training import train
 from rankadaptor.specs import PruneSpec, Recipe, RecoverySpec
 
@@ -127,6 +127,8 @@ def test_trained_merged_and_reloaded_agree(method, tokenizer, tmp_path):
     train(adapted, tokenizer, ROWS, spec)
     trained = logits(adapted)
     assert (trained - before).abs().max() > 1e-3
+    adapted.get_base_model().config._name_or_path = "/somebody/s/folder"  # as of a model that was loaded from there
+    adapted.get_base_model().name_or_path = "/somebody/s/folder"
     save_adapter(adapted, tmp_path)
     again = load_adapter(pruned_llama(), tmp_path)
     torch.testing.assert_close(logits(again), trained, atol=1e-5, rtol=1e-5)
@@ -134,7 +136,9 @@ def test_trained_merged_and_reloaded_agree(method, tokenizer, tmp_path):
     base = {n.replace(".base_layer", ""): w for n, w in adapted.get_base_model().state_dict().items()}
     assert all(torch.equal(base[name], weight) for name, weight in frozen.items())
     text = (tmp_path / "adapter_config.json").read_text()
-    assert json.loads(text)["base_model_name_or_path"] is None
+    config = json.loads(text)
+    assert config["base_model_name_or_path"] is None
+    assert config["target_modules"] == sorted(config["target_modules"])  # as every process writes it
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
@@ -201,7 +205,7 @@ def test_orthogonality_penalty_is_pefts(tokenizer):
     spec = recovery("adalora", allocation=(4, 4, 4, 4))
     batch = batches(ROWS, tokenizer, RECIPE, 0)[0]
     ours, theirs = (attach_adapter(tiny_llama(), spec) for _ in range(2))
-    _accumulate(ours, batch, 4, 0)
+    _accumulate(ours, [batch], 0)
     ids, mask, labels = collate(batch, 0)
     theirs(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
     gradients = dict(theirs.named_parameters())
@@ -229,6 +233,58 @@ def test_loss_is_the_mean_over_answer_tokens(tokenizer):
         full = adapted(input_ids=ids, attention_mask=mask).logits
     expected = functional.cross_entropy(full[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
     assert train(adapted, tokenizer, ROWS, spec).losses[0] == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("micro", [4, 3])
+def test_tokens_and_positions_are_counted_as_planned(micro, tokenizer):
+    """A guard against computing more than is needed: padding to the longest row of each micro-batch, and no logits but
+    those of answers."""
+    spec = recovery(recipe=Recipe(**(vars(RECIPE) | {"micro_batch_rows": micro})))
+    adapted = attach_adapter(tiny_llama(), spec)
+    model = adapted.get_base_model()
+    read, predicted = [], []
+    model.model.embed_tokens.register_forward_hook(lambda module, given, states: read.append(given[0].numel()))
+    model.lm_head.register_forward_pre_hook(lambda module, given: predicted.append(given[0].shape[0]))
+    result = train(adapted, tokenizer, ROWS, spec)
+    planned = batches(ROWS, tokenizer, RECIPE, spec.seed)
+    cut = [batch[i : i + micro] for batch in planned for i in range(0, len(batch), micro)]
+    lengths = [[len(example.input_ids) for example in one] for one in cut]
+    assert read == [max(one) * len(one) for one in lengths]
+    assert result.tokens == sum(map(sum, lengths))
+    assert predicted == [sum(label != IGNORED for example in one for label in example.labels[1:]) for one in cut]
+
+
+def test_rows_are_tokenised_once_for_all_recoveries(tokenizer):
+    asked = []
+
+    class Counting:
+        eos_token_id = tokenizer.eos_token_id
+
+        def __call__(self, text, **options):
+            asked.append(text)
+            return tokenizer(text, **options)
+
+    counting = Counting()
+    first = batches(ROWS, counting, RECIPE, 0)
+    assert asked
+    count = len(asked)
+    assert batches(ROWS, counting, RECIPE, 0) == first
+    assert len(asked) == count
+    batches(ROWS, counting, Recipe(**(vars(RECIPE) | {"max_length_tokens": RECIPE.max_length_tokens - 1})), 0)
+    assert len(asked) > count  # of another length, they are other examples
+
+
+def test_adapters_of_a_bfloat16_model_are_trained_in_float32(tokenizer):
+    """As on GPUs: the frozen weights in half the memory, what is trained and its optimizer state in full."""
+    spec = recovery(recipe=Recipe(**(vars(RECIPE) | {"steps": 12, "lora_dropout": 0.05})))
+    plain = train(attach_adapter(tiny_llama(), spec), tokenizer, ROWS, spec).losses
+    adapted = attach_adapter(tiny_llama().bfloat16(), spec)
+    trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+    assert {p.dtype for p in trained.values()} == {torch.float32}
+    assert {p.dtype for name, p in adapted.named_parameters() if name not in trained} == {torch.bfloat16}
+    losses = train(adapted, tokenizer, ROWS, spec).losses
+    assert losses == pytest.approx(plain, abs=0.1)
+    assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
 
 
 def test_training_lowers_the_loss_and_is_a_function_of_its_seed(tokenizer):
@@ -259,6 +315,38 @@ def test_prompt_tokens_are_masked_and_answers_end(tokenizer):
         assert tokenizer.decode(answer[:-1]) == row["output"]
         assert len(example.labels) == len(example.input_ids)
         assert ("### Input:" in alpaca_prompt(row)) == bool(row["input"])
+
+
+def test_random_batches_are_cut_into_pieces_of_about_one_length(tokenizer):
+    """The very rows of the plain recipe, in pieces: what a step learns from is not sorted by anything."""
+    recipe = Recipe(**(vars(RECIPE) | {"batch_rows": 15, "steps": 4, "micro_batch_rows": 6,
+                                       "length_grouping": "micro_batches"}))
+    planned = batches(ROWS, tokenizer, recipe, 3)
+    assert planned == batches(ROWS, tokenizer, recipe, 3) != batches(ROWS, tokenizer, recipe, 4)
+    ordered = sorted(len(one.input_ids) for batch in planned for one in batch)
+    assert [sorted(len(one.input_ids) for one in batch) for batch in planned] != [
+        ordered[i : i + 15] for i in range(0, 60, 15)]
+    for batch in planned:
+        pieces = micro_batches(batch, recipe)
+        assert sorted(map(id, batch)) == sorted(id(one) for piece in pieces for one in piece)
+        assert max(map(len, pieces)) <= 6
+    lengths = (300, 290, 280, 100, 90, 80, 70, 60)
+    batch = [Example([1] * length, [1] * length) for length in lengths[::-1]]
+    assert [[len(one.input_ids) for one in piece] for piece in micro_batches(batch, recipe)] == [
+        [300, 290, 280], [100, 90, 80, 70, 60]]
+
+
+@pytest.mark.parametrize("grouping", ["batches", "micro_batches"])
+def test_the_loss_of_a_step_is_its_whole_batchs_however_it_is_cut(grouping, tokenizer):
+    change = {"batch_rows": 12, "steps": 3, "micro_batch_rows": 5, "length_grouping": grouping}
+    spec = recovery(recipe=Recipe(**(vars(RECIPE) | change)))
+    adapted = attach_adapter(tiny_llama(), spec)
+    batch = batches(ROWS, tokenizer, spec.recipe, spec.seed)[0]
+    ids, mask, labels = collate(batch, tokenizer.pad_token_id)
+    with torch.no_grad():
+        whole = adapted(input_ids=ids, attention_mask=mask, labels=labels).loss.item()
+    assert len(micro_batches(batch, spec.recipe)) > 1
+    assert train(adapted, tokenizer, ROWS, spec).losses[0] == pytest.approx(whole, abs=1e-5)
 
 
 def test_batches_are_seeded_whole_and_grouped_by_length(tokenizer):

@@ -12,6 +12,7 @@ from rankadaptor import replay as replaying
 from rankadaptor.__main__ import main
 from rankadaptor.allocation import parse_allocation
 from rankadaptor.errors import BadInput
+from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import FOLDER, load_profile
 from rankadaptor.rank_table import drawn_allocations, named_allocations
 from rankadaptor.records import digest, read_table, record, records_beside, rows_of, task_scores
@@ -214,7 +215,7 @@ def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
     for figure in (page.trace(), page.learning(), page.scatter(), page.regret(), page.top()):
         assert all(axis.get_xlabel() for axis in figure.axes)
     keys = json.loads((tmp_path / "search-provenance.json").read_text())["ledger_keys"]["replays"]
-    assert {one.name for one in (tmp_path / "ledger").iterdir()} == set(keys)
+    assert {one.key for one in Ledger(tmp_path / "ledger").entries()} == set(keys)
 
     def refuse(*_):
         raise AssertionError("replayed once more")

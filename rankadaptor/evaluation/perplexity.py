@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from rankadaptor.errors import BadInput
 from rankadaptor.models import Tokenizer
+from rankadaptor.products import quick_products
 from rankadaptor.specs import PerplexitySpec
 
 
@@ -35,7 +36,7 @@ def perplexity(
     """
     windows = text_windows(tokenizer, texts, spec)
     total = 0.0
-    with torch.inference_mode():
+    with torch.inference_mode(), quick_products(model):
         for batch in windows.split(spec.batch_windows):
             batch = batch.to(model.device)
             logits = model(input_ids=batch, use_cache=False).logits[:, :-1].float()  # (windows, tokens - 1, vocabulary)

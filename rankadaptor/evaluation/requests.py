@@ -17,7 +17,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from rankadaptor.corpora.benchmarks import Row, gold_label
-from rankadaptor.evaluation.shared_context import Batch, TokenisedPair, lay_out
+from rankadaptor.evaluation.shared_context import Batch, TokenisedPair, lay_out, tokens_per_batch
 from rankadaptor.models import Tokenizer
 from rankadaptor.specs import EvaluationSpec
 from rankadaptor.testbed import TASK_DEFINITIONS
@@ -55,7 +55,7 @@ class Requests:
             question for name in spec.tasks for question in _questions(name, self.tasks[names[name]], rows[name])
         ]
         self._tokenised: tuple[Tokenizer, list[TokenisedPair]] | None = None
-        self._batches: tuple[Tokenizer, int, list[Batch]] | None = None
+        self._batches: tuple[tuple[Tokenizer, int, int], list[Batch]] | None = None
 
     def tokenised(self, backend: HFLM) -> list[TokenisedPair]:
         """Every choice of every question, tokenised by lm-eval's rule; kept as long as the tokenizer is the same."""
@@ -66,11 +66,12 @@ class Requests:
         return self._tokenised[1]
 
     def batches(self, backend: HFLM) -> list[Batch]:
-        """Every question, laid out for `shared_context.score`; kept as long as tokenizer and context length are."""
-        tokenizer, length = backend.tokenizer, backend.max_length
-        if self._batches is None or self._batches[0] is not tokenizer or self._batches[1] != length:
-            self._batches = tokenizer, length, lay_out(self.tokenised(backend), length)
-        return self._batches[2]
+        """Every question, laid out for `shared_context.score`; kept for models of one tokenizer, length and device."""
+        length, budget = backend.max_length, tokens_per_batch(backend.model.device)
+        made_for = backend.tokenizer, length, budget
+        if self._batches is None or self._batches[0] != made_for:
+            self._batches = made_for, lay_out(self.tokenised(backend), length, budget)
+        return self._batches[1]
 
 
 def _questions(name: str, task: Any, rows: Sequence[Row]) -> list[Question]:

@@ -22,6 +22,7 @@ from rankadaptor.specs import (
     EvaluationEngine,
     EvaluationSpec,
     GenerationSpec,
+    LengthGrouping,
     PerplexitySpec,
     PruneSpec,
     Recipe,
@@ -156,6 +157,7 @@ class TrainingBudget:
     lora_dropout: float
     weight_decay: float
     clip_norm: float
+    length_grouping: LengthGrouping
 
     def recipe(self, learning_rate: float) -> Recipe:
         return Recipe(learning_rate=learning_rate, **dataclasses.asdict(self))
@@ -221,6 +223,7 @@ class Profile:
     name: str
     description: str
     workers: int  # processes that compute blocks of a table; 1 for models that keep all cores busy
+    threads: int | None  # of a process on a CPU, which the last bits of sums depend on; None for a share of the cores
     base_model: BaseModel
     benchmarks: Source
     recovery_data: RecoveryData

@@ -5,6 +5,7 @@ modules that exist, and the ranks of the built model are compared with those ask
 """
 
 import contextlib
+import json
 import math
 import re
 import warnings
@@ -163,11 +164,15 @@ def _assert_ranks(adapted: PeftModel, allocation: Sequence[int]) -> None:
 
 
 def save_adapter(adapted: PeftModel, folder: Path) -> None:
-    """Write an adapter as safetensors and its configuration, free of paths of this machine."""
-    adapted.peft_config["default"].base_model_name_or_path = None
+    """Write an adapter as safetensors and its configuration, free of paths of this machine, and always alike."""
     with _quiet_peft():
         adapted.save_pretrained(str(folder), safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    config["base_model_name_or_path"] = None  # PEFT puts in the folder that the model was loaded from
+    config["target_modules"] = sorted(config["target_modules"])  # a set, whose order is another in every process
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 @contextlib.contextmanager

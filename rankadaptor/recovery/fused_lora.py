@@ -9,6 +9,7 @@ as before, gradients by hand. Without dropout, losses and gradients are PEFT's t
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -17,6 +18,8 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import Linear
 from torch import nn
+
+from rankadaptor.products import product
 
 
 @contextlib.contextmanager
@@ -66,27 +69,27 @@ class _FusedLora(torch.autograd.Function):
     ) -> torch.Tensor:  # fmt: skip
         flat = x.reshape(-1, x.shape[-1])  # (tokens, in)
         dropped = dropped_places(flat.numel(), share) if share else None
-        low = _without(flat, dropped) @ down.T  # (tokens, rank)
+        low = product(_without(flat, dropped), down)  # (tokens, rank)
         ctx.scale = scaling / (1 - share)
         ctx.shape = x.shape
         ctx.save_for_backward(flat, low, base, down, up, dropped)
-        return (flat @ base.T).addmm_(low, up.T, alpha=ctx.scale).view(*x.shape[:-1], -1)
+        return product(flat, base).addmm_(low, up.T, alpha=ctx.scale).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         flat, low, base, down, up, dropped = ctx.saved_tensors
         gradient = gradients[0].reshape(-1, gradients[0].shape[-1])  # (tokens, out)
-        of_low = (gradient @ up).mul_(ctx.scale)  # (tokens, rank)
+        of_low = product(gradient, up.T).mul_(ctx.scale)  # (tokens, rank)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = gradient @ base
+            of_x = product(gradient, base.T)
             if dropped is None:
                 of_x.addmm_(of_low, down)
             else:
                 of_x += _zeroed(of_low @ down, dropped)
             of_x = of_x.view(ctx.shape)
-        of_up = (low.T @ gradient).T * ctx.scale
-        return of_x, None, of_low.T @ _without(flat, dropped), of_up, None, None
+        of_up = product(low.T, gradient.T).T * ctx.scale
+        return of_x, None, product(of_low.T, _without(flat, dropped).T), of_up, None, None
 
 
 def _without(x: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:
@@ -101,11 +104,12 @@ def _zeroed(x: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
 def dropped_places(count: int, share: float) -> torch.Tensor:
     """Places of `count` independent draws that fall to a share: gaps between them are geometric.  # (drops,), rising
 
-    Draws from torch's global generator, about `share * count` numbers.
+    Draws from torch's global generator, about `share * count` uniform numbers of 24 bits.
     """
     expected = share * count
     found = torch.zeros(1, dtype=torch.int64)
     while int(found[-1]) <= count:  # the first piece is enough but for one time in a billion
-        gaps = torch.empty(int(expected + 6 * expected**0.5) + 16, dtype=torch.int64).geometric_(share)
+        drawn = torch.rand(int(expected + 6 * expected**0.5) + 16)
+        gaps = 1 + drawn.neg_().log1p_().div_(math.log1p(-share)).long()
         found = torch.cat([found, found[-1] + gaps.cumsum(0)])
     return found[1 : int(torch.searchsorted(found, count, right=True))] - 1

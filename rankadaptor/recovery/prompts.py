@@ -6,6 +6,7 @@ Source: Taori et al. 2023 (template); LLM-Pruner post_training.py (prompt masked
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -16,6 +17,8 @@ from rankadaptor.specs import Recipe
 
 IGNORED = -100  # label of a token that no loss is taken on
 _GROUP_BATCHES = 8  # batches are cut from so many batches' worth of rows, sorted by length
+_ALIKE = 0.8  # rows of a piece have at least this share of the longest one's tokens, ...
+_ENOUGH_TOKENS = 512  # ... once it has so many
 
 _WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -43,9 +46,13 @@ def alpaca_prompt(row: Row) -> str:
 
 def tokenise(row: Row, tokenizer: Tokenizer, max_length_tokens: int) -> Example:
     """One row as token ids. Prompt and answer are tokenised as one text; the answer is what follows the prompt."""
-    prompt = alpaca_prompt(row)
+    return _tokenised(tokenizer, alpaca_prompt(row), row["output"], max_length_tokens)
+
+
+@lru_cache(maxsize=2**14)  # recoveries of one profile train on the same rows, again and again
+def _tokenised(tokenizer: Tokenizer, prompt: str, answer: str, max_length_tokens: int) -> Example:
     prompt_length = len(tokenizer(prompt, add_special_tokens=False).input_ids)
-    ids = tokenizer(prompt + row["output"], add_special_tokens=False).input_ids[:max_length_tokens]
+    ids = tokenizer(prompt + answer, add_special_tokens=False).input_ids[:max_length_tokens]
     if len(ids) < max_length_tokens:
         ids = [*ids, tokenizer.eos_token_id]
     return Example(ids, [IGNORED] * min(prompt_length, len(ids)) + ids[prompt_length:])
@@ -54,9 +61,9 @@ def tokenise(row: Row, tokenizer: Tokenizer, max_length_tokens: int) -> Example:
 def batches(rows: Sequence[Row], tokenizer: Tokenizer, recipe: Recipe, seed: int) -> list[list[Example]]:
     """The batches of a whole training run, one per optimizer step.
 
-    Rows are shuffled epoch by epoch; batches are cut from runs of 8 batches' worth sorted by length, and shuffled
-    within the run, so that padding is small and the same seed always gives the same batches. Rows whose prompt fills
-    the maximum length have nothing to learn from and are passed over.
+    Rows are shuffled epoch by epoch. Where batches are grouped by length, they are cut from runs of 8 batches' worth
+    sorted by it, and shuffled within the run; else they are as they were drawn. The same seed always gives the same
+    batches. Rows whose prompt fills the maximum length have nothing to learn from and are passed over.
 
     Raises:
         BadInput: if that leaves nothing.
@@ -72,7 +79,7 @@ def batches(rows: Sequence[Row], tokenizer: Tokenizer, recipe: Recipe, seed: int
             raise BadInput(f"none of {len(epoch)} recovery rows has an answer within {recipe.max_length_tokens} tokens:"
                            " raise max_length_tokens or give shorter rows")
         examples += useful
-    run = _GROUP_BATCHES * recipe.batch_rows
+    run = (_GROUP_BATCHES if recipe.length_grouping == "batches" else 1) * recipe.batch_rows
     result = []
     for start in range(0, needed, run):
         group = sorted(examples[start : min(start + run, needed)], key=lambda example: len(example.input_ids))
@@ -80,6 +87,25 @@ def batches(rows: Sequence[Row], tokenizer: Tokenizer, recipe: Recipe, seed: int
         generator.shuffle(cut)
         result += cut
     return result
+
+
+def micro_batches(batch: Sequence[Example], recipe: Recipe) -> list[Sequence[Example]]:
+    """A batch in pieces that fit one forward pass; their gradients add up to the batch's.
+
+    Of a batch that is not of one length, pieces are, as far as they stay large enough to be computed fast.
+    """
+    if recipe.length_grouping == "batches":
+        rows = recipe.micro_batch_rows
+        return [batch[start : start + rows] for start in range(0, len(batch), rows)]
+    pieces: list[list[Example]] = []
+    for example in sorted(batch, key=lambda one: -len(one.input_ids)):
+        length, piece = len(example.input_ids), pieces[-1] if pieces else []
+        longest = len(piece[0].input_ids) if piece else 0
+        is_worn = length < _ALIKE * longest and longest * len(piece) >= _ENOUGH_TOKENS
+        if not piece or is_worn or len(piece) == recipe.micro_batch_rows:
+            pieces.append(piece := [])
+        piece.append(example)
+    return list(pieces)
 
 
 def collate(examples: Sequence[Example], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -13,10 +13,11 @@ from transformers import get_linear_schedule_with_warmup
 from rankadaptor.corpora.benchmarks import Row
 from rankadaptor.errors import RecoveryDiverged
 from rankadaptor.models import Tokenizer
+from rankadaptor.products import quick_products
 from rankadaptor.recovery.adapters import realised_ranks
 from rankadaptor.recovery.eva import initialise_eva
 from rankadaptor.recovery.fused_lora import fused
-from rankadaptor.recovery.prompts import IGNORED, Example, batches, collate
+from rankadaptor.recovery.prompts import IGNORED, Example, batches, collate, micro_batches
 from rankadaptor.specs import RecoverySpec
 
 
@@ -55,10 +56,11 @@ def train(
     losses: list[float] = []
     tokens = 0
     adapted.train()
-    with torch.random.fork_rng(devices=[adapted.device] if adapted.device.type == "cuda" else []), fused(adapted):
+    devices = [adapted.device] if adapted.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), fused(adapted), quick_products(adapted):
         torch.manual_seed(spec.seed)  # dropout draws from the global generator
         for step, batch in enumerate(planned):
-            loss = _accumulate(adapted, batch, recipe.micro_batch_rows, tokenizer.pad_token_id)
+            loss = _accumulate(adapted, micro_batches(batch, recipe), tokenizer.pad_token_id)
             norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm).item()
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise RecoveryDiverged(f"loss {loss} and gradient norm {norm} at step {step + 1} of {recipe.steps}:"
@@ -79,15 +81,13 @@ def train(
     return Training(losses, ranks, trainable, tokens)
 
 
-def _accumulate(adapted: PeftModel, batch: Sequence[Example], micro_batch_rows: int, pad_token_id: int) -> float:
+def _accumulate(adapted: PeftModel, pieces: Sequence[Sequence[Example]], pad_token_id: int) -> float:
     """Gradients of one batch's mean loss over supervised tokens; the output head sees those tokens only."""
     model = adapted.get_base_model()
-    supervised = sum(label != IGNORED for example in batch for label in example.labels[1:])
+    supervised = sum(label != IGNORED for piece in pieces for example in piece for label in example.labels[1:])
     total = 0.0
-    for start in range(0, len(batch), micro_batch_rows):
-        ids, _, labels = (
-            tensor.to(model.device) for tensor in collate(batch[start : start + micro_batch_rows], pad_token_id)
-        )  # (rows, tokens) each
+    for piece in pieces:
+        ids, _, labels = (tensor.to(model.device) for tensor in collate(piece, pad_token_id))  # (rows, tokens) each
         # Padding comes last, where causal order hides it: without a mask, attention takes its faster kernels.
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
         targets = labels[:, 1:]

@@ -29,10 +29,12 @@ STYLE: Any = {"svg.hashsalt": "rankadaptor", "svg.fonttype": "none", "figure.dpi
 
 
 def table_figures(result: TableResult) -> dict[str, Figure]:
-    """What a table is drawn as, by name; ranks and searches only where something was recovered."""
+    """What a table is drawn as, by name; ranks and searches only where there are any."""
     if not result.recovered:
         return {"means": unrecovered_figure(result)}
-    drawn = {"means": means_figure(result), "allocations": allocation_figure(result)}
+    drawn = {"means": means_figure(result)}
+    if allocations(result):
+        drawn["allocations"] = allocation_figure(result)
     if not result.searched:
         return drawn
     drawn["search"] = search_figure(result)
@@ -110,10 +112,11 @@ def task_figure(result: TableResult, method: str) -> Figure:
         for (left, right), (name, block) in zip(axes, result.blocks.items(), strict=True):
             shown = cells(result)
             shown = shown[(shown["block"] == name) & shown["column"].isin([*TASKS, MEAN])]
-            _by_task(left, {one: shown[shown["method"] == one] for one in (LORA, method)}, 100)
+            present = [row.method for row in block.rows]
+            _by_task(left, {one: shown[shown["method"] == one] for one in (LORA, method) if one in present}, 100)
             left.set(title=f"{name}: accuracy by task", ylabel="accuracy (%), 95 % interval")
             its = differences[differences["block"] == name]
-            methods = [row.method for row in block.rows if row.method not in (LORA, NO_RECOVERY)]
+            methods = [one for one in present if one not in (LORA, NO_RECOVERY) and not its.empty]
             _by_task(right, {one: its[its["method"] == one] for one in methods}, 1)
             right.axhline(0, color="0.4", linewidth=1)
             right.set(title=f"{name}: difference to {LORA}, paired", ylabel="points, 95 % interval")
@@ -138,9 +141,10 @@ def projection_figure(result: TableResult, method: str) -> Figure:
     rows = {name: row for name, block in result.blocks.items() for row in block.rows if row.method == method}
     with matplotlib.rc_context(STYLE), sns.axes_style("white"):
         layers = result.base.original_layer_count
-        figure, axes = plt.subplots(len(rows), 1, figsize=(0.3 * layers + 3, 2.9 * len(rows)), squeeze=False,
+        count = max(1, len(rows))
+        figure, axes = plt.subplots(count, 1, figsize=(0.3 * layers + 3, 2.9 * count), squeeze=False,
                                     layout="constrained")
-        for axis, (name, row) in zip(axes[:, 0], rows.items(), strict=True):
+        for axis, (name, row) in zip(axes[:, 0], rows.items(), strict=False):
             values = np.array(list(row.realised_ranks.values()))
             sns.heatmap(values, annot=True, fmt=".0f", cmap="cividis", cbar=False, square=True, ax=axis,
                         mask=np.broadcast_to(values.sum(axis=0) == 0, values.shape), annot_kws={"size": 7},

@@ -140,8 +140,9 @@ def task_differences(result: TableResult) -> pd.DataFrame:
     """
     lines = []
     for name, block in result.blocks.items():
-        lora = next(row for row in block.rows if row.method == LORA)
-        for row in block.rows:
+        lora = next((row for row in block.rows if row.method == LORA), None)
+        for row in block.rows if lora else ():
+            assert lora is not None
             pairs = {task: row.outcomes[task] - lora.outcomes[task] for task in TASKS}
             for column, tasks in ({task: [task] for task in TASKS} | {MEAN: list(TASKS)}).items():
                 interval = bootstrapped({task: pairs[task] for task in tasks}, row)
@@ -185,7 +186,9 @@ def measured_table(result: TableResult) -> pd.DataFrame:
             "gold probability": f"{100 * float(mine['gold_probability'][MEAN]):.1f}",
             "published mean": f"{paper[key]:.2f}" if key in paper.index else "",
         })
-    frame = pd.DataFrame(lines)
+    for name, block in result.blocks.items():
+        lines += [{"block": name, "method": method, MEAN: why.split(":")[0]} for method, why in block.failed.items()]
+    frame = pd.DataFrame(lines).fillna("")
     unused = [name for name in ("trained", "perplexity", "training loss") if not frame[name].any()]
     return frame.drop(columns=unused)
 
@@ -234,7 +237,7 @@ def caption(result: TableResult) -> str:
              else f"{len(result.seeds)} training seeds: intervals hold item and seed noise.")
     notes = [_NOTES[row.method].format(adapters=profile.adapters) for row in rows if row.method in _NOTES]
     failed = [f"{method} on {name}: {why}" for name, block in result.blocks.items()
-              for method, why in block.diverged.items()]
+              for method, why in block.failed.items()]
     return (
         f"Base model: {profile.base_model.label}. Zero-shot on the report split, {items}; {_METRICS} "
         f"Recovered on {profile.recovery_data.label}: {training.steps} steps of {training.batch_rows} rows, scaling "
@@ -250,6 +253,8 @@ def caption(result: TableResult) -> str:
 def _rates(rows: Sequence[Row]) -> str:
     """The learning rate of most, and the methods that have another, such as `learning rate 0.004; AdaLoRA 0.03`."""
     rates = {f"{row.block} {row.method}": row.learning_rate for row in rows}
+    if not rates:
+        return "no recovery has a result"
     common = max(set(rates.values()), key=list(rates.values()).count)
     others = sorted({f"{row.method} {row.learning_rate:g}" for row in rows if row.learning_rate != common})
     return "; ".join([f"learning rate {common:g}", *others])

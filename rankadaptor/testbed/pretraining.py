@@ -84,7 +84,7 @@ def pretrain(
         lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True,
     )
     start, last_loss = _resume(model, optimizer, folder / "checkpoint")
-    began = time.time()
+    began = time.monotonic()
     for step in range(start, recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * rate_factor(step, recipe)
@@ -101,7 +101,7 @@ def pretrain(
         if (step + 1) % every == 0 or step + 1 == recipe.steps:
             last_loss = loss.item()
             _checkpoint(model, optimizer, step + 1, last_loss, folder / "checkpoint")
-            speed = (step + 1 - start) * ids.numel() / (time.time() - began)
+            speed = (step + 1 - start) * ids.numel() / (time.monotonic() - began)
             report(f"step {step + 1} of {recipe.steps}: loss {last_loss:.3f}, {speed:,.0f} tokens/s")
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")

@@ -1,0 +1,61 @@
+"""Stages that failed for want of memory, or whose process was killed: classed, counted by machine, tried again by rule.
+
+A stage is a function of its spec, but whether a machine can compute it is not: a failure is no entry of the ledger. It
+is noted in `ledger/failures/KEY/`, where attempts on machines like this one are counted. A recovery that diverged would
+diverge everywhere, and is a result.
+"""
+
+import re
+import time
+from typing import Any
+
+import torch
+
+from rankadaptor import provenance
+from rankadaptor.errors import StageFailed
+from rankadaptor.ledger import Ledger
+
+# How often a stage is tried on one kind of machine, by what became of it.
+ATTEMPTS = {"out of memory": 2, "killed": 3}
+
+_REMEDIES = {
+    "out of memory": "lower micro_batch_rows or the evaluation's batch, or take a machine with more",
+    "killed": "look for what kills processes here, often the system when memory ends",
+}
+_NO_MEMORY = re.compile(r"can't allocate memory|out of memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
+
+
+def kind_of(error: BaseException) -> str:
+    """The class of an error that a stage may be tried again after; empty for bugs and bad input."""
+    no_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if no_memory or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+        return "out of memory"
+    return ""
+
+
+def note(ledger: Ledger, key: str, stage: str, kind: str, message: str) -> None:
+    """Keep that a stage failed here, and why."""
+    ledger.note_failure(key, {
+        "stage": stage,
+        "kind": kind,
+        "message": " ".join(message.split())[:300],
+        "noted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": provenance.machine(),
+    })
+
+
+def given_up(ledger: Ledger, key: str) -> StageFailed | None:
+    """What to raise in place of trying a stage once more; None if it may be tried."""
+    here = _kind_of_machine(provenance.machine())
+    noted = [one for one in ledger.failures(key) if _kind_of_machine(one["machine"]) == here]
+    for kind, most in ATTEMPTS.items():
+        found = [one for one in noted if one["kind"] == kind]
+        if len(found) >= most:
+            times = "" if most == 1 else f" in {len(found)} attempts"
+            return StageFailed(kind, f"{found[-1]['stage']} {key[:12]}{times}: {_REMEDIES[kind]}; to try it again:"
+                                     " ledger gc --failures")
+    return None
+
+
+def _kind_of_machine(machine: dict[str, Any]) -> tuple[Any, ...]:
+    return machine.get("processor"), machine.get("accelerator"), machine.get("memory_bytes")

@@ -1,0 +1,137 @@
+"""Failures are results: classed, counted, tried again by rule, and told in tables."""
+
+import pytest
+import torch
+
+from rankadaptor import experiments, failures, provenance, stages
+from rankadaptor.errors import RecoveryDiverged, StageFailed
+from rankadaptor.ledger import Ledger
+from rankadaptor.ledger_tools import remove, rubbish
+from rankadaptor.recovery.training import train
+from rankadaptor.reporting import figures, tables
+from rankadaptor.specs import Block
+
+BLOCK = "shortened:20"
+NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+
+
+@pytest.mark.parametrize(("error", "kind"), [
+    (MemoryError(), "out of memory"),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out of memory"),
+    (RuntimeError(NO_MEMORY), "out of memory"),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "out of memory"),
+    (RuntimeError("shape mismatch"), ""),
+    (ValueError("can't allocate memory"), ""),
+])
+def test_errors_are_classed(error, kind):
+    assert failures.kind_of(error) == kind
+
+
+def test_attempts_are_counted_by_kind_and_by_machine(tmp_path, monkeypatch):
+    ledger = Ledger(tmp_path)
+    failures.note(ledger, "key", "recover", "out of memory", "a\nmessage")
+    assert failures.given_up(ledger, "key") is None
+    failures.note(ledger, "key", "recover", "killed", "")
+    assert failures.given_up(ledger, "key") is None
+    failures.note(ledger, "key", "recover", "out of memory", "again")
+    failed = failures.given_up(ledger, "key")
+    assert failed.kind == "out of memory"
+    assert "recover key in 2 attempts: lower micro_batch_rows" in str(failed)
+    assert failures.given_up(ledger, "other") is None
+    elsewhere = provenance.machine() | {"memory_bytes": 10**15}
+    monkeypatch.setattr(provenance, "machine", lambda: elsewhere)
+    assert failures.given_up(ledger, "key") is None  # a larger machine is not told what a smaller one cannot do
+
+
+def failing(monkeypatch, which, error):
+    """Recoveries of which something holds raise an error; returns how often they were tried, by rank and seed."""
+    tried = []
+
+    def instead(adapted, tokenizer, rows, spec, on_step):
+        if which(spec):
+            tried.append((spec.method, spec.allocation, spec.seed))
+            raise error
+        return train(adapted, tokenizer, rows, spec, on_step)
+
+    monkeypatch.setattr(stages, "train", instead)
+    return tried
+
+
+def rendered(result, folder):
+    """Everything that the notebook of main tables makes."""
+    drawn = figures.table_figures(result)
+    tables.write_table(result, folder)
+    figures.save_figures(drawn, folder, "table2")
+    text = tables.caption(result) + tables.markdown(tables.difference_table(result))
+    return text, tables.measured_table(result).set_index("method")
+
+
+def reported_adalora(spec):
+    return spec.method == "adalora" and spec.seed != 1000
+
+
+def test_a_stage_without_memory_is_tried_twice_and_told_in_its_row(tiny_profile, tmp_path, monkeypatch):
+    tried = failing(monkeypatch, reported_adalora, RuntimeError(NO_MEMORY))
+    table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger")
+    result = table.run()
+    assert len(tried) == 2
+    text, shown = rendered(result, tmp_path / "reports")
+    assert shown.loc["AdaLoRA", "mean"] == "out of memory"
+    assert "No result of AdaLoRA on shortened:20: out of memory: recover" in text
+    assert "lower micro_batch_rows" in text
+    assert "RankAdaptor (one model)" in shown.index
+    # Asked again, it is told again, and not tried; nothing else is missing.
+    assert table.is_complete()
+    again = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()
+    assert again.computed == ()
+    assert len(tried) == 2
+    # Where it is to be tried again, it is.
+    remove(rubbish(tmp_path / "ledger", failures=True))
+    monkeypatch.setattr(stages, "train", train)
+    mended = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()
+    assert [stage for stage, _ in mended.computed] == ["recover", "evaluate"]
+    assert not mended.blocks[BLOCK].failed
+
+
+def test_memory_that_comes_back_makes_no_failure(tiny_profile, tmp_path, monkeypatch):
+    once = [1]
+    tried = failing(monkeypatch, lambda spec: reported_adalora(spec) and once and once.pop(), MemoryError())
+    result = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()
+    assert len(tried) == 1
+    assert "AdaLoRA" in {row.method for row in result.blocks[BLOCK].rows}
+
+
+@pytest.mark.parametrize(("what", "which"), [
+    ("LoRA", lambda spec: spec.method == "lora" and len({r for r in spec.allocation if r}) == 1),
+    ("everything", lambda spec: True),
+])
+def test_a_table_whose_recoveries_diverge_says_so(what, which, tiny_profile, tmp_path, monkeypatch):
+    failing(monkeypatch, which, RecoveryDiverged("loss nan at step 1: lower the learning rate"))
+    result = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()
+    text, shown = rendered(result, tmp_path / "reports")
+    assert shown.loc["LoRA", "mean"] == "diverged"
+    assert "No result of LoRA on shortened:20: diverged: loss nan at step 1: lower the learning rate" in text
+    methods = {row.method for row in result.blocks[BLOCK].rows}
+    assert methods == ({"No recovery"} if what == "everything" else methods - {"LoRA"})
+    assert (tmp_path / "reports" / "table2.md").is_file()
+
+
+def test_a_bug_is_no_failure(tiny_profile, tmp_path, monkeypatch):
+    failing(monkeypatch, reported_adalora, RuntimeError("shape mismatch"))
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()
+    assert not (tmp_path / "ledger" / "failures").exists()
+
+
+def test_what_a_failed_stage_was_to_be_the_parent_of_fails_with_it(tiny_profile, tmp_path, monkeypatch):
+    failing(monkeypatch, lambda spec: True, MemoryError())
+    table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger")
+    result = table.run()
+    assert set(result.blocks[BLOCK].failed) >= {"LoRA", "AdaLoRA"}
+    pruned = stages.Step("prune", table.profile.prune_spec(Block.parse(BLOCK)))
+    recovered = stages.Step("recover", table.profile.lora_spec(table.budget, (4, 4, 4, 4, 0, 4), 1e-3, 0), pruned)
+    evaluated = stages.Step("evaluate", table.profile.evaluation_spec(table.budget, "report"), recovered)
+    workshop = stages.Workshop(table.profile, table.ledger)
+    with pytest.raises(StageFailed, match="out of memory: recover"):
+        workshop.run(evaluated)
+    assert not workshop.computed

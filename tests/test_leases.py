@@ -1,0 +1,172 @@
+"""One key, one process at work: waiting, taking over from the dead, and clocks that lie."""
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from rankadaptor import leases
+from rankadaptor.leases import Holder, Leases, is_dead, read_holder
+
+KEY = "k"
+FORK = multiprocessing.get_context("fork")
+
+
+def never():
+    return False
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(leases, "PATIENCE_S", 1.0)
+
+
+def of_another_host(folder):
+    """A lease whose holder nobody here can look at."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / KEY).write_text(json.dumps(Holder("elsewhere", 1, "1", "t")._asdict()))
+    return folder / KEY
+
+
+def test_a_lease_names_its_holder_and_goes_with_it(tmp_path):
+    with Leases(tmp_path).held(KEY, never) as mine:
+        assert read_holder(tmp_path / KEY) == mine
+        assert mine.pid == os.getpid()
+        assert Leases(tmp_path).living() == {mine.token}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_inside_gives_the_lease_back(tmp_path):
+    with pytest.raises(ZeroDivisionError), Leases(tmp_path).held(KEY, never):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_holds_it_does_not_wait_for_itself(tmp_path):
+    held = Leases(tmp_path)
+    with held.held(KEY, never) as outer, held.held(KEY, never) as inner:
+        assert inner.token != outer.token
+
+
+def test_threads_take_turns(tmp_path):
+    inside, most = [], []
+
+    def work():
+        with Leases(tmp_path).held(KEY, never):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.05)
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 6
+
+
+def _hold(folder, started):
+    with Leases(folder).held(KEY, never):
+        started.set()
+        time.sleep(60)
+
+
+def test_the_lease_of_a_killed_process_is_taken_over_at_once(tmp_path):
+    started = FORK.Event()
+    process = FORK.Process(target=_hold, args=(tmp_path, started))
+    process.start()
+    assert started.wait(60)
+    os.kill(process.pid, signal.SIGKILL)  # not joined yet: a zombie is dead, too
+    began = time.monotonic()
+    with Leases(tmp_path).held(KEY, never) as mine:
+        assert time.monotonic() - began < 5
+        assert read_holder(tmp_path / KEY) == mine
+    process.join()
+
+
+def test_waiting_ends_when_the_work_is_done(tmp_path):
+    of_another_host(tmp_path)
+    began = time.monotonic()
+    with Leases(tmp_path).held(KEY, lambda: time.monotonic() - began > 0.5) as mine:
+        assert mine is None
+    assert read_holder(tmp_path / KEY).host == "elsewhere"
+
+
+def test_a_heartbeat_that_stands_still_is_a_dead_holders(tmp_path, impatient):
+    of_another_host(tmp_path)
+    began = time.monotonic()
+    with Leases(tmp_path).held(KEY, never) as mine:
+        assert time.monotonic() - began >= 1
+        assert read_holder(tmp_path / KEY) == mine
+
+
+@pytest.mark.parametrize("year", [1990, 2100])
+def test_a_heartbeat_that_goes_on_is_waited_for_whatever_its_clock(year, tmp_path, impatient):
+    path = of_another_host(tmp_path)
+    stop = threading.Event()
+
+    def beat():
+        for count in range(100):
+            os.utime(path, (0, (year - 1970) * 31_557_600 - 0.1 * count))  # a clock that even runs backwards
+            if stop.wait(0.1):
+                return
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    began = time.monotonic()
+    with Leases(tmp_path).held(KEY, lambda: time.monotonic() - began > 3) as mine:
+        assert mine is None
+    stop.set()
+    thread.join()
+
+
+def test_the_heart_beats_while_a_lease_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(leases, "_heart", None)
+    with Leases(tmp_path).held(KEY, never):
+        os.utime(tmp_path / KEY, (0, 0))
+        deadline = time.monotonic() + 10
+        while (tmp_path / KEY).stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert (tmp_path / KEY).stat().st_mtime > 0
+
+
+def test_a_process_number_that_came_again_is_not_the_holder():
+    mine = Holder.here()
+    assert not is_dead(mine)
+    assert is_dead(mine._replace(born="1"))
+    assert not is_dead(mine._replace(host="elsewhere", born="1"))  # nothing is known of other hosts
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "x"}'])
+def test_a_lease_that_says_nothing_is_waited_for_and_then_taken(content, tmp_path, impatient):
+    (tmp_path / KEY).write_text(content)
+    assert Leases(tmp_path).dead() == []  # it may just be being written
+    os.utime(tmp_path / KEY, (0, 0))
+    assert Leases(tmp_path).dead() == [tmp_path / KEY]
+    with Leases(tmp_path).held(KEY, never) as mine:
+        assert read_holder(tmp_path / KEY) == mine
+
+
+def test_the_lease_of_whoever_was_faster_in_taking_over_is_left_alone(tmp_path):
+    path = of_another_host(tmp_path)
+    stale = leases._state(path)
+    path.write_text(Holder.here().to_json())  # another process took over meanwhile
+    leases._take_away(path, stale)
+    assert read_holder(path).pid == os.getpid()
+    assert [one.name for one in tmp_path.iterdir()] == [KEY]
+
+
+def test_file_systems_without_links_have_leases_too(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with Leases(tmp_path).held(KEY, never) as mine:
+        assert read_holder(tmp_path / KEY) == mine
+        assert leases._create(tmp_path / KEY) is None

@@ -1,0 +1,186 @@
+"""Looking into a ledger and keeping it in order, from Python and from the shell."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from rankadaptor.__main__ import main
+from rankadaptor.errors import BadInput
+from rankadaptor.leases import Holder
+from rankadaptor.ledger import Ledger
+from rankadaptor.ledger_tools import find_by_prefix, ledger_frame, rubbish, verify
+from rankadaptor.specs import TASKS, EvaluationSpec, Recipe, RecoverySpec, identity_key, stage_identity
+
+RECIPE = Recipe(8, 4, 4, 1e-3, 1, 64, 0.05, 0.0, 1.0)
+RECOVERY = stage_identity("recover", RecoverySpec("lora", (4, 8), "constant", 16, RECIPE, 0), "p", {})
+EVALUATION = stage_identity("evaluate", EvaluationSpec(TASKS, "report", 4, 0, 16), identity_key(RECOVERY), {})
+MACHINE = {"processor": "a processor", "accelerator": None}
+
+
+def provenance(day):
+    return {"started": f"2026-01-0{day}T00:00:00Z", "seconds": 60.0 * day, "machine": MACHINE}
+
+
+def put(folder, identity, result, day):
+    def work(scratch):
+        (scratch / "array.bin").write_bytes(b"x" * 1000)
+        return {"stage": identity["stage"], "result": result, "provenance": provenance(day)}
+
+    return Ledger(folder).compute(identity_key(identity), identity, work)[0]
+
+
+@pytest.fixture
+def filled(tmp_path):
+    folder = tmp_path / "ledger"
+    put(folder, EVALUATION, {"metrics": {"piqa": {"acc": 0.5, "items": 4}}}, 2)
+    put(folder, RECOVERY, {"losses": [2.0, 1.0], "tokens": 7}, 1)
+    return folder
+
+
+def test_a_ledger_is_one_table(filled):
+    table = ledger_frame(filled).set_index("stage")
+    assert set(table.index) == {"recover", "evaluate"}
+    assert table.loc["evaluate", "parent"] == table.loc["recover", "key"] == identity_key(RECOVERY)
+    assert table.loc["evaluate", "result.metrics.piqa.acc"] == 0.5
+    assert table.loc["recover", "spec.recipe.learning_rate"] == 1e-3
+    assert json.loads(table.loc["recover", "spec.allocation"]) == [4, 8]
+    assert table.loc["recover", "seconds"] == 60
+    assert table["bytes"].min() > 1000
+
+
+def test_entries_that_cannot_be_read_stay_out_of_the_way(filled, run):
+    key = identity_key(RECOVERY)
+    (filled / key / "result.json").write_text("{")
+    table = ledger_frame(filled)
+    assert len(table) == 2
+    assert table.loc[table["key"] == key, "stage"].isna().all()
+    assert "unreadable" in run("list", filled)[1]
+
+
+def test_no_entries_are_a_table_all_the_same(tmp_path):
+    assert ledger_frame(tmp_path).empty
+    assert "stage" in ledger_frame(tmp_path)
+
+
+@pytest.fixture
+def run(capsys):
+    """The command line: exit status, standard output, and what `told` holds of standard error."""
+
+    def call(*arguments):
+        *given, folder = map(str, arguments)
+        status = main(["ledger", *given, "--ledger", folder])
+        captured = capsys.readouterr()
+        call.told = captured.err
+        return status, captured.out
+
+    return call
+
+
+def test_list_tells_what_there_is_oldest_first(filled, run):
+    status, text = run("list", filled)
+    lines = text.splitlines()
+    assert status == 0
+    assert [line.split()[1] for line in lines[:2]] == ["recover", "evaluate"]
+    assert lines[0].startswith(identity_key(RECOVERY)[:12])
+    assert run("list", "--stage", "recover", filled)[1].count(identity_key(RECOVERY)[:12]) == 1
+
+
+def test_show_tells_one_entry_by_its_first_digits(filled, run):
+    status, text = run("show", identity_key(EVALUATION)[:8], filled)
+    shown = json.loads(text)
+    assert status == 0
+    assert shown["identity"] == EVALUATION
+    assert shown["content"]["result"]["metrics"]["piqa"]["acc"] == 0.5
+    assert shown["files"]["array.bin"] == 1000
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
+def test_export_writes_the_table(name, filled, tmp_path, run):
+    status, text = run("export", tmp_path / "new" / name, filled)
+    read = pd.read_csv if name.endswith("csv") else pd.read_parquet
+    assert status == 0
+    assert "2 entries" in text
+    assert len(read(tmp_path / "new" / name)) == 2
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [name]
+
+
+def test_verify_finds_every_damage_and_sets_it_aside(filled, tmp_path, run):
+    assert run("verify", filled) == (0, f"{filled}: every entry is as it was written\n")
+    key, other = identity_key(RECOVERY), identity_key(EVALUATION)
+    (filled / key / "array.bin").write_bytes(b"y" * 1000)
+    (filled / other).rename(filled / ("f" * 64))
+    status, text = run("verify", filled)
+    assert status == 1
+    assert f"{key[:12]}: damaged" in text
+    assert f"{'f' * 12}: its spec.json is that of {other[:12]}" in text
+    assert Ledger(filled).find(key) is None
+    assert len(list((filled / "damaged").iterdir())) == 1
+    assert len(verify(filled)) == 1  # the misnamed one is still there, to be looked at
+
+
+def leave_half_written(folder, holder):
+    unfinished = folder / ".unfinished" / holder.token / ("a" * 64)
+    unfinished.mkdir(parents=True)
+    (unfinished.parent / "holder.json").write_text(holder.to_json())
+    (folder / ".leases").mkdir(exist_ok=True)
+    (folder / ".leases" / holder.token).write_text(holder.to_json())
+
+
+def test_gc_removes_what_the_dead_left_and_nothing_of_the_living(filled, run):
+    alive, dead = Holder.here(), Holder.here()._replace(born="1")
+    for holder in (alive, dead):
+        leave_half_written(filled, holder)
+    found = {piece.path.name for piece in rubbish(filled)}
+    assert found == {dead.token}
+    assert "would remove 2 things" in run("gc", "--dry-run", filled)[1]
+    assert "removed 2 things" in run("gc", filled)[1]
+    assert "removed 0 things" in run("gc", filled)[1]
+    assert (filled / ".unfinished" / alive.token).is_dir()
+    assert len(Ledger(filled).entries()) == 2
+
+
+def test_gc_takes_damaged_and_outdated_entries_only_where_asked(filled, run):
+    old = EVALUATION | {"numerics_version": 0}
+    put(filled, old, {}, 3)
+    put(filled, RECOVERY | {"numerics_version": 2}, {}, 3)  # before dropout was drawn otherwise
+    (filled / identity_key(EVALUATION) / "array.bin").write_bytes(b"")
+    verify(filled)
+    assert rubbish(filled) == []
+    assert len(rubbish(filled, outdated=True)) == 2
+    assert len(rubbish(filled, damaged=True)) == 1
+    assert "removed 3 things" in run("gc", "--damaged", "--outdated", filled)[1]
+    assert [entry.key for entry in Ledger(filled).entries()] == [identity_key(RECOVERY)]
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (("show", "abc"), "key 'abc' is too short: give at least 6"),
+    (("show", "abcdef"), "no entry of"),
+    (("export", "table.xlsx"), "name a file that ends in .csv or .parquet"),
+    (("export", "/proc/none/table.csv"), "cannot write /proc/none/table.csv"),
+    (("list", "--stage", "bake"), "no entry of"),
+])
+def test_bad_arguments_are_told_in_one_line(arguments, says, filled, run):
+    status, text = run(*arguments, filled)
+    assert status == 2
+    assert text == ""
+    assert says in run.told
+    assert run.told.count("\n") == 1
+
+
+@pytest.mark.parametrize("action", ["list", "verify", "gc"])
+def test_no_ledger_is_told(action, tmp_path, run):
+    status, text = run(action, tmp_path / "none")
+    assert status == 2
+    assert text == ""
+    assert "there is no ledger at" in run.told
+    assert not (tmp_path / "none").exists()
+
+
+def test_several_entries_of_one_prefix_are_told(tmp_path):
+    for last in "ab":
+        put(tmp_path, RECOVERY | {"parent": last}, {}, 1)
+    first, second = (entry.key for entry in Ledger(tmp_path).entries())
+    (tmp_path / second).rename(tmp_path / (first[:10] + second[10:]))
+    with pytest.raises(BadInput, match="2 entries of"):
+        find_by_prefix(tmp_path, first[:8])
