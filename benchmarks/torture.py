@@ -73,6 +73,7 @@ class Watch(threading.Thread):
         self.ledger, self.over = ledger, threading.Event()
         self.begun: set[Path] = set()
         self.again: list[str] = []
+        self.looked = False  # to the end
 
     def run(self) -> None:
         while not self.over.wait(0.01):
@@ -83,6 +84,7 @@ class Watch(threading.Thread):
                         self.begun.add(path)
                         if path.name in finished:
                             self.again.append(path.name)
+        self.looked = True
 
 
 def finished_keys(ledger: Path) -> set[str]:
@@ -111,10 +113,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments; default: 0")
     parser.add_argument("--keep", type=Path, help="a folder for what comes out, to be looked at")
     options = parser.parse_args()
+    if options.keep and options.keep.exists():
+        parser.error(f"{options.keep} is there already: name a folder that is not")
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = options.keep or Path(name)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)  # TemporaryDirectory made its own
         profile = small_profile(folder)
         calm, tortured = folder / "calm", folder / "tortured"
         for one in (calm, tortured):
@@ -127,11 +131,12 @@ def main() -> int:
         print(f"undisturbed: {undisturbed:.0f} s, {len(finished_keys(calm / 'ledger'))} entries", flush=True)
         watch = Watch(tortured / "ledger")
         watch.start()
+        whole = len(finished_keys(calm / "ledger"))
+        moments = sorted(draw.randrange(whole) for _ in range(options.kills))  # entries that are there by then
         kills, finished_at = 0, []
-        while kills < options.kills:
+        for moment in moments:
             run = Run(profile, tortured)
-            until = len(watch.begun) + draw.randrange(6)  # so many more stages begin
-            while run.process.poll() is None and len(watch.begun) < until:
+            while run.process.poll() is None and len(finished_keys(tortured / "ledger")) < moment:
                 time.sleep(0.01)
             time.sleep(draw.uniform(0, 1.5))
             if run.process.poll() is not None:
@@ -152,6 +157,8 @@ def main() -> int:
         differing = sorted(path for path in mine.keys() | theirs.keys() if mine.get(path) != theirs.get(path))
         wrong: dict[str, Any] = {
             "files that differ": differing, "begun again although finished": watch.again,
+            "kills that did not come about": [str(moment) for moment in moments[kills:]],
+            "stages nobody saw begin": [] if watch.looked and watch.begun else ["all"],
             "left half-written": [str(piece.path.name) for piece in left], "damaged": verify(tortured / "ledger"),
         }
         table = [{"looked for": what, "found": len(found)} for what, found in wrong.items()]

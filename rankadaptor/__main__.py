@@ -24,7 +24,7 @@ from typing import Any
 from rankadaptor import pages, profiles
 from rankadaptor.allocation import parse_allocation
 from rankadaptor.architecture import Architecture
-from rankadaptor.errors import ArgumentParser, BadInput
+from rankadaptor.errors import ArgumentParser, BadInput, StageFailed
 from rankadaptor.specs import (
     BLOCK_CRITERIA,
     GROUP_REDUCTIONS,
@@ -138,10 +138,12 @@ def _ledger(options: argparse.Namespace) -> int:
         pieces = tools.rubbish(folder, options.damaged, options.outdated, options.failures)
         for piece in pieces:
             print(f"{piece.path}: {piece.why}, {piece.bytes / 1e6:.2f} MB")
-        if not options.dry_run:
-            tools.remove(pieces)
-        print(f"{'would remove' if options.dry_run else 'removed'} {len(pieces)} things,"
-              f" {sum(piece.bytes for piece in pieces) / 1e6:.2f} MB")
+        left = [] if options.dry_run else tools.remove(pieces)
+        gone = [piece for piece in pieces if piece not in left]
+        print(f"{'would remove' if options.dry_run else 'removed'} {len(gone)} things,"
+              f" {sum(piece.bytes for piece in gone) / 1e6:.2f} MB")
+        if left:
+            raise BadInput(f"cannot remove {left[0].path}: mend its rights, or remove it by hand")
     else:
         wrong = tools.verify(folder)
         print("\n".join(wrong) or f"{folder}: every entry is as it was written")
@@ -309,7 +311,7 @@ def _own(options: argparse.Namespace) -> int:
     new_folder(options.out)
     is_folder = options.command == "recover" and Path(options.allocation).is_dir()
     found_with: dict[str, Any] = read_found(Path(options.allocation)) if is_folder else {}
-    recipe = Recipe(**found_with["recipe"]) if found_with else RECIPE
+    recipe: Recipe = found_with["recipe"] if found_with else RECIPE
     given = {"steps": options.steps, "batch_rows": options.batch, "learning_rate": options.learning_rate,
              "max_length_tokens": options.max_length}
     if changes := {name: value for name, value in given.items() if value is not None}:
@@ -377,7 +379,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, 1 when a notebook failed, 2 on bad input."""
+    """Returns the exit status: 0, 1 when a notebook or a stage failed, 2 on bad input."""
     options = _parser().parse_args(arguments)
     try:
         if options.command == "ledger":
@@ -398,6 +400,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BadInput as error:
         print(f"rankadaptor: {error}", file=sys.stderr)
         return 2
+    except StageFailed as error:
+        print(f"rankadaptor: {error}", file=sys.stderr)
+        return 1
 
 
 def _page(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ class BadInput(ValueError):
 
 
 class StageFailed(RuntimeError):
-    """A stage has no result, and is not tried again: its row of a table says so, and a search scores it lowest.
+    """A stage has no result, and is not tried again: its row of a table says so.
 
     Attributes:
         kind: "diverged", or one of `failures.ATTEMPTS`.
@@ -26,7 +26,7 @@ class StageFailed(RuntimeError):
 
 
 class RecoveryDiverged(StageFailed):
-    """A recovery's loss or gradient became NaN or infinite; the trial has no result, on any machine."""
+    """A recovery's loss or gradient became NaN or infinite, as it would on any machine: a search scores it lowest."""
 
     def __init__(self, message: str):
         super().__init__("diverged", message)

@@ -163,4 +163,8 @@ def _work(
             yield item
             tell(None)
 
-    function(given(), lambda step, share: tell((step, share)))
+    try:
+        function(given(), lambda step, share: tell((step, share)))
+    except BadInput as error:
+        print(f"rankadaptor: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)

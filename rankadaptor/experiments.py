@@ -28,7 +28,7 @@ from rankadaptor.architecture import Architecture
 from rankadaptor.cores import computing_with, usable_cores
 from rankadaptor.corpora.downloads import is_cached
 from rankadaptor.costs import Plan, ProgressBar, StageKind, stage_kind
-from rankadaptor.errors import BadInput, NotInLedger, StageFailed
+from rankadaptor.errors import BadInput, NotInLedger, RecoveryDiverged, StageFailed
 from rankadaptor.evaluation.items import METRIC
 from rankadaptor.execution import Progress, note_killed, share_out
 from rankadaptor.ledger import Ledger
@@ -146,6 +146,7 @@ class BlockWork:
     search: SearchResult | None = None
     search_key: str = ""
     rivals: dict[str, tuple[int, str]] = field(default_factory=dict)  # their searches: recoveries, key
+    failed: dict[str, str] = field(default_factory=dict)  # methods that were not come to: why
 
 
 class MainTable:
@@ -220,6 +221,8 @@ class MainTable:
                         return missing
         except NotInLedger:
             return missing
+        except StageFailed:
+            return Counter()  # what comes after it is not computed any more
         return Counter()
 
     def run(self) -> TableResult:
@@ -229,7 +232,7 @@ class MainTable:
         with self._bar.over(self.plan().missing_seconds()), computing_with(self.profile.threads):
             self._run_all(self._rows.unrecovered_steps(None))
             self._ahead()
-            done = {block: drive(self._block(block), self._run_all) for block in self.blocks}
+            blocks, unfinished = self._driven()
         self._workshop.release()
         return TableResult(
             self.contents,
@@ -239,10 +242,21 @@ class MainTable:
             self.seeds,
             self._workshop.architecture(None),
             self._rows.dense(),
-            {str(block): self._result(block, work) for block, work in done.items()},
+            blocks,
             tuple(self._workshop.computed),
             tuple(self._used),
+            unfinished,
         )
+
+    def _driven(self) -> tuple[dict[str, BlockResult], dict[str, str]]:
+        """Every block computed; of those without a pruned model, or a score of it, what became of them."""
+        blocks, unfinished = {}, {}
+        for block in self.blocks:
+            try:
+                blocks[str(block)] = self._result(block, drive(self._block(block), self._run_all))
+            except StageFailed as error:
+                unfinished[str(block)] = str(error)
+        return blocks, unfinished
 
     def _ahead(self) -> None:
         """Compute blocks in processes of their own, where the profile says so; what they leave is read afterwards."""
@@ -265,7 +279,8 @@ class MainTable:
         self._open(progress)
         with computing_with(self.profile.threads):
             for block in self.blocks:
-                drive(self._block(block), self._run_all)
+                with contextlib.suppress(StageFailed):
+                    drive(self._block(block), self._run_all)
         self._workshop.release()
 
     def _run_all(self, steps: Sequence[Step]) -> None:
@@ -285,11 +300,15 @@ class MainTable:
         if not self.contents.methods:
             return BlockWork(pruned)
         rate = yield from self._learning_rate(LORA, pruned, architecture)
-        methods = {}
+        methods, failed = {}, {}
         for method in self.contents.methods:
             if method == RANKADAPTOR:
                 continue
-            its = (yield from self._learning_rate(ADALORA, pruned, architecture)) if method == ADALORA else rate
+            try:
+                its = (yield from self._learning_rate(ADALORA, pruned, architecture)) if method == ADALORA else rate
+            except StageFailed as error:
+                failed[method] = str(error)
+                continue
             methods[method] = [self._baseline(method, architecture, its, seed) for seed in self.seeds]
         if self.allocation:
             own = validate_allocation(self.allocation, architecture)
@@ -297,8 +316,11 @@ class MainTable:
         for specs in methods.values():
             yield self._rows.final_steps(pruned, specs)
         if RANKADAPTOR not in self.contents.methods:
-            return BlockWork(pruned, methods)
-        found, key = yield from self._search(block, pruned, architecture, rate)
+            return BlockWork(pruned, methods, failed=failed)
+        try:
+            found, key = yield from self._search(block, pruned, architecture, rate)
+        except StageFailed as error:
+            return BlockWork(pruned, methods, failed=failed | {RANKADAPTOR: str(error)})
         methods[RANKADAPTOR] = [self._lora(found.best, rate, seed) for seed in self.seeds]
         yield self._rows.final_steps(pruned, methods[RANKADAPTOR])
         by_task = {}
@@ -308,11 +330,11 @@ class MainTable:
                 for task, allocation in found.best_by_task.items()
             }
             yield [step for specs in by_task.values() for step in self._rows.report_steps(pruned, specs)]
-        return BlockWork(pruned, methods, by_task, found, key)
+        return BlockWork(pruned, methods, by_task, found, key, failed=failed)
 
     def _result(self, block: Block, work: "BlockWork") -> BlockResult:
         """The rows of a block whose every step is in the ledger."""
-        rows, failed = [self._rows.unrecovered(block, work.pruned)], {}
+        rows, failed = [self._rows.unrecovered(block, work.pruned)], dict(work.failed)
         for method, specs in work.methods.items():
             try:
                 rows.append(self._rows.recovered(block, method, work.pruned, specs))
@@ -408,13 +430,17 @@ class MainTable:
         return Step("evaluate", self._search_evaluation(), recovered)
 
     def _scores(self, trial: Step) -> Scores:
-        """By task, larger is better; of a trial that failed below every real score, and finite."""
+        """By task, larger is better; of a trial that diverged below every real score, and finite.
+
+        Raises:
+            StageFailed: if it failed otherwise: another machine may score it, and the search goes on there.
+        """
         signal = self.profile.search.signal
         try:
             if signal == "held_out_loss":
                 return {"text": -float(np.log(self._workshop.perplexity(trial)))}
             metrics = self._workshop.metrics(trial)
-        except StageFailed:
+        except RecoveryDiverged:
             return {"text": -_LOSS_OF_NOTHING} if signal == "held_out_loss" else dict.fromkeys(TASKS, 0.0)
         return {task: metrics[task][METRIC[task] if signal == "accuracy" else signal] for task in TASKS}
 

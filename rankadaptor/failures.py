@@ -5,6 +5,7 @@ is noted in `ledger/failures/KEY/`, where attempts on machines like this one are
 diverge everywhere, and is a result.
 """
 
+import errno
 import re
 import time
 from typing import Any
@@ -22,15 +23,16 @@ _REMEDIES = {
     "out of memory": "lower micro_batch_rows or the evaluation's batch, or take a machine with more",
     "killed": "look for what kills processes here, often the system when memory ends",
 }
-_NO_MEMORY = re.compile(r"can't allocate memory|out of memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"can(?:'t|not) allocate memory|out of memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
 
 
 def kind_of(error: BaseException) -> str:
     """The class of an error that a stage may be tried again after; empty for bugs and bad input."""
-    no_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    if no_memory or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
-        return "out of memory"
-    return ""
+    if isinstance(error, StageFailed):
+        return ""  # of what this one is computed from, and noted there
+    told = isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))
+    full = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return "out of memory" if told or full or isinstance(error, MemoryError | torch.OutOfMemoryError) else ""
 
 
 def note(ledger: Ledger, key: str, stage: str, kind: str, message: str) -> None:
@@ -47,7 +49,7 @@ def note(ledger: Ledger, key: str, stage: str, kind: str, message: str) -> None:
 def given_up(ledger: Ledger, key: str) -> StageFailed | None:
     """What to raise in place of trying a stage once more; None if it may be tried."""
     here = _kind_of_machine(provenance.machine())
-    noted = [one for one in ledger.failures(key) if _kind_of_machine(one["machine"]) == here]
+    noted = [one for one in ledger.failures(key) if _is_note(one) and _kind_of_machine(one["machine"]) == here]
     for kind, most in ATTEMPTS.items():
         found = [one for one in noted if one["kind"] == kind]
         if len(found) >= most:
@@ -55,6 +57,11 @@ def given_up(ledger: Ledger, key: str) -> StageFailed | None:
             return StageFailed(kind, f"{found[-1]['stage']} {key[:12]}{times}: {_REMEDIES[kind]}; to try it again:"
                                      " ledger gc --failures")
     return None
+
+
+def _is_note(content: dict[str, Any]) -> bool:
+    """Whether it says what `note` does; anyone may have edited the file."""
+    return {"stage", "kind"} <= content.keys() and isinstance(content.get("machine"), dict)
 
 
 def _kind_of_machine(machine: dict[str, Any]) -> tuple[Any, ...]:

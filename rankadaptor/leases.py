@@ -21,8 +21,10 @@ from typing import NamedTuple
 
 HEARTBEAT_S = 15.0
 PATIENCE_S = 150.0  # above the minute for which network file systems may hide a change
+_SURELY_S = 86_400.0  # for which no clocks of one cluster differ
 _POLL_S = 0.25
 _SAY_AFTER_S = 5.0
+_UNKNOWN = "alive"  # when it started: it is there, and that is all we can see
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems that know none
 
 
@@ -100,19 +102,27 @@ class Leases:
         return None
 
     def living(self) -> set[str]:
-        """Tokens of leases whose holder is not known to be dead."""
-        holders = map(read_holder, self.folder.iterdir()) if self.folder.is_dir() else ()
-        return {holder.token for holder in holders if holder is not None and not is_dead(holder)}
+        """Tokens of leases that may be held."""
+        holders = [read_holder(path) for path in self._files() if not _is_over(path)]
+        return {holder.token for holder in holders if holder is not None}
 
     def dead(self) -> list[Path]:
-        """Leases that are no longer held, or say nothing and are not just being written."""
-        found = [(path, read_holder(path)) for path in self.folder.iterdir()] if self.folder.is_dir() else []
-        return [path for path, holder in found if (_is_old(path) if holder is None else is_dead(holder))]
+        """Leases that are no longer held."""
+        return [path for path in self._files() if _is_over(path)]
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.iterdir()) if self.folder.is_dir() else []
 
 
-def _is_old(path: Path) -> bool:
+def _is_over(path: Path) -> bool:
+    """Whether a lease's holder is known to be dead; or has been still for a day, whatever clocks say; or whether it is
+    none, and not just being written."""
+    holder = read_holder(path)
+    if holder is not None and is_dead(holder):
+        return True
     with contextlib.suppress(FileNotFoundError):
-        return abs(time.time() - path.stat().st_mtime) > PATIENCE_S
+        still = abs(time.time() - path.stat().st_mtime)
+        return still > (PATIENCE_S if holder is None else _SURELY_S)
     return False
 
 
@@ -166,7 +176,10 @@ def read_holder(path: Path) -> Holder | None:
 
 def is_dead(holder: Holder) -> bool:
     """Whether a holder is known to be dead; of another host's, nothing is known."""
-    return holder.host == _here() and _born(holder.pid) != holder.born
+    if holder.host != _here():
+        return False
+    born = _born(holder.pid)
+    return born == "" or (_UNKNOWN not in (born, holder.born) and born != holder.born)
 
 
 @cache
@@ -183,17 +196,17 @@ def _born(pid: int) -> str:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]
-    except FileNotFoundError:
-        pass
-    if Path("/proc/self/stat").exists():
-        return ""
+    except ProcessLookupError:
+        return ""  # it ended while we read
+    except (OSError, IndexError):
+        pass  # no such system, or it hides the processes of others
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return ""
     except PermissionError:
         pass
-    return "alive"
+    return _UNKNOWN
 
 
 # -- heartbeats: one thread a process ----------------------------------------------------------------------------------

@@ -51,12 +51,16 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old or the new content, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fchmod(stream.fileno(), 0o644)
-        os.fsync(stream.fileno())
-    os.replace(name, path)
+    try:
+        with os.fdopen(handle, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o644)
+            os.fsync(stream.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
     _fsync(path.parent)
 
 
@@ -127,8 +131,8 @@ class Ledger:
 
     def leftovers(self) -> list[Path]:
         """What processes that died left behind: half-written entries, leases, drafts of them."""
+        unfinished = sorted(self.folder.glob(f"{_SCRATCH}/*"))  # before the leases: what begins now has one by then
         living = self._leases.living()
-        unfinished = sorted(self.folder.glob(f"{_SCRATCH}/*"))
         old = [path for path in self.folder.glob(".????????????-*") if path.is_dir()]  # of an earlier layout
         return [path for path in unfinished if path.name not in living] + self._leases.dead() + old
 
@@ -174,6 +178,9 @@ class Ledger:
         """
         if (found := self.find(key)) is not None:
             return found, False
+        if (self.folder / key).exists():
+            raise BadInput(f"entry {key[:12]} of {self.folder} is damaged, and cannot be set aside: mend the folder's"
+                           " rights, or remove the entry")
         with self._written_to(), self._leases.held(key, lambda: self.find(key) is not None) as holder:
             if (found := self.find(key)) is None and holder is not None:
                 with self._scratch(key, holder) as scratch:
@@ -189,8 +196,10 @@ class Ledger:
             os.rename(scratch, self.folder / key)
         except OSError as error:
             # Another process may have finished the same key after all: its entry is as good, and ours is dropped.
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or self.find(key) is None:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
+            if self.find(key) is None:  # damaged, and set aside now
+                os.rename(scratch, self.folder / key)
         _fsync(self.folder)
 
     @contextlib.contextmanager
@@ -233,14 +242,15 @@ class Ledger:
     def note_failure(self, key: str, content: dict[str, Any]) -> None:
         """Keep why a key could not be computed, beside what was kept before; see `failures`."""
         path = self.folder / FAILURES / key / f"{os.urandom(8).hex()}.json"
-        write_atomically(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+        with self._written_to():
+            write_atomically(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
     def failures(self, key: str) -> list[dict[str, Any]]:
         """What was noted of a key, oldest first; notes that cannot be read are passed over."""
         found = []
         for path in sorted((self.folder / FAILURES / key).glob("*.json")):
-            with contextlib.suppress(OSError, ValueError):
-                found.append(json.loads(path.read_text()))
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                found.append(dict(json.loads(path.read_text())))
         return sorted(found, key=lambda one: str(one.get("noted")))
 
     # -- search traces ----------------------------------------------------------------------------------------------
@@ -258,9 +268,10 @@ class Ledger:
     def append_round(self, key: str, identity: dict[str, Any], number: int, content: dict[str, Any]) -> None:
         """Write one finished round, and with the first what is searched, as `spec.json`."""
         folder = self._round_path(key, number).parent
-        if not (folder / "spec.json").is_file():
-            write_atomically(folder / "spec.json", json.dumps(identity, indent=1, sort_keys=True) + "\n")
-        write_atomically(self._round_path(key, number), json.dumps(content, indent=1, sort_keys=True) + "\n")
+        with self._written_to():
+            if not (folder / "spec.json").is_file():
+                write_atomically(folder / "spec.json", json.dumps(identity, indent=1, sort_keys=True) + "\n")
+            write_atomically(self._round_path(key, number), json.dumps(content, indent=1, sort_keys=True) + "\n")
 
     def _round_path(self, key: str, number: int) -> Path:
         return self.folder / "searches" / key / f"round-{number:03d}.json"

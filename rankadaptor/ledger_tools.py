@@ -22,7 +22,7 @@ _PREFIX = 6  # digits of a key that are enough to ask for it
 
 
 def ledger_frame(folder: Path | str) -> pd.DataFrame:
-    """Every entry of a ledger as one row; entries that cannot be read are left out.
+    """Every entry of a ledger as one row; of those that cannot be read, the key and the bytes.
 
     Columns: `key`, `stage`, `numerics_version`, `parent`, `started`, `seconds`, `bytes`, the machine's `processor` and
     `accelerator`, and of what the stage was asked and found, `spec.NAME` and `result.NAME` (nested names joined by
@@ -32,9 +32,7 @@ def ledger_frame(folder: Path | str) -> pd.DataFrame:
     rows = [_row(entry) for entry in existing(folder).entries()]
     leading = ["key", "stage", "numerics_version", "parent", "started", "seconds", "bytes", "processor", "accelerator"]
     table = pd.DataFrame(rows)
-    if table.empty:
-        return pd.DataFrame(columns=leading)
-    return table[[*leading, *sorted(set(table.columns) - set(leading))]]
+    return table.reindex(columns=[*leading, *sorted(set(table.columns) - set(leading))])
 
 
 def existing(folder: Path | str) -> Ledger:
@@ -85,13 +83,19 @@ def export(folder: Path | str, target: Path) -> int:
         if target.suffix == ".csv":
             table.to_csv(draft, index=False)
         else:
-            table.to_parquet(draft, index=False)
+            _of_one_type(table).to_parquet(draft, index=False)
         os.replace(draft, target)
     except OSError as error:
         raise BadInput(f"cannot write {target} ({error.strerror or error}): name another file") from None
     finally:
         draft.unlink(missing_ok=True)
     return len(table)
+
+
+def _of_one_type(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns that hold, say, both truth values and words, as JSON: Parquet knows one type a column."""
+    mixed = [name for name in table.columns if table[name].dropna().map(type).nunique() > 1]
+    return table.assign(**{name: table[name].map(json.dumps, na_action="ignore") for name in mixed})
 
 
 def find_by_prefix(folder: Path | str, prefix: str) -> Entry:
@@ -165,12 +169,15 @@ def _is_outdated(entry: Entry) -> bool:
         return False  # damage is verify's
 
 
-def remove(pieces: list[Rubbish]) -> None:
+def remove(pieces: list[Rubbish]) -> list[Rubbish]:
+    """Returns what is still there, for want of rights, say."""
     for piece in pieces:
         if piece.path.is_dir():
             shutil.rmtree(piece.path, ignore_errors=True)
         else:
-            piece.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                piece.path.unlink(missing_ok=True)
+    return [piece for piece in pieces if piece.path.exists()]
 
 
 def summary(folder: Path | str) -> str:
@@ -191,8 +198,9 @@ def listing(folder: Path | str, stage: str = "") -> str:
         BadInput: on a stage that no entry is of.
     """
     table = ledger_frame(folder)
-    if stage and stage not in set(table["stage"]):
-        raise BadInput(f"no entry of {folder} is of stage {stage!r}: it has {', '.join(sorted(set(table['stage'])))}")
+    there = sorted(set(table["stage"].dropna()))
+    if stage and stage not in there:
+        raise BadInput(f"no entry of {folder} is of stage {stage!r}: it has {', '.join(there) or 'none'}")
     if stage:
         table = table[table["stage"] == stage]
     columns = ("key", "stage", "started", "seconds", "bytes")

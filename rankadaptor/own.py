@@ -27,7 +27,7 @@ from rankadaptor.allocation import (
 )
 from rankadaptor.corpora.benchmarks import evaluation_rows, tasks_in
 from rankadaptor.corpora.hub import checkpoint_folder
-from rankadaptor.errors import BadInput, StageFailed
+from rankadaptor.errors import BadInput, RecoveryDiverged
 from rankadaptor.evaluation import Requests, evaluate
 from rankadaptor.evaluation.items import METRIC, task_metrics
 from rankadaptor.ledger import Ledger
@@ -181,15 +181,15 @@ class OwnModel:
     def _scores(self, trial: Step) -> Scores:
         try:
             metrics = self._workshop.metrics(trial)
-        except StageFailed:
+        except RecoveryDiverged:
             return dict.fromkeys(self.scored.tasks, 0.0)
         return {task: metrics[task]["gold_probability"] for task in self.scored.tasks}
 
     def _behind(self) -> dict[str, Any]:
         """What an allocation was found with."""
         return {
-            "model_and_data": self._workshop.key(Step("recover", RecoverySpec("lora", (), "constant", 1, RECIPE, 0))),
-            "recipe": dataclasses.asdict(self.recipe),
+            "model_and_data": self._workshop.inputs(),
+            "recipe": self.recipe,
             "scaling": self.scaling,
         }
 
@@ -206,7 +206,8 @@ class OwnModel:
                 "converged": found.converged,
                 "recoveries": sum(len(one.proposals) for one in found.rounds),
             }
-            (made / FOUND).write_text(json.dumps(content | self._behind(), indent=1) + "\n")
+            behind = self._behind() | {"recipe": dataclasses.asdict(self.recipe)}
+            (made / FOUND).write_text(json.dumps(content | behind, indent=1) + "\n")
             for one in found.rounds:
                 (made / f"round-{one.number:03d}.json").write_text(json.dumps(one.to_json(), indent=1) + "\n")
             to_lora_config(
@@ -305,7 +306,10 @@ def read_found(folder: Path) -> dict[str, Any]:
         needed = {FOUND}
     if needed:
         raise BadInput(f"{folder} holds no {FOUND} that a search wrote (it lacks {min(needed)}): name its --out")
-    return content
+    try:
+        return content | {"recipe": Recipe(**content["recipe"])}
+    except (TypeError, BadInput):
+        raise BadInput(f"{folder / FOUND} was edited, {content['recipe']!r} is no recipe: search anew") from None
 
 
 def new_folder(out: Path | str) -> Path:

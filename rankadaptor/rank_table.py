@@ -163,7 +163,7 @@ class RankTable:
     def _row(self, part: Part, allocation: RankAllocation, origin: str, seed: int) -> dict[str, Any]:
         search, report, text = self._scored(part, allocation, seed)
         assert search.parent is not None
-        recovery, space = self._workshop.run(search.parent).result, self.space(part.block)
+        space = self.space(part.block)
         row: dict[str, Any] = {
             "block": str(part.block),
             "scaling": part.scaling,
@@ -172,10 +172,12 @@ class RankTable:
             "seed": seed,
             "allocation": " ".join(map(str, allocation)),
             "trainable_parameters": trainable_parameters(allocation, space.architecture),
-            "recovery_seconds": recovery["provenance"]["seconds"],
+            "recovery_seconds": None,
             "recovery_key": self._workshop.key(search.parent),
         }
         try:
+            recovery = self._workshop.run(search.parent).result
+            row["recovery_seconds"] = recovery["provenance"]["seconds"]
             row |= {"training_loss": final_loss([recovery["result"].get("losses", [])]),
                     "held_out_loss": float(np.log(self._workshop.perplexity(text)))}
             for split, step in (("search", search), ("report", report)):

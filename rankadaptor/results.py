@@ -115,6 +115,13 @@ class TableResult:
     blocks: dict[str, BlockResult]
     computed: tuple[tuple[str, str], ...]  # (stage, key) of what this run computed
     stages: tuple[str, ...] = ()  # keys of all that the table is made of, the recoveries of its searches included
+    unfinished: Mapping[str, str] = field(default_factory=dict)  # blocks without any row: what became of them
+
+    def failures(self) -> list[str]:
+        """What has no result, and why."""
+        whole = [f"{name}: {why}" for name, why in self.unfinished.items()]
+        return whole + [f"{method} on {name}: {why}" for name, block in self.blocks.items()
+                        for method, why in block.failed.items()]
 
     @property
     def recovered(self) -> bool:

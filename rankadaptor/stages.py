@@ -24,7 +24,7 @@ from rankadaptor.cores import computing_with
 from rankadaptor.corpora.benchmarks import Row, benchmark_identity, evaluation_rows
 from rankadaptor.corpora.recovery_rows import recovery_identity, recovery_rows
 from rankadaptor.corpora.text import calibration_texts, calibration_windows, perplexity_identity, perplexity_texts
-from rankadaptor.errors import NotInLedger, RecoveryDiverged
+from rankadaptor.errors import NotInLedger, RecoveryDiverged, StageFailed
 from rankadaptor.evaluation.generation import continuations
 from rankadaptor.evaluation.items import task_metrics
 from rankadaptor.evaluation.perplexity import perplexity
@@ -108,6 +108,10 @@ class Workshop:
         parent = self.key(step.parent) if step.parent else sha256_text(self._base_identity)
         return stage_identity(step.stage, step.spec, parent, self._revisions[step.stage])
 
+    def inputs(self) -> str:
+        """Digest of the base model and of the rows that recoveries learn from."""
+        return identity_key({"base_model": self._base_identity} | self._revisions["recover"])
+
     @contextlib.contextmanager
     def reading_only(self) -> Iterator[None]:
         """Within, a result that the ledger lacks raises `NotInLedger` instead of being computed."""
@@ -131,14 +135,14 @@ class Workshop:
         """
         key = self.key(step)
         while (found := self.ledger.find(key)) is None:
-            if (failed := failures.given_up(self.ledger, key)) is not None:
+            if (failed := self._given_up(step)) is not None:
                 raise failed
             if not self._may_compute:
                 raise NotInLedger(f"{step.stage} {key[:12]} is not in {self.ledger.folder}")
             parent = self.run(step.parent) if step.parent else None
             try:
                 return self._computed(step, key, parent)
-            except (RuntimeError, MemoryError) as error:
+            except (RuntimeError, MemoryError, OSError) as error:
                 if not (kind := failures.kind_of(error)):
                     raise
                 failures.note(self.ledger, key, step.stage, kind, str(error))
@@ -148,9 +152,14 @@ class Workshop:
 
     def is_settled(self, step: Step) -> bool:
         """Whether there is nothing to compute: a result, or a stage that is not tried any more."""
-        if self.find(step) is not None:
-            return True
-        return any(failures.given_up(self.ledger, self.key(link)) is not None for link in step.chain())
+        return self.find(step) is not None or self._given_up(step) is not None
+
+    def _given_up(self, step: Step) -> StageFailed | None:
+        """Why a step that the ledger lacks has no result: it, or what it is computed from, is not tried any more."""
+        for link in step.chain():
+            if self.find(link) is None and (failed := failures.given_up(self.ledger, self.key(link))) is not None:
+                return failed
+        return None
 
     def _computed(self, step: Step, key: str, parent: Entry | None) -> Entry:
 

@@ -22,6 +22,10 @@ NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allo
     (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "out of memory"),
     (RuntimeError("shape mismatch"), ""),
     (ValueError("can't allocate memory"), ""),
+    (RuntimeError("[enforce fail] mmap: Cannot allocate memory"), "out of memory"),
+    (OSError(12, "Cannot allocate memory"), "out of memory"),
+    (OSError(28, "No space left on device"), ""),
+    (StageFailed("out of memory", "recover key: take a machine with more"), ""),
 ])
 def test_errors_are_classed(error, kind):
     assert failures.kind_of(error) == kind
@@ -41,6 +45,16 @@ def test_attempts_are_counted_by_kind_and_by_machine(tmp_path, monkeypatch):
     elsewhere = provenance.machine() | {"memory_bytes": 10**15}
     monkeypatch.setattr(provenance, "machine", lambda: elsewhere)
     assert failures.given_up(ledger, "key") is None  # a larger machine is not told what a smaller one cannot do
+
+
+def test_notes_that_were_edited_are_passed_over(tmp_path):
+    ledger = Ledger(tmp_path)
+    for content in ("", "[]", "{}", '{"stage": "recover", "kind": "killed", "machine": 3}'):
+        for _ in range(3):
+            ledger.note_failure("key", {})
+            newest = max((tmp_path / "failures" / "key").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+            newest.write_text(content)
+    assert failures.given_up(ledger, "key") is None
 
 
 def failing(monkeypatch, which, error):
@@ -114,6 +128,59 @@ def test_a_table_whose_recoveries_diverge_says_so(what, which, tiny_profile, tmp
     methods = {row.method for row in result.blocks[BLOCK].rows}
     assert methods == ({"No recovery"} if what == "everything" else methods - {"LoRA"})
     assert (tmp_path / "reports" / "table2.md").is_file()
+
+
+def is_trial(spec):
+    return spec.seed == 1000
+
+
+def test_a_search_does_not_score_what_this_machine_could_not_recover(tiny_profile, tmp_path, monkeypatch):
+    failing(monkeypatch, is_trial, MemoryError())
+    table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger")
+    result = table.run()
+    assert set(result.blocks[BLOCK].failed) == {"RankAdaptor (one model)"}
+    assert {"LoRA", "AdaLoRA"} <= {row.method for row in result.blocks[BLOCK].rows}
+    assert table.is_complete()
+    assert not list((tmp_path / "ledger").glob("searches/*/round-*"))  # no score that is none was kept
+    _, shown = rendered(result, tmp_path / "reports")
+    assert shown.loc["RankAdaptor (one model)", "mean"] == "out of memory"
+    # Another machine goes on, and ends where one that never failed does.
+    remove(rubbish(tmp_path / "ledger", failures=True))
+    monkeypatch.setattr(stages, "train", train)
+    mended = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()
+    calm = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "calm").run()
+    assert tables.cells(mended).equals(tables.cells(calm))
+    assert mended.blocks[BLOCK].search == calm.blocks[BLOCK].search
+
+
+def test_a_block_that_cannot_be_pruned_is_told_and_the_others_go_on(tiny_profile, tmp_path, monkeypatch):
+    prune = stages.prune
+
+    def instead(model, spec, windows):
+        if spec.method == "llm-pruner":
+            raise MemoryError
+        return prune(model, spec, windows)
+
+    monkeypatch.setattr(stages, "prune", instead)
+    table = experiments.main_table(
+        str(tiny_profile), f"llm-pruner:50 {BLOCK}", "quick", ledger=tmp_path / "ledger", table="table1")
+    result = table.run()
+    assert set(result.blocks) == {BLOCK}
+    assert set(result.unfinished) == {"llm-pruner:50"}
+    assert table.is_complete()
+    text, shown = rendered(result, tmp_path / "reports")
+    assert shown.loc["all", "mean"] == "out of memory"
+    assert "No result of llm-pruner:50: out of memory: prune" in text
+
+
+def test_a_base_model_that_cannot_be_scored_is_one_line(tiny_profile, tmp_path, monkeypatch, capsys):
+    def instead(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(stages.evaluation, "evaluate", instead)
+    table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger", table="table1")
+    with pytest.raises(StageFailed, match=r"out of memory: evaluate .* in 2 attempts: lower"):
+        table.run()
 
 
 def test_a_bug_is_no_failure(tiny_profile, tmp_path, monkeypatch):

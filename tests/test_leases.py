@@ -143,6 +143,25 @@ def test_a_process_number_that_came_again_is_not_the_holder():
     assert not is_dead(mine._replace(host="elsewhere", born="1"))  # nothing is known of other hosts
 
 
+def test_a_process_that_is_there_but_hidden_is_not_dead(monkeypatch):
+    monkeypatch.setattr(leases, "_born", lambda pid: leases._UNKNOWN)
+    assert not is_dead(Holder.here()._replace(born="12345"))
+    monkeypatch.undo()
+    assert not is_dead(Holder.here()._replace(born=leases._UNKNOWN))  # written where nothing could be seen
+    monkeypatch.setattr(leases, "_born", lambda pid: "")
+    assert is_dead(Holder.here()._replace(born=leases._UNKNOWN))
+
+
+def test_a_foreign_lease_counts_as_held_for_a_day(tmp_path):
+    path = of_another_host(tmp_path)
+    os.utime(path, (time.time() - 3600,) * 2)
+    assert Leases(tmp_path).dead() == []
+    assert Leases(tmp_path).living() == {read_holder(path).token}
+    os.utime(path, (time.time() - 100_000,) * 2)
+    assert Leases(tmp_path).dead() == [path]
+    assert Leases(tmp_path).living() == set()
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "x"}'])
 def test_a_lease_that_says_nothing_is_waited_for_and_then_taken(content, tmp_path, impatient):
     (tmp_path / KEY).write_text(content)

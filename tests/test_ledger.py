@@ -19,6 +19,8 @@ from rankadaptor import ledger as ledger_module
 from rankadaptor.errors import BadInput
 from rankadaptor.ledger import Ledger
 from rankadaptor.ledger_tools import remove, rubbish
+from rankadaptor.results import SearchSpec
+from rankadaptor.search import SearchSettings
 from rankadaptor.specs import (
     TASKS,
     Block,
@@ -268,7 +270,7 @@ def test_a_folder_that_may_only_be_read_is_read(tmp_path_factory):
             assert ledger.find("b" * 64) is None  # damaged, named, and left there
             with pytest.raises(BadInput, match="name another folder as the ledger"):
                 ledger.compute("c" * 64, {}, work)
-            with pytest.raises(BadInput, match="name another folder as the ledger"):
+            with pytest.raises(BadInput, match="cannot be set aside"):
                 ledger.compute("b" * 64, {}, work)  # whose damage stays in its place
             status = 0
         finally:
@@ -276,6 +278,42 @@ def test_a_folder_that_may_only_be_read_is_read(tmp_path_factory):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert keys(folder) == [KEY, "b" * 64]
     shutil.rmtree(folder)
+
+
+def test_damage_that_cannot_be_set_aside_stops_before_the_work(tmp_path, monkeypatch):
+    entry, _ = Ledger(tmp_path).compute(KEY, {}, work)
+    entry.path("result.json").write_text("{}")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(BadInput, match=f"entry {KEY[:12]} of .* cannot be set aside: mend"):
+        Ledger(tmp_path).compute(KEY, {}, lambda _: pytest.fail("it was computed for nothing"))
+
+
+def test_a_damaged_entry_that_another_process_left_gives_way(tmp_path):
+    def meanwhile(scratch):
+        (tmp_path / KEY).mkdir()
+        (tmp_path / KEY / "checksums.json").write_text("{}")
+        return work(scratch)
+
+    entry, new = Ledger(tmp_path).compute(KEY, {}, meanwhile)
+    assert new
+    assert Ledger(tmp_path).find(KEY) == entry
+    assert len(list((tmp_path / "damaged").iterdir())) == 1
+
+
+def test_a_text_that_cannot_be_written_leaves_no_draft(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BadInput, match="free some of the disk"):
+        Ledger(tmp_path).append_round(KEY, {}, 0, {})
+    with pytest.raises(BadInput, match="free some of the disk"):
+        Ledger(tmp_path).note_failure(KEY, {})
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_traces_are_read_in_order_up_to_a_gap(tmp_path):
@@ -327,6 +365,11 @@ def test_keys_depend_on_content_alone():
     ("generate", GenerationSpec(("a",), 5, 1, 1.0, 50, 0.95, 0),
      "41d8eafa7ec788c60419d4e8ab7288cb8f009c1bdee84e81aa4cd00d09d73113"),
     ("perplexity", PerplexitySpec(), "21902d5223ae7c298b98cfcbb92872cdd23d9b83f0523733ae17a079aac8a6de"),
+    ("search", SearchSpec(
+        {"candidates": (4, 8), "free_layers": (1, 2)}, SearchSettings(2, 3, 1, 50, 0.1, 2, 1000, "ensemble"),
+        RecoverySpec("lora", (), "constant", 16, Recipe(8, 4, 4, 1e-3, 1, 64, 0.05, 0.0, 1.0), 1000),
+        EvaluationSpec(TASKS, "search", 4, 0, 16), "gold_probability", "", "",
+    ), "097ab3dcefdb6070185ef2402d1f6755909711ff1547ecfe5fd539d75990b97f"),
 ])
 def test_keys_are_those_that_ledgers_hold(stage, spec, key):
     """Changing these loses every finished result: make a new field `_later`, or raise NUMERICS_VERSION knowingly."""

@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from rankadaptor import ledger_tools
 from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput
 from rankadaptor.leases import Holder
@@ -103,6 +104,32 @@ def test_export_writes_the_table(name, filled, tmp_path, run):
     assert "2 entries" in text
     assert len(read(tmp_path / "new" / name)) == 2
     assert [path.name for path in (tmp_path / "new").iterdir()] == [name]
+
+
+def test_export_takes_fields_that_are_not_of_one_type_in_all_entries(filled, tmp_path, run):
+    for bos in (False, "first"):
+        put(filled, RECOVERY | {"parent": str(bos)}, {"bos": bos}, 3)
+    assert run("export", tmp_path / "table.parquet", filled)[0] == 0
+    assert set(pd.read_parquet(tmp_path / "table.parquet")["result.bos"].dropna()) == {"false", '"first"'}
+
+
+def test_a_ledger_of_damage_alone_is_listed_and_exported(tmp_path, run):
+    (tmp_path / "ledger" / ("c" * 64)).mkdir(parents=True)
+    status, text = run("list", tmp_path / "ledger")
+    assert status == 0
+    assert text.startswith("c" * 12)
+    assert run("list", "--stage", "prune", tmp_path / "ledger")[0] == 2
+    assert "it has none" in run.told
+    assert run("export", tmp_path / "table.csv", tmp_path / "ledger")[0] == 0
+
+
+def test_gc_says_what_it_could_not_remove(filled, run, monkeypatch):
+    leave_half_written(filled, Holder.here()._replace(born="1"))
+    monkeypatch.setattr(ledger_tools.shutil, "rmtree", lambda *_, **__: None)
+    status, text = run("gc", filled)
+    assert status == 2
+    assert "removed 1 things" in text  # the lease
+    assert "cannot remove" in run.told
 
 
 def test_verify_finds_every_damage_and_sets_it_aside(filled, tmp_path, run):

@@ -138,9 +138,11 @@ def write_ablations(work: AblationTables, results: Mapping[str, Mapping[str, Tab
              " differences are paired by item and seed."]
     for one, variants in results.items():
         result = next(iter(variants.values()))
-        parts += [f"## {ABLATIONS[one].title}", f"{ABLATIONS[one].question} Block {' '.join(result.blocks)}, budget"
+        block = " ".join([*result.blocks, *result.unfinished])
+        parts += [f"## {ABLATIONS[one].title}", f"{ABLATIONS[one].question} Block {block}, budget"
                   f" {result.budget_name}, training seeds {' '.join(map(str, result.seeds))}.",
                   markdown(ablation_table(one, variants))]
+        parts += [f"No result of {label}: {why}." for label, of in variants.items() for why in of.failures()]
     path = folder / f"{name}.md"
     path.write_text("\n\n".join(parts) + "\n")
     frames = {one: ablation_frame(variants) for one, variants in results.items()}

@@ -188,6 +188,7 @@ def measured_table(result: TableResult) -> pd.DataFrame:
         })
     for name, block in result.blocks.items():
         lines += [{"block": name, "method": method, MEAN: why.split(":")[0]} for method, why in block.failed.items()]
+    lines += [{"block": name, "method": "all", MEAN: why.split(":")[0]} for name, why in result.unfinished.items()]
     frame = pd.DataFrame(lines).fillna("")
     unused = [name for name in ("trained", "perplexity", "training loss") if not frame[name].any()]
     return frame.drop(columns=unused)
@@ -236,14 +237,12 @@ def caption(result: TableResult) -> str:
     noise = ("One training seed: intervals hold item noise only." if len(result.seeds) == 1
              else f"{len(result.seeds)} training seeds: intervals hold item and seed noise.")
     notes = [_NOTES[row.method].format(adapters=profile.adapters) for row in rows if row.method in _NOTES]
-    failed = [f"{method} on {name}: {why}" for name, block in result.blocks.items()
-              for method, why in block.failed.items()]
     return (
         f"Base model: {profile.base_model.label}. Zero-shot on the report split, {items}; {_METRICS} "
         f"Recovered on {profile.recovery_data.label}: {training.steps} steps of {training.batch_rows} rows, scaling "
         f"{profile.adapters.scaling}, {_rates(rows)}; training loss is the mean of the last quarter of steps. "
         f"{''.join(f'{note} ' for note in dict.fromkeys(notes))}{noise} Budget {result.budget_name}: {scope}. "
-        f"{''.join(f'No result of {one}. ' for one in failed)}"
+        f"{''.join(f'No result of {one}. ' for one in result.failures())}"
         f"A verdict here is about this base model at this scale, not about the paper's. BoolQ can move with a model's "
         f"bias towards one label more than with what it knows; the mean of the other six stands beside the mean of "
         f"seven. {_PUBLISHED} {result.contents.published}: another model, another recovery set, another scale."
