@@ -22,8 +22,17 @@ ABLATION ?=
 TABLE   ?=
 # Of bench-evaluation and bench-recovery.
 BENCH_PROFILE ?= smollm2
-# Processes of rank-table; the cores are shared out among them.
-WORKERS ?= 2
+# How many processes compute; empty: the profile's number, or one a GPU.
+WORKERS ?=
+# Where: local (this machine), or ray (the cluster of RAY_ADDRESS, or one that is started here).
+EXECUTOR ?= local
+# A folder, or ORGANISATION/NAME@COMMIT, in place of a base model of the hub.
+MODEL ?=
+# Set, to rehearse the very shape of a profile, on one GPU.
+FULL_SIZE ?=
+export RANKADAPTOR_MODEL := $(MODEL)
+export RANKADAPTOR_WORKERS := $(WORKERS)
+export RANKADAPTOR_EXECUTOR := $(EXECUTOR)
 
 PYTHON ?= python3
 VENV   := .venv
@@ -38,7 +47,7 @@ OPTIONS = --profile "$(PROFILE)" --blocks "$(BLOCKS)" --budget "$(BUDGET)" --see
   reproduce-table2 plan-table4 reproduce-table4 plan-table5 reproduce-table5 plan-table6 reproduce-table6 \
   plan-figure5 reproduce-figure5 reproduce-figure6 plan-table3 reproduce-table3 plan-ablations reproduce-ablations \
   plan-testbed reproduce-testbed plan-pruning reproduce-pruning rank-table search-report plan-rivals reproduce-rivals bench-pruning \
-  bench-evaluation bench-recovery bench-trials torture pretrain-testbed clean
+  bench-evaluation bench-recovery bench-trials rehearse torture pretrain-testbed clean
 
 help:  ## list the targets and what they cost
 	@echo "RankAdaptor, reproduced. Two commands on a fresh machine: make reproduce-table2, make test."
@@ -47,6 +56,7 @@ help:  ## list the targets and what they cost
 	@echo
 	@echo "Variables: PROFILE=$(PROFILE) BLOCKS='$(BLOCKS)' BUDGET=$(BUDGET) SEEDS='$(SEEDS)' LEDGER=$(LEDGER) REPORTS=$(REPORTS)"
 	@echo "           BENCHMARKS='$(BENCHMARKS)' RECOVERY_DATA='$(RECOVERY_DATA)' ALLOCATION='$(ALLOCATION)' PYTHON=$(PYTHON)"
+	@echo "           EXECUTOR=$(EXECUTOR) WORKERS=$(WORKERS) MODEL=$(MODEL) FULL_SIZE=$(FULL_SIZE)"
 
 setup: $(READY)  ## make .venv and install the lock (2-5 minutes, 2 GB; more where torch brings CUDA)
 
@@ -124,7 +134,7 @@ reproduce-pruning: $(READY)  ## which units pruning takes and what that costs, d
 	@$(RUN) reproduce pruning $(OPTIONS)
 
 rank-table: $(READY)  ## measure the table that searches are replayed on, into build/ (two hours on 2 cores; resumes)
-	@$(RUN) rank-table --profile "$(PROFILE)" --ledger "$(LEDGER)" --workers "$(WORKERS)" --out build/rank_table.parquet
+	@$(RUN) rank-table --profile "$(PROFILE)" --ledger "$(LEDGER)" --out build/rank_table.parquet
 
 search-report: $(READY)  ## searches, rivals and predictors, replayed from the committed table (3 minutes on 2 cores)
 	@$(RUN) reproduce search --profile "$(PROFILE)" --blocks "$(BLOCKS)" --rank-table "$(TABLE)" --reports "$(REPORTS)" --ledger "$(LEDGER)"
@@ -146,6 +156,9 @@ bench-recovery: $(READY)  ## our recovery loop against transformers' Trainer (10
 
 bench-trials: $(READY)  ## what a trial costs by stage, and how that grows with the model and the items (3 minutes)
 	@$(VENV)/bin/python benchmarks/trials.py --ledger "$(LEDGER)"
+
+rehearse: $(READY)  ## PROFILE=llama-7b through every stage, on a narrow copy with random weights (5 minutes on 2 cores)
+	@$(RUN) rehearse --profile "$(if $(filter tiny,$(PROFILE)),llama-7b,$(PROFILE))" --blocks "$(BLOCKS)" $(if $(FULL_SIZE),--full-size)
 
 torture: $(READY)  ## kill a run 20 times, and compare with one that was left alone (10 minutes)
 	@$(VENV)/bin/python benchmarks/torture.py

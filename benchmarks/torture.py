@@ -57,6 +57,8 @@ class Run:
     def kill(self, what: str) -> None:
         root = psutil.Process(self.process.pid)
         with contextlib.suppress(psutil.NoSuchProcess):
+            while what == "kernel" and not root.children() and self.process.poll() is None:
+                time.sleep(0.01)  # it has not started one yet
             victims = {"all": [*root.children(recursive=True), root], "first": [root], "kernel": root.children()}[what]
             for one in victims:
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -138,7 +140,7 @@ def main() -> int:
             run = Run(profile, tortured)
             while run.process.poll() is None and len(finished_keys(tortured / "ledger")) < moment:
                 time.sleep(0.01)
-            time.sleep(draw.uniform(0, 1.5))
+            time.sleep(draw.uniform(0, 6) if kills % 5 == 0 else draw.uniform(0, 1))  # some while it starts, too
             if run.process.poll() is not None:
                 break  # it came to its end
             what = ("all", "kernel", "all", "first")[kills % 4]

@@ -15,6 +15,7 @@
 import argparse
 import dataclasses
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     measured.add_argument("--profile", default="tiny")
     measured.add_argument("--budget", default="standard", help="whose recipe and items are used; default: standard")
     measured.add_argument("--ledger", default="ledger", help="folder of finished results")
-    measured.add_argument("--workers", type=int, default=2, help="processes; default: 2")
+    measured.add_argument("--workers", type=int, help="processes; default: the profile's")
     measured.add_argument("--out", type=Path, required=True, help="the table, .parquet")
     text = "one HTML page over all that was reported of a profile"
     report = commands.add_parser("report", help=text, description=text)
@@ -98,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--adapter", default="", help="folder of a PEFT adapter in safetensors; default: none")
     evaluate.add_argument("--items", type=int, help="at most so many a task; default: all")
     _add_ledger(commands)
+    text = "a profile of the paper's scale through every stage, on random weights; minutes"
+    rehearsed = commands.add_parser("rehearse", help=text, description=text)
+    rehearsed.add_argument("--profile", default="llama-7b", help="llama-7b, vicuna-7b or llama-13b; default: llama-7b")
+    rehearsed.add_argument("--blocks", default="", help="default: the first of each pruner")
+    rehearsed.add_argument("--full-size", action="store_true", help="the very shape, on one GPU; default: narrow")
+    rehearsed.add_argument("--out", type=Path, default=Path("build/rehearsal"), help="default: build/rehearsal")
     return parser
 
 
@@ -181,6 +188,8 @@ def _add_page(command: argparse.ArgumentParser) -> None:
     command.add_argument("--recovery-data", default="", help=".jsonl of instruction rows to use instead")
     command.add_argument("--ablation", default="", help="of ablations: such as 'scaling signal'; default: all")
     command.add_argument("--rank-table", default="", help="of search: a table that rank-table made; default: ours")
+    command.add_argument("--workers", help="processes that compute; default: the profile's, or one a GPU")
+    command.add_argument("--executor", help="local, or ray: the cluster of RAY_ADDRESS, or one started here")
 
 
 def _add_pruning(prune: argparse.ArgumentParser) -> None:
@@ -286,6 +295,13 @@ def _prune_spec(options: argparse.Namespace, dense: Architecture) -> PruneSpec:
     )
 
 
+def _rehearse(options: argparse.Namespace) -> int:
+    from rankadaptor.rehearsal import rehearse
+
+    print(rehearse(options.profile, options.out, options.full_size, options.blocks).read_text())
+    return 0
+
+
 def _report(options: argparse.Namespace) -> int:
     from rankadaptor.reporting.report import write_report
 
@@ -294,13 +310,14 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _rank_table(options: argparse.Namespace) -> int:
+    from rankadaptor.execution import chosen
     from rankadaptor.pruning.own import scratch_beside
     from rankadaptor.rank_table import rank_table
 
     table = rank_table(options.profile, options.budget, ledger=options.ledger)
     with scratch_beside(options.out):  # refuses what cannot be written before hours have gone
         print(table.plan(), flush=True)
-        table.compute(options.workers)
+        table.compute(chosen(table.profile).workers if options.workers is None else options.workers)
     print(table.write(options.out))
     return 0
 
@@ -384,6 +401,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "ledger":
             return _ledger(options)
+        if options.command == "rehearse":
+            return _rehearse(options)
         if options.command == "prune":
             return _prune(options)
         if options.command == "measure":
@@ -406,9 +425,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _page(options: argparse.Namespace) -> int:
+    from rankadaptor.costs import Plan
+    from rankadaptor.execution import chosen
+    from rankadaptor.preflight import check
+
+    for name in ("workers", "executor"):  # which notebooks read, in processes of their own
+        if (value := getattr(options, name)) is not None:
+            os.environ[f"RANKADAPTOR_{name.upper()}"] = value
+    chosen(profiles.load_profile(options.profile))  # refuses what it does not know before a notebook starts
     given = {name: getattr(options, name) for name in _PAGE_OPTIONS} | {"seeds": _seeds(options.seeds)}
     if options.command == "plan":
-        print(pages.plan(options.page, given))
+        planned = pages.plan(options.page, given)
+        print(planned)
+        if isinstance(planned, Plan):
+            print("\n".join(f"before it can run: {one}" for one in check(planned, Path(options.ledger))))
         return 0
     from papermill import PapermillExecutionError
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args
 
 from rankadaptor.costs import ProgressBar
 from rankadaptor.errors import BadInput
-from rankadaptor.experiments import DEFAULT_LEDGER, MainTable, parse_blocks, report_seeds, run_ahead
+from rankadaptor.experiments import DEFAULT_LEDGER, MainTable, parse_blocks, report_seeds, run_ahead, runs_ahead
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.records import SIGNALS
@@ -104,7 +104,7 @@ class AblationTables:
         tables[0].run()  # what the others have in common with it is in the ledger then
         plans = [(table, table.plan()) for table in tables[1:]]
         bar = ProgressBar(self.profile.cost)
-        with bar.over(sum(plan.missing_seconds() for _, plan in plans) if self.profile.workers > 1 else 0):
+        with bar.over(sum(plan.missing_seconds() for _, plan in plans) if runs_ahead(self.profile) else 0):
             run_ahead([table for table, plan in plans if plan.missing], bar.on_progress)
         return {name: {label: table.run() for label, table in variants.items()}
                 for name, variants in self.tables.items()}

@@ -100,7 +100,10 @@ class Plan:
         if self.downloads:
             lines.append(f"downloads: {cost.download_megabytes:,.0f} MB, once, into the user cache")
         minutes = self.missing_seconds() / 60
-        duration = f"{minutes:,.0f} minutes" if minutes < 120 else f"{minutes / 60:,.0f} hours"
+        hours = "hours" if cost.accelerator_gigabytes is None else "GPU-hours"
+        duration = f"{minutes:,.0f} minutes" if minutes < 120 else f"{minutes / 60:,.0f} {hours}"
+        if cost.accelerator_gigabytes is not None:
+            lines.append(f"memory: one GPU of {cost.accelerator_gigabytes} GB; several share out the recoveries")
         lines.append(
             f"to run: {sum(self.missing.values())} stages, about {duration} on {cost.machine},"
             f" {self.missing_disk_megabytes():,.0f} MB of disk"

@@ -1,18 +1,23 @@
 """Running steps in several processes. The ledger is all they share: a process that dies loses the step it was at, which
-another one takes up."""
+another one takes up.
+
+    with LocalPool(ledger, 2, None) as pool:      # or Ray's, see `ray_execution`
+        follow([(workshop, work)], pool, 1)       # what can be computed at once is
+
+`RANKADAPTOR_EXECUTOR` (local or ray) and `RANKADAPTOR_WORKERS` choose for the command line, for make and for notebooks.
+"""
 
 import contextlib
 import multiprocessing
 import os
 import signal
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from multiprocessing.connection import Connection, wait
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, Generic, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -24,9 +29,44 @@ from rankadaptor.profiles import Profile
 from rankadaptor.stages import Step, Workshop
 
 Progress = Callable[[Step, float], None]  # told of every step that begins (0.0) and is finished (1.0)
-Item = TypeVar("Item")
+Work = Generator[list[Step], None, Any]  # batches of steps, each computable once the ones before it are
 
-_IDLE_DEATHS = 3  # of workers at no step, which nothing is noted of, before that is an error
+EXECUTORS = ("local", "ray")
+_IDLE_DEATHS = 3  # of a worker at no step, which nothing is noted of, before that is an error
+
+
+class Execution(NamedTuple):
+    """Where, and in how many processes, steps are computed."""
+
+    executor: str
+    workers: int
+
+
+def chosen(profile: Profile) -> Execution:
+    """By environment, else the profile's number of processes here, or one a GPU where there are several.
+
+    Raises:
+        BadInput: on an unknown executor, or a number that is none.
+    """
+    executor = os.environ.get("RANKADAPTOR_EXECUTOR") or "local"
+    if executor not in EXECUTORS:
+        raise BadInput(f"unknown executor {executor!r}: use one of {', '.join(EXECUTORS)}")
+    given = os.environ.get("RANKADAPTOR_WORKERS") or ""
+    if not given:
+        return Execution(executor, max(torch.cuda.device_count(), min(profile.workers, usable_cores())))
+    if not given.isdecimal() or not int(given):
+        raise BadInput(f"workers is {given!r}: give a whole number from 1")
+    return Execution(executor, int(given))
+
+
+class Pool(Protocol):
+    """Computes groups of steps somewhere."""
+
+    def submit(self, profile: Profile, group: Sequence[Step]) -> "Future[None]":
+        """Steps of one profile, in order; what fails is noted, and passed over. The future raises on all else."""
+
+    def close(self) -> None:
+        """Ends what runs, and drops what waits: their futures raise."""
 
 
 def run_in_processes(
@@ -39,116 +79,227 @@ def run_in_processes(
     """Run groups of steps, those of one group in one process and in order; what the ledger holds is not run again, and
     what fails is passed over.
 
-    What groups need in common is best in the ledger before: all but one process wait for it. Otherwise as `share_out`.
-    """
-    workshop = Workshop(profile, ledger)
-
-    def killed(group: Sequence[Step], step: Step, by: int) -> None:
-        note_killed(workshop, step, by)
-
-    share_out(partial(_run_groups, profile, ledger.folder), groups, workers, profile.threads, on_progress, killed)
-
-
-def note_killed(workshop: Workshop, step: Step, by: int) -> None:
-    """Keep that the process at a step was killed by a signal."""
-    failures.note(workshop.ledger, workshop.key(step), step.stage, "killed", f"signal {by}")
-
-
-def _run_groups(profile: Profile, folder: Any, groups: Iterable[Sequence[Step]], progress: Progress) -> None:
-    workshop = Workshop(profile, Ledger(folder), progress)
-    for group in groups:
-        for step in group:
-            with contextlib.suppress(StageFailed):
-                workshop.run(step)
-
-
-@dataclass
-class _Worker(Generic[Item]):
-    process: BaseProcess
-    pipe: "Connection[Any, Any]"
-    item: Item | None = None  # what it is at
-    step: Step | None = None
-
-
-def share_out(
-    function: Callable[[Iterable[Item], Progress], None],
-    items: Sequence[Item],
-    workers: int,
-    threads: int | None = None,
-    on_progress: Progress = lambda step, share: None,
-    on_killed: Callable[[Item, Step, int], None] = lambda item, step, by: None,
-) -> None:
-    """Call a function once in every process, with some of the items: each takes the next one when it is free.
-
-    Small models leave a second thread little to do: two processes of one thread do about 1.5 times the work of one
-    process of two.
-
-    Args:
-        workers: Processes.
-        threads: Of each; None to share out the cores among them.
-        on_progress: Called, in this process, with what the function reports.
-        on_killed: Called, in this process, when a worker was killed by a signal, with its item, the step it was at, and
-            the signal. A new one takes up the item: whoever is told has to see to it that this comes to an end.
-
     Raises:
-        BadInput: if there are no workers, or as soon as one of them ends with an error, or several were killed at no
-            step; what was finished is in the ledger.
+        BadInput: if there are no workers, or as soon as one of them ends with an error; what was finished is kept.
     """
-    if workers < 1:
-        raise BadInput(f"workers is {workers}: give at least 1")
-    each = threads or max(1, usable_cores() // workers)
-    count = min(workers, len(items))
-    waiting = deque(items)
-    running = [_started(function, each) for _ in range(count)]
-    idle_deaths = 0
+    with LocalPool(ledger, workers, profile.threads, on_progress) as pool:
+        for done in as_completed([pool.submit(profile, group) for group in groups]):
+            done.result()
+
+
+def follow(works: Sequence[tuple[Workshop, Work]], pool: Pool, at_once: int) -> None:
+    """Follow several pieces of work, so many at once and in order, every batch computed by a pool.
+
+    What is read and predicted between batches is so in this process, by one of them at a time. A piece that comes to a
+    stage which failed ends there: whoever reads its results is told.
+    """
+    turn = threading.Lock()
+    failed = threading.Event()
+
+    def advanced(workshop: Workshop, work: Work) -> list[Step] | None:
+        with turn, workshop.reading_only():
+            return None if failed.is_set() else next(work, None)
+
+    def followed(workshop: Workshop, work: Work) -> None:
+        try:
+            with contextlib.suppress(StageFailed):
+                while (batch := advanced(workshop, work)) is not None:
+                    wait_for([pool.submit(workshop.profile, group) for group in groups_of(workshop, batch)])
+        except BaseException:
+            failed.set()
+            raise
+
+    threads = ThreadPoolExecutor(max(1, min(at_once, len(works))))
     try:
-        while running:
-            ready = wait([worker.pipe for worker in running])
-            for worker in [one for one in running if one.pipe in ready]:
-                try:
-                    message = worker.pipe.recv()
-                except (EOFError, ConnectionResetError):
-                    running.remove(worker)
-                    worker.process.join()
-                    status = worker.process.exitcode or 0
-                    if status < 0 and worker.step is not None and worker.item is not None:
-                        on_killed(worker.item, worker.step, -status)
+        for done in as_completed([threads.submit(followed, *one) for one in works]):
+            done.result()
+    except BaseException:
+        failed.set()
+        pool.close()  # or the threads would wait for what nobody wants any more
+        raise
+    finally:
+        threads.shutdown()
+
+
+def wait_for(futures: "Sequence[Future[None]]") -> None:
+    """Until all are done, or one raised, which is raised here."""
+    wait(futures, return_when="FIRST_EXCEPTION")
+    for one in futures:
+        if one.done():
+            one.result()
+
+
+def groups_of(workshop: Workshop, batch: Sequence[Step]) -> list[list[Step]]:
+    """What the ledger lacks of a batch. Steps that wait for one and the same stage are one group, in order."""
+    groups: dict[str, list[Step]] = {}
+    for step in batch:
+        if not workshop.is_settled(step):
+            first = next(link for link in step.chain() if workshop.find(link) is None)
+            groups.setdefault(workshop.key(first), []).append(step)
+    return list(groups.values())
+
+
+def run_group(workshop: Workshop, group: Iterable[Step]) -> None:
+    """In this process; what fails is passed over."""
+    for step in group:
+        with contextlib.suppress(StageFailed):
+            workshop.run(step)
+
+
+def note_killed(workshop: Workshop, step: Step, message: str) -> None:
+    """Keep that the process at a step was killed."""
+    failures.note(workshop.ledger, workshop.key(step), step.stage, "killed", message)
+
+
+# -- processes of this machine -----------------------------------------------------------------------------------------
+
+
+class _Task(NamedTuple):
+    profile: Profile
+    group: Sequence[Step]
+    model: str  # key of what is loaded for it
+    done: "Future[None]"
+
+
+class LocalPool:
+    """Processes of this machine, started when there is something to do, one a GPU where there are several.
+
+    A process takes, of what waits, first what needs the model that it has loaded. One that is killed is replaced, and
+    its group taken up again: the ledger counts how often.
+    """
+
+    def __init__(
+        self, ledger: Ledger, workers: int, threads: int | None, on_progress: Progress = lambda step, share: None
+    ):
+        """
+        Args:
+            threads: Of each process; None to share out the cores among them.
+            on_progress: Called, in this process and by one thread at a time, with what the workers tell.
+
+        Raises:
+            BadInput: if there are no workers.
+        """
+        if workers < 1:
+            raise BadInput(f"workers is {workers}: give at least 1")
+        self._ledger, self._workers, self._on_progress = ledger, workers, on_progress
+        self._cores = threads or max(1, usable_cores() // workers)
+        self._waiting: list[_Task] = []
+        self._changed, self._telling = threading.Condition(), threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+
+    def __enter__(self) -> "LocalPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            for task in self._waiting:
+                task.done.set_exception(_ended())
+            self._waiting.clear()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def submit(self, profile: Profile, group: Sequence[Step]) -> "Future[None]":
+        model = Workshop(profile, self._ledger).key(next(iter(group[0].chain())))
+        task = _Task(profile, group, model, Future())
+        with self._changed:
+            if self._closed:
+                raise _ended()
+            self._waiting.append(task)
+            self._changed.notify_all()
+            if len(self._threads) < self._workers:
+                self._threads.append(threading.Thread(target=self._serve, args=(len(self._threads),), daemon=True))
+                self._threads[-1].start()
+        return task.done
+
+    def _next(self, model: str) -> _Task | None:
+        with self._changed:
+            while not self._closed and not self._waiting:
+                self._changed.wait()
+            if self._closed:
+                return None
+            place = next((at for at, task in enumerate(self._waiting) if task.model == model), 0)
+            return self._waiting.pop(place)
+
+    def _serve(self, number: int) -> None:
+        """One worker, in a thread that hands it groups, listens, and replaces it."""
+        worker: _Worker | None = None
+        model = ""
+        while (task := self._next(model)) is not None:
+            idle_deaths = 0
+            try:
+                while True:
+                    worker = worker or _Worker(self._ledger, self._cores, number)
+                    if (status := self._told(worker, task)) is None:
+                        break
+                    if status < 0 and worker.step is not None:
+                        note_killed(Workshop(task.profile, self._ledger), worker.step, f"signal {-status}")
                     elif status < 0 and idle_deaths < _IDLE_DEATHS:
                         idle_deaths += 1
-                    elif status:
-                        raise BadInput(f"one of {count} workers stopped with status {status}, see above: start again,"
-                                       " what was finished is kept") from None
-                    if status:
-                        waiting.extendleft([worker.item] if worker.item is not None else [])
-                        running.append(_started(function, each))
-                    continue
-                if message is None:
-                    worker.item, worker.step = waiting.popleft() if waiting else None, None
-                    with contextlib.suppress(OSError):  # it died: the next round is told
-                        worker.pipe.send(worker.item)
-                else:
-                    step, share = message
-                    worker.step = step if share < 1 else None
-                    on_progress(step, share)
-    finally:
-        for worker in running:
-            worker.process.terminate()
+                    else:
+                        raise BadInput(f"one of {self._workers} workers stopped with status {status}, see above: start"
+                                       " again, what was finished is kept")
+                    worker = None
+                task.done.set_result(None)
+                model = task.model
+            except BaseException as error:
+                task.done.set_exception(error)
+                worker = None
+        if worker is not None:
+            worker.end()
+
+    def _told(self, worker: "_Worker", task: _Task) -> int | None:
+        """Pass on what a worker says of a group; its exit status if it ended, None when the group is done."""
+        worker.step = None
+        try:
+            worker.pipe.send((task.profile, task.group))
+            while True:
+                while not worker.pipe.poll(0.2):
+                    if self._closed:
+                        worker.end()
+                        raise _ended()
+                if (message := worker.pipe.recv()) is None:
+                    return None
+                step, share = message
+                worker.step = step if share < 1 else None
+                with self._telling:
+                    self._on_progress(step, share)
+        except (EOFError, OSError):
             worker.process.join()
+            return worker.process.exitcode or 0
 
 
-def _started(function: Callable[[Iterable[Item], Progress], None], threads: int) -> "_Worker[Item]":
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_work, args=(function, threads, there), daemon=True)
-    process.start()
-    there.close()  # the process has its own: this end closes with it
-    return _Worker(process, here)
+def _ended() -> BadInput:
+    return BadInput("the run was ended: start again, what was finished is kept")
 
 
-def _work(
-    function: Callable[[Iterable[Item], Progress], None], threads: int, pipe: "Connection[Any, Any]"
-) -> None:
+class _Worker:
+    """A process, and the pipe to it."""
+
+    def __init__(self, ledger: Ledger, threads: int, number: int):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, there = context.Pipe()
+        self.step: Step | None = None  # what it is at
+        self.process: BaseProcess = context.Process(
+            target=_work, args=(ledger.folder, threads, number, there), daemon=True)
+        self.process.start()
+        there.close()  # the process has its own: this end closes with it
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.join()
+
+
+def _work(folder: Any, threads: int, number: int, pipe: "Connection[Any, Any]") -> None:
+    if (cards := torch.cuda.device_count()) > 1:
+        torch.cuda.set_device(number % cards)
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # is the parent's to answer
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the ledger drops what is half-written
     parent = os.getppid()
 
@@ -157,14 +308,19 @@ def _work(
             sys.exit(143)  # whoever wanted the results was killed
         pipe.send(message)
 
-    def given() -> Iterator[Item]:
-        tell(None)
-        while (item := pipe.recv()) is not None:
-            yield item
-            tell(None)
-
+    workshop: Workshop | None = None
     try:
-        function(given(), lambda step, share: tell((step, share)))
+        for profile, group in _received(pipe):
+            if workshop is None or workshop.profile != profile:
+                workshop = Workshop(profile, Ledger(folder), lambda step, share: tell((step, share)))
+            run_group(workshop, group)
+            tell(None)
     except BadInput as error:
         print(f"rankadaptor: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+
+
+def _received(pipe: "Connection[Any, Any]") -> Iterator[Any]:
+    with contextlib.suppress(EOFError):  # nobody wants more
+        while True:
+            yield pipe.recv()

@@ -10,7 +10,7 @@ Killed anywhere, the next run goes on where the ledger ends.
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,14 +25,15 @@ from rankadaptor.allocation import (
     validate_allocation,
 )
 from rankadaptor.architecture import Architecture
-from rankadaptor.cores import computing_with, usable_cores
+from rankadaptor.cores import computing_with
 from rankadaptor.corpora.downloads import is_cached
 from rankadaptor.costs import Plan, ProgressBar, StageKind, stage_kind
 from rankadaptor.errors import BadInput, NotInLedger, RecoveryDiverged, StageFailed
 from rankadaptor.evaluation.items import METRIC
-from rankadaptor.execution import Progress, note_killed, share_out
+from rankadaptor.execution import LocalPool, Progress, Work, chosen, follow
 from rankadaptor.ledger import Ledger
 from rankadaptor.models import base_model_is_cached
+from rankadaptor.preflight import require
 from rankadaptor.profiles import Profile, Source, load_profile
 from rankadaptor.records import COMMITTED, digest, read_table, records_beside
 from rankadaptor.results import (
@@ -229,9 +230,12 @@ class MainTable:
         """Every row, computed where the ledger lacks it. Prints progress with the time that remains."""
         self._workshop.computed.clear()
         self._used.clear()
-        with self._bar.over(self.plan().missing_seconds()), computing_with(self.profile.threads):
+        plan = self.plan()
+        require(plan, self.ledger.folder)
+        with self._bar.over(plan.missing_seconds()), computing_with(self.profile.threads):
+            if plan.missing:
+                run_ahead([self], self._finished)
             self._run_all(self._rows.unrecovered_steps(None))
-            self._ahead()
             blocks, unfinished = self._driven()
         self._workshop.release()
         return TableResult(
@@ -258,30 +262,23 @@ class MainTable:
                 unfinished[str(block)] = str(error)
         return blocks, unfinished
 
-    def _ahead(self) -> None:
-        """Compute blocks in processes of their own, where the profile says so; what they leave is read afterwards."""
-        missing = [block for block in self.blocks if self._missing_of(block, self._most_stages())]
-        run_ahead([self._alone(block) for block in missing], self._finished)
-
-    def _alone(self, block: Block) -> "MainTable":
-        """The same table of one block."""
-        return type(self)(self.contents, self.profile, (block,), self.budget_name, self.seeds, self.ledger,
+    def on(self, ledger: Ledger) -> "MainTable":
+        """The same table on another ledger; nothing of it runs, so that it can be sent to another process."""
+        return type(self)(self.contents, self.profile, self.blocks, self.budget_name, self.seeds, ledger,
                           self.allocation)
+
+    def works(self) -> list[tuple[Workshop, Work]]:
+        """What is to be computed, in pieces that do not depend on each other."""
+        return [(self._workshop, work) for work in (self._unpruned(), *map(self._block, self.blocks))]
+
+    def _unpruned(self) -> Work:
+        yield self._rows.unrecovered_steps(None)
 
     def _finished(self, step: Step, share: float) -> None:
         """Told of the steps of other processes."""
         if share == 1:
             self._workshop.computed.append((step.stage, self._workshop.key(step)))
         self._bar.on_progress(step, share)
-
-    def run_blocks(self, progress: Progress) -> None:
-        """Compute what the ledger lacks of every block, without a bar."""
-        self._open(progress)
-        with computing_with(self.profile.threads):
-            for block in self.blocks:
-                with contextlib.suppress(StageFailed):
-                    drive(self._block(block), self._run_all)
-        self._workshop.release()
 
     def _run_all(self, steps: Sequence[Step]) -> None:
         """What fails is told by the row, or the search, that would have been made of it."""
@@ -491,22 +488,26 @@ class MainTable:
         return self.profile.evaluation_spec(self.budget, "search")
 
 
+def runs_ahead(profile: Profile) -> bool:
+    """Whether tables of a profile are computed by processes of their own."""
+    return chosen(profile) != ("local", 1)
+
+
 def run_ahead(tables: Sequence[MainTable], on_progress: Progress) -> None:
-    """Compute what the ledger lacks of several tables, in as many processes as their profile says; nothing where that
-    is one, or the table is. Raises as `execution.share_out`."""
-    workers = _workers(tables[0].profile) if tables else 1
-    if workers > 1 and len(tables) > 1:
-        share_out(_run_blocks, tables, workers, tables[0].profile.threads, on_progress, _note_killed)
+    """Compute what the ledger lacks of several tables of one ledger, in processes of their own where `execution.chosen`
+    says so; what they leave is read afterwards.
 
+    Raises:
+        BadInput: as `execution.chosen`, or as soon as a process ends with an error; what was finished is kept.
+    """
+    if not tables:
+        return
+    executor, workers = chosen(tables[0].profile)
+    if executor == "ray":
+        from rankadaptor.ray_execution import conduct
 
-def _workers(profile: Profile) -> int:
-    return min(profile.workers, usable_cores())
-
-
-def _note_killed(table: MainTable, step: Step, by: int) -> None:
-    note_killed(table._workshop, step, by)
-
-
-def _run_blocks(tables: Iterable[MainTable], progress: Progress) -> None:
-    for table in tables:
-        table.run_blocks(progress)
+        ledger = Ledger(tables[0].ledger.folder.absolute())
+        conduct([table.on(ledger) for table in tables], workers, on_progress)
+    elif workers > 1:
+        with LocalPool(tables[0].ledger, workers, tables[0].profile.threads, on_progress) as pool:
+            follow([work for table in tables for work in table.works()], pool, workers)

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from rankadaptor import testbed
 from rankadaptor.architecture import Architecture
 from rankadaptor.corpora.downloads import cache_folder, is_cached, settle, source_folder, source_identity
+from rankadaptor.corpora.hub import checkpoint_folder, is_here
 from rankadaptor.errors import BadInput
 from rankadaptor.ledger import sha256_file
 from rankadaptor.profiles import BaseModel, Source
@@ -89,11 +90,16 @@ def check_weights(folder: Path) -> None:
         raise BadInput(f"no tokenizer in {folder}: put its files beside the model")
 
 
-def load_model(folder: Path, device: torch.device | None = None) -> PreTrainedModel:
-    """A checkpoint of this project, dense or pruned, in the dtype it was saved in, ready to be evaluated."""
+def load_model(folder: Path, device: torch.device | None = None, dtype: str = "saved") -> PreTrainedModel:
+    """A checkpoint of this project, dense or pruned, ready to be evaluated.
+
+    Args:
+        dtype: "saved" for the one it was saved in, or "bfloat16".
+    """
     _read_config(folder)
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", use_safetensors=True, trust_remote_code=False, local_files_only=True
+        folder, dtype="auto" if dtype == "saved" else torch.bfloat16, use_safetensors=True, trust_remote_code=False,
+        local_files_only=True,
     )
     return model.to(device or default_device()).eval()
 
@@ -112,9 +118,12 @@ def base_model_identity(base: BaseModel) -> str:
     if base.source.kind == "testbed":
         _check_embedded(base.source)
         return f"{source_identity(base.source)}:v{NUMERICS_VERSION['base']}"
+    suffix = f":v{NUMERICS_VERSION['base']}" if base.dtype == "saved" else f":{base.dtype}:v{NUMERICS_VERSION['base']}"
+    if base.source.kind == "hub":
+        return f"{source_identity(base.source)}{suffix}"
     folder = source_folder(base.source, lambda _: True)
     files = [path.name for path in folder.glob("*") if path.suffix in (".json", ".model", ".safetensors", ".txt")]
-    return f"{source_identity(base.source, files)}:v{NUMERICS_VERSION['base']}"
+    return f"{source_identity(base.source, files)}{suffix}"
 
 
 def _check_embedded(source: Source) -> None:
@@ -127,7 +136,14 @@ def _check_embedded(source: Source) -> None:
 
 
 def base_model_is_cached(base: BaseModel) -> bool:
+    if base.source.kind == "hub":
+        return is_here(base.source.location)
     return is_cached(base.source) if base.gguf is None else _converted_folder(base).is_dir()
+
+
+def base_model(base: BaseModel) -> PreTrainedModel:
+    """The base model, in the dtype that the profile says."""
+    return load_model(base_model_folder(base), dtype=base.dtype)
 
 
 def base_model_folder(base: BaseModel) -> Path:
@@ -135,7 +151,12 @@ def base_model_folder(base: BaseModel) -> Path:
     if base.source.kind == "testbed":
         return testbed.MODEL
     if base.gguf is None:
-        return source_folder(base.source, lambda _: True)
+        hub = base.source.kind == "hub"
+        folder = checkpoint_folder(base.source.location) if hub else source_folder(base.source, lambda _: True)
+        if hub:
+            check_llama(folder)
+            check_weights(folder)
+        return folder
     target = _converted_folder(base)
     if not target.is_dir():
         gguf = source_folder(base.source, lambda name: name == base.gguf) / base.gguf

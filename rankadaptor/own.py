@@ -82,7 +82,7 @@ def own_model(
     profile = dataclasses.replace(
         shipped,
         name="own",
-        base_model=BaseModel(folder.name, Source("dir", str(folder), None), None),
+        base_model=BaseModel(folder.name, Source("dir", str(folder), None), None, "saved"),
         benchmarks=source,
         recovery_data=RecoveryData(Path(data).name, Source("dir", str(data), None), None),
         evaluation=dataclasses.replace(shipped.evaluation, search_pool=500),

@@ -32,6 +32,7 @@ from rankadaptor.ledger import Entry, Ledger
 from rankadaptor.models import (
     Tokenizer,
     architecture_of,
+    base_model,
     base_model_folder,
     base_model_identity,
     load_model,
@@ -223,7 +224,7 @@ class Workshop:
     def model(self, step: Step | None) -> PreTrainedModel:
         """The base model (None), a pruned one, or a recovered one with its adapter merged."""
         if step is None:
-            return load_model(base_model_folder(self.profile.base_model))
+            return base_model(self.profile.base_model)
         entry = self.run(step)
         if step.stage == "recover":
             return merged(load_adapter(self.model(step.parent), entry.path("adapter")))
@@ -272,7 +273,7 @@ class Workshop:
             spec.seed,
         )
         self.release()
-        dense = load_model(base_model_folder(self.profile.base_model))
+        dense = base_model(self.profile.base_model)
         pruned = prune(dense, spec, torch.tensor(windows))
         save_pruned(pruned, folder / "model")
         tokenizer.save_pretrained(folder / "model")

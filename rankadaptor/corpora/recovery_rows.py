@@ -6,13 +6,14 @@ anything in its schema. All rows are decontaminated against every item a search 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
 from rankadaptor.corpora.benchmarks import Row, arrow_rows, request_documents, row_text, wheel_members
 from rankadaptor.corpora.decontamination import decontaminated, scored_items
 from rankadaptor.corpora.downloads import source_folder, source_identity, source_version
+from rankadaptor.corpora.hub import data_file
 from rankadaptor.errors import BadInput
 from rankadaptor.profiles import RecoveryData, Source
 from rankadaptor.testbed.corpus import pinned_world
@@ -48,9 +49,13 @@ def _recovery_rows(data: RecoveryData, benchmarks: Source, versions: object, poo
         sets = [_commonsense_qa(folder), _social_iqa(folder), _sciq(folder)]
         rows = [row for one in sets for row in list(one)[: data.rows_per_set]]
     else:
-        rows = list(_read_instructions(source_folder(data.source, wheel_members)))[: data.rows_per_set]
+        rows = list(_read_instructions(_file(data.source)))[: data.rows_per_set]
     kept = decontaminated([row_text(row) for row in rows], map(row_text, scored_items(benchmarks, pool, seed)))
     return tuple(rows[i] for i in kept)
+
+
+def _file(source: Source) -> Path:
+    return data_file(source.location) if source.kind == "hub" else source_folder(source, wheel_members)
 
 
 def _row(instruction: str, context: str, answer: str) -> Row:
@@ -78,10 +83,22 @@ def _read_instructions(path: Path) -> Iterator[Row]:
     if path.is_dir():
         raise BadInput(f"{path} is a folder: name the .jsonl file with instruction, input and output")
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
+        lines: Iterable[str | bytes] = _items(path) if path.suffix == ".json" else stream
+        for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
                 yield _row(*("" if row[name] is None else str(row[name]) for name in _FIELDS))
             except (ValueError, KeyError, TypeError):
                 raise BadInput(f"line {number} of {path} is not a JSON object with instruction, input and output, in"
                                " UTF-8: mend or remove it") from None
+
+
+def _items(path: Path) -> Iterator[str]:
+    """Of a .json file that holds one list, as Alpaca's own does."""
+    try:
+        whole = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        whole = None
+    if not isinstance(whole, list):
+        raise BadInput(f"{path} is not a JSON list of rows, in UTF-8: mend it, or give a .jsonl")
+    yield from map(json.dumps, whole)

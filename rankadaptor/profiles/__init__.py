@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import os
 import types
 import typing
 from dataclasses import dataclass
@@ -37,11 +38,12 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Source:
-    """Where files come from. `wheel`: one pinned wheel of a package index; `dir`: a folder; `testbed`: this package."""
+    """Where files come from. `wheel`: one pinned wheel of a package index; `hub`: files of one commit on the model hub;
+    `dir`: a folder; `testbed`: this package."""
 
-    kind: Literal["wheel", "dir", "testbed"]
-    location: str  # wheel: NAME==VERSION; dir: path; testbed: seed of the world
-    sha256: str | None  # of the wheel, of the world's text, of the weights; null for a folder: hashed when it is read
+    kind: Literal["wheel", "hub", "dir", "testbed"]
+    location: str  # wheel: NAME==VERSION; hub: ORGANISATION/NAME@COMMIT, of data with /FILE; dir: path; testbed: seed
+    sha256: str | None  # of the wheel, the world's text, the weights; null of a folder (hashed when read) and a commit
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class BaseModel:
     label: str  # as every report names it
     source: Source
     gguf: str | None  # the GGUF file among the source's files; null for a folder that transformers loads
+    dtype: Literal["saved", "bfloat16"]  # that it is loaded in; saved: as the files have it
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,7 @@ class Cost:
     """Measured once on the machine named, to tell users what a table will cost before it starts."""
 
     machine: str
+    accelerator_gigabytes: int | None  # of memory, of one; null where a CPU will do
     prune_seconds: float
     recovery_seconds_per_row: float
     evaluation_seconds_per_item: float
@@ -300,6 +304,8 @@ def names() -> list[str]:
 def load_profile(name: str) -> Profile:
     """Read a profile by name, or by the path of a YAML file.
 
+    Where its base model is one of the hub, `RANKADAPTOR_MODEL` may name a folder, or another commit, to use instead.
+
     Raises:
         BadInput: on an unknown name, a missing or unknown field, or a value of the wrong type; the message names it.
     """
@@ -310,7 +316,15 @@ def load_profile(name: str) -> Profile:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise BadInput(f"{path.name} is not YAML ({' '.join(str(error).split())}): mend it") from None
-    return _read(Profile, content, path.stem)
+    return _with_given_model(_read(Profile, content, path.stem))
+
+
+def _with_given_model(profile: Profile) -> Profile:
+    given, base = os.environ.get("RANKADAPTOR_MODEL") or "", profile.base_model
+    if not given or base.source.kind != "hub":
+        return profile
+    source = Source("dir" if Path(given).is_dir() else "hub", given, None)
+    return dataclasses.replace(profile, base_model=dataclasses.replace(base, source=source))
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:

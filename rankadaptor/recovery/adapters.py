@@ -209,6 +209,13 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         raise BadInput(f"the adapter in {folder} does not fit the model ({' '.join(str(error).split())[:100]}): name"
                        " the model that it was recovered on") from None
     stored = load_file(path)
+    for name, parameter in adapted.named_parameters():
+        # PEFT reads AdaLoRA's in the dtype of its base: what half precision rounded is put right.
+        kept = stored.get(name.replace(".default", ""))
+        if kept is not None and kept.shape == parameter.shape and torch.equal(
+            kept.to(model.dtype), parameter.data.cpu().to(model.dtype)
+        ):
+            parameter.data = kept.to(parameter.device)
     present = get_peft_model_state_dict(adapted)
     if stored.keys() != present.keys() or any(
         not torch.equal(tensor, present[name].cpu()) for name, tensor in stored.items()

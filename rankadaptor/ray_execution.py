@@ -1,0 +1,187 @@
+"""Steps on a Ray cluster: a task a group of steps, one fresh process each where there are GPUs, the ledger on a folder
+that every node sees.
+
+The cluster is the one of `RAY_ADDRESS`, or one that is started on this machine. Whoever asks is told of progress, and
+may die: a process of its own conducts the work to its end, and connects anew when the cluster's head was restarted.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankadaptor.cores import computing_with, usable_cores
+from rankadaptor.errors import BadInput
+from rankadaptor.execution import Progress, follow, note_killed, run_group
+from rankadaptor.failures import ATTEMPTS
+from rankadaptor.ledger import Ledger
+from rankadaptor.profiles import Profile
+from rankadaptor.stages import Step, Workshop
+
+if TYPE_CHECKING:
+    from rankadaptor.experiments import MainTable
+
+LOST_CLUSTER_S = 900.0  # for which a cluster that went away is looked for
+_PAUSE_S = 5.0
+_CONNECTED = ("connected", 0.0)
+
+
+def conduct(tables: "Sequence[MainTable]", workers: int, on_progress: Progress) -> None:
+    """Compute what their ledger, whose path should be absolute, lacks of several tables on a cluster.
+
+    Args:
+        workers: Groups at once, at most.
+
+    Raises:
+        BadInput: if Ray is not installed, the cluster cannot be found, or a stage ends with an error; what was finished
+            is kept.
+    """
+    _imported()
+    context = multiprocessing.get_context("spawn")
+    since, found = time.monotonic(), False
+    while True:
+        here, there = context.Pipe(duplex=False)
+        # Not a daemon: it outlives this process, and so do the tasks of it.
+        process = context.Process(target=_conduct, args=(tables, workers, found, there))
+        process.start()
+        there.close()
+        with contextlib.suppress(EOFError):
+            while True:
+                message = here.recv()
+                if isinstance(message, str):
+                    process.join()
+                    raise BadInput(message)
+                since, found = time.monotonic(), True
+                if message != _CONNECTED:
+                    on_progress(*message)
+        process.join()
+        if process.exitcode == 0:
+            return
+        if time.monotonic() - since > LOST_CLUSTER_S:
+            raise BadInput(f"the Ray cluster went away, and was not found again in {LOST_CLUSTER_S / 60:.0f} minutes:"
+                           " start it, and start again; what was finished is kept")
+        print(f"ray: the conductor ended with status {process.exitcode}, it is started anew; what was finished is kept",
+              file=sys.stderr, flush=True)
+        time.sleep(_PAUSE_S)
+
+
+def _imported() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise BadInput("executor is 'ray', and Ray is not installed: pip install 'rankadaptor[ray]'") from None
+    return ray
+
+
+def _conduct(tables: "Sequence[MainTable]", workers: int, found: bool, pipe: "Connection[Any, Any]") -> None:
+    """In a process of its own, in a session of its own: what stops a notebook's kernel does not stop it."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def tell(*message: Any) -> None:
+        with contextlib.suppress(OSError):  # nobody listens any more: the ledger will tell
+            pipe.send(message if len(message) > 1 else message[0])
+
+    try:
+        try:
+            pool = RayPool(tables[0].ledger, workers, tell)
+        except BadInput:
+            if found:
+                sys.exit(1)  # it was there before, and may come again
+            raise
+        tell(*_CONNECTED)
+        with pool, computing_with(tables[0].profile.threads):
+            follow([work for table in tables for work in table.works()], pool, workers)
+    except BadInput as error:
+        tell(str(error))
+
+
+class RayPool:
+    """A cluster; see `execution.Pool`. Tasks that were lost with their process or their node are tried again."""
+
+    def __init__(self, ledger: Ledger, workers: int, on_progress: Progress = lambda step, share: None):
+        self._ray, self._ledger, self._workers, self._on_progress = _imported(), ledger, workers, on_progress
+        address = os.environ.get("RAY_ADDRESS") or None
+        # A cluster of our own has a processor a worker, however few cores there are.
+        own = {} if address else {"num_cpus": max(workers, usable_cores()), "include_dashboard": False}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            self._ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
+        except ConnectionError as error:
+            raise BadInput(f"cannot reach a Ray cluster at {address} ({error}): start it, or unset RAY_ADDRESS"
+                           ) from None
+        self._gpus = 1 if self._ray.cluster_resources().get("GPU") else 0
+
+    def __enter__(self) -> "RayPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+    def submit(self, profile: Profile, group: Sequence[Step]) -> "Future[None]":
+        task = self._ray.remote(
+            num_cpus=1 if self._gpus else profile.threads or 1,
+            num_gpus=self._gpus,
+            max_calls=1 if self._gpus else 0,  # a process that had a GPU is not used again
+            max_retries=ATTEMPTS["killed"] - 1,
+            retry_exceptions=False,
+        )(_run)
+        ended: Future[None] = Future()
+        reference = task.remote(profile, self._ledger.folder, list(group), os.getcwd())
+        reference.future().add_done_callback(lambda done: self._settle(done, ended, profile, group))
+        return ended
+
+    def _settle(self, done: "Future[Any]", ended: "Future[None]", profile: Profile, group: Sequence[Step]) -> None:
+        errors = self._ray.exceptions
+        try:
+            for step in done.result():
+                self._on_progress(step, 1.0)
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
+            self._given_up(profile, group, error)
+        except errors.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, BadInput) else None
+            ended.set_exception(cause or BadInput(f"a task of Ray's stopped with {_last_line(error)}: start again, what"
+                                                  " was finished is kept"))
+            return
+        except BaseException as error:
+            ended.set_exception(error)
+            return
+        ended.set_result(None)
+
+    def _given_up(self, profile: Profile, group: Sequence[Step], error: Exception) -> None:
+        """Ray tried as often as the ledger's rule says: the first step that is not there is the one it died of."""
+        workshop = Workshop(profile, self._ledger)
+        for step in group:
+            for link in step.chain():
+                if workshop.find(link) is None:
+                    for _ in range(ATTEMPTS["killed"]):
+                        note_killed(workshop, link, _last_line(error))
+                    return
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1][:200]
+
+
+def _run(profile: Profile, folder: Path, group: Sequence[Step], place: str) -> list[Step]:
+    """A task: some steps, in a process of Ray's. Returns what was computed by it."""
+    with contextlib.suppress(OSError):
+        os.chdir(place)  # where relative paths of profiles are read from
+    finished: list[Step] = []
+
+    def on_progress(step: Step, share: float) -> None:
+        finished.extend([step] if share == 1 else [])
+
+    with computing_with(profile.threads or 1):
+        run_group(Workshop(profile, Ledger(folder), on_progress), group)
+    return finished
