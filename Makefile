@@ -47,7 +47,7 @@ OPTIONS = --profile "$(PROFILE)" --blocks "$(BLOCKS)" --budget "$(BUDGET)" --see
   reproduce-table2 plan-table4 reproduce-table4 plan-table5 reproduce-table5 plan-table6 reproduce-table6 \
   plan-figure5 reproduce-figure5 reproduce-figure6 plan-table3 reproduce-table3 plan-ablations reproduce-ablations \
   plan-testbed reproduce-testbed plan-pruning reproduce-pruning rank-table search-report plan-rivals reproduce-rivals bench-pruning \
-  bench-evaluation bench-recovery bench-trials rehearse torture pretrain-testbed clean
+  bench-evaluation bench-recovery bench-trials rehearse torture torture-ray audit pretrain-testbed clean
 
 help:  ## list the targets and what they cost
 	@echo "RankAdaptor, reproduced. Two commands on a fresh machine: make reproduce-table2, make test."
@@ -162,6 +162,12 @@ rehearse: $(READY)  ## PROFILE=llama-7b through every stage, on a narrow copy wi
 
 torture: $(READY)  ## kill a run 20 times, and compare with one that was left alone (10 minutes)
 	@$(VENV)/bin/python benchmarks/torture.py
+
+torture-ray: $(READY)  ## a table on two Ray nodes, one killed, the head killed and started again (5 minutes)
+	@$(VENV)/bin/python benchmarks/ray_nodes.py
+
+audit: $(READY)  ## known vulnerabilities of the locked packages (a minute; asks the package index)
+	@$(VENV)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 pretrain-testbed: $(READY)  ## the embedded model once more, from nothing, into build/testbed (20 minutes on 2 cores; resumes)
 	$(VENV)/bin/python -m rankadaptor.testbed pretrain build/testbed

@@ -59,6 +59,16 @@ def chosen(profile: Profile) -> Execution:
     return Execution(executor, int(given))
 
 
+class Shared(Protocol):
+    """What can be computed by several processes, such as a table."""
+
+    profile: Profile
+    ledger: Ledger
+
+    def works(self) -> list[tuple[Workshop, Work]]:
+        """Pieces that do not depend on each other."""
+
+
 class Pool(Protocol):
     """Computes groups of steps somewhere."""
 

@@ -46,7 +46,7 @@ def read_architecture(folder: Path) -> Architecture:
     Raises:
         BadInput: if there is none.
     """
-    return Architecture.from_config(_read_config(folder))
+    return _shapes(folder, _read_config(folder))
 
 
 def check_llama(folder: Path, pruned: bool = False) -> Architecture:
@@ -66,7 +66,15 @@ def check_llama(folder: Path, pruned: bool = False) -> Architecture:
         raise BadInput(f"the model in {folder} has biases in its projections: only LLaMA without them is read")
     if not pruned and (kind != "llama" or "original_layers" in config):
         raise BadInput(f"the model in {folder} is pruned already: give the dense one")
-    return Architecture.from_config(config)
+    return _shapes(folder, config)
+
+
+def _shapes(folder: Path, config: dict[str, Any]) -> Architecture:
+    try:
+        return Architecture.from_config(config)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise BadInput(f"{folder / 'config.json'} does not say the shapes of a LLaMA ({reason}): restore it") from None
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

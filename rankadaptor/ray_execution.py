@@ -10,30 +10,28 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rankadaptor.cores import computing_with, usable_cores
 from rankadaptor.errors import BadInput
-from rankadaptor.execution import Progress, follow, note_killed, run_group
+from rankadaptor.execution import Progress, Shared, follow, note_killed, run_group
 from rankadaptor.failures import ATTEMPTS
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import Profile
 from rankadaptor.stages import Step, Workshop
-
-if TYPE_CHECKING:
-    from rankadaptor.experiments import MainTable
 
 LOST_CLUSTER_S = 900.0  # for which a cluster that went away is looked for
 _PAUSE_S = 5.0
 _CONNECTED = ("connected", 0.0)
 
 
-def conduct(tables: "Sequence[MainTable]", workers: int, on_progress: Progress) -> None:
+def conduct(tables: Sequence[Shared], workers: int, on_progress: Progress) -> None:
     """Compute what their ledger, whose path should be absolute, lacks of several tables on a cluster.
 
     Args:
@@ -51,6 +49,7 @@ def conduct(tables: "Sequence[MainTable]", workers: int, on_progress: Progress) 
         # Not a daemon: it outlives this process, and so do the tasks of it.
         process = context.Process(target=_conduct, args=(tables, workers, found, there))
         process.start()
+        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # nor is it waited for at exit
         there.close()
         with contextlib.suppress(EOFError):
             while True:
@@ -80,13 +79,15 @@ def _imported() -> Any:
     return ray
 
 
-def _conduct(tables: "Sequence[MainTable]", workers: int, found: bool, pipe: "Connection[Any, Any]") -> None:
+def _conduct(tables: Sequence[Shared], workers: int, found: bool, pipe: "Connection[Any, Any]") -> None:
     """In a process of its own, in a session of its own: what stops a notebook's kernel does not stop it."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+    turn = threading.Lock()  # Ray calls back from threads of its own
+
     def tell(*message: Any) -> None:
-        with contextlib.suppress(OSError):  # nobody listens any more: the ledger will tell
+        with turn, contextlib.suppress(OSError):  # nobody listens any more: the ledger will tell
             pipe.send(message if len(message) > 1 else message[0])
 
     try:

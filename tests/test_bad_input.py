@@ -17,7 +17,7 @@ from rankadaptor.specs import Block, EvaluationSpec, PruneSpec, Recipe
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--profile", "smollm3"], "unknown profile 'smollm3': use one of smollm2, tiny"),
+        (["--profile", "smollm3"], f"unknown profile 'smollm3': use one of {', '.join(names())}"),
         (["--profile", "nowhere.yaml"], "unknown profile 'nowhere.yaml'"),
         (["--blocks", "llm-pruner"], "unknown block 'llm-pruner': write PRUNER:RATE"),
         (["--blocks", "wanda:20"], "unknown block 'wanda:20'"),
@@ -104,7 +104,7 @@ def test_malformed_command_lines_exit_with_2(arguments):
         (["adapters", "alpha"], True, "adapters.alpha is True: give a value of type int"),
         (["adapters", "scaling"], "double", "adapters.scaling is 'double': use one of fixed_alpha, constant, rslora"),
         (["adapters", "lora_star_ranks"], 4, "lora_star_ranks is 4: give a list"),
-        (["benchmarks", "kind"], "ftp", "benchmarks.kind is 'ftp': use one of wheel, dir"),
+        (["benchmarks", "kind"], "ftp", "benchmarks.kind is 'ftp': use one of wheel, hub, dir"),
         (["budgets", "quick", "training", "steps"], 0, "steps is 0: give at least 1"),
         (["budgets", "quick", "learning_rates"], [], "learning_rates must not be empty"),
         (["budgets", "quick", "learning_rates"], [2.0], r"learning_rate is 2\.0"),

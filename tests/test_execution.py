@@ -1,0 +1,180 @@
+"""Steps computed by several processes, here and by Ray: the same results, whatever finishes first."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rankadaptor import execution, experiments, failures
+from rankadaptor.errors import BadInput
+from rankadaptor.execution import LocalPool, chosen, follow, groups_of
+from rankadaptor.ledger import Ledger
+from rankadaptor.profiles import load_profile
+from rankadaptor.reporting import tables
+from rankadaptor.specs import Block
+from rankadaptor.stages import Step, Workshop
+
+BLOCKS = "llm-pruner:50 shortened:20"
+
+
+def contents(ledger: Path) -> dict[str, object]:
+    """Every file of entries and traces, times and provenance apart."""
+    found: dict[str, object] = {}
+    for path in ledger.rglob("*"):
+        name = path.relative_to(ledger)
+        if path.is_file() and not name.parts[0].startswith(".") and name.name != "checksums.json":
+            data = path.read_bytes()
+            found[str(name)] = json.loads(data)["result"] if name.name == "result.json" else data
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_profile, tmp_path_factory):
+    """The table, computed by one process."""
+    ledger = tmp_path_factory.mktemp("alone") / "ledger"
+    return experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=ledger).run(), ledger
+
+
+@pytest.mark.parametrize(("executor", "workers"), [("local", 4), ("ray", 4)])
+def test_many_workers_compute_what_one_does(executor, workers, alone, tiny_profile, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANKADAPTOR_EXECUTOR", executor)
+    monkeypatch.setenv("RANKADAPTOR_WORKERS", str(workers))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    take = LocalPool._next
+
+    def last_first(self, model):
+        self._waiting.reverse()
+        return take(self, "")
+
+    monkeypatch.setattr(LocalPool, "_next", last_first)
+    table = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=tmp_path / "ledger")
+    shared = table.run()
+    assert sorted(shared.computed) == sorted(alone[0].computed)
+    assert tables.cells(shared).equals(tables.cells(alone[0]))
+    assert contents(tmp_path / "ledger") == contents(alone[1])
+
+
+@pytest.mark.parametrize(("name", "value", "says"), [
+    ("EXECUTOR", "slurm", "unknown executor 'slurm': use one of local, ray"),
+    ("WORKERS", "0", "workers is '0': give a whole number from 1"),
+    ("WORKERS", "two", "workers is 'two': give a whole number from 1"),
+    ("WORKERS", "-1", "workers is '-1'"),
+])
+def test_what_cannot_be_chosen_is_told(name, value, says, tiny_profile, monkeypatch):
+    monkeypatch.setenv(f"RANKADAPTOR_{name}", value)
+    with pytest.raises(BadInput, match=says):
+        chosen(load_profile(str(tiny_profile)))
+
+
+def test_a_profile_chooses_where_nothing_is_said(tiny_profile, monkeypatch):
+    monkeypatch.setattr(execution, "usable_cores", lambda: 64)
+    content = yaml.safe_load(Path(tiny_profile).read_text())
+    for workers, cards, count in ((1, 0, 1), (3, 0, 3), (1, 8, 8), (3, 1, 3)):
+        monkeypatch.setattr(execution.torch.cuda, "device_count", lambda cards=cards: cards)
+        Path(tiny_profile).with_name("w.yaml").write_text(yaml.safe_dump(content | {"workers": workers}))
+        assert chosen(load_profile(str(Path(tiny_profile).with_name("w.yaml")))) == ("local", count)
+
+
+def test_steps_that_wait_for_one_stage_are_one_group(tiny_profile, tmp_path):
+    table = experiments.main_table(str(tiny_profile), "shortened:20", "quick", ledger=tmp_path, table="figure5")
+    profile = table.profile
+    pruned = Step("prune", profile.prune_spec(Block("shortened", 20)))
+    specs = [profile.lora_spec(table.budget, (8,) * 6, 1e-3, seed) for seed in (0, 1)]
+    workshop = Workshop(profile, Ledger(tmp_path))
+    batch = [step for spec in specs for step in (
+        Step("evaluate", profile.evaluation_spec(table.budget, "report"), Step("recover", spec, pruned)),
+        Step("generate", profile.evaluation.generation, Step("recover", spec, pruned)))]
+    assert [len(group) for group in groups_of(workshop, batch)] == [4]  # nothing is pruned yet
+    workshop.run(pruned)
+    assert groups_of(workshop, batch) == [batch[:2], batch[2:]]
+    assert groups_of(workshop, [pruned]) == []
+
+
+class Pool:
+    """Fails, or computes nothing, in this process."""
+
+    def __init__(self, error=None):
+        self.error, self.closed, self.asked = error, False, []
+
+    def submit(self, profile, group):
+        future = execution.Future()
+        self.asked.append(group)
+        if self.error is None:
+            run = Workshop(profile, Ledger(self.ledger))
+            execution.run_group(run, group)
+            future.set_result(None)
+        else:
+            future.set_exception(self.error)
+        return future
+
+    def close(self):
+        self.closed = True
+
+
+def test_an_error_ends_all_pieces_of_work(tiny_profile, tmp_path):
+    table = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=tmp_path / "ledger")
+    pool = Pool(BadInput("broken"))
+    with pytest.raises(BadInput, match="broken"):
+        follow(table.works(), pool, 3)
+    assert pool.closed
+
+
+def test_what_failed_ends_its_piece_and_not_the_others(tiny_profile, tmp_path):
+    table = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=tmp_path / "ledger", table="table6")
+    first = Step("prune", table.profile.prune_spec(Block.parse("llm-pruner:50")))
+    workshop = Workshop(table.profile, table.ledger)
+    for _ in range(3):
+        failures.note(table.ledger, workshop.key(first), "prune", "killed", "signal 9")
+    pool = Pool()
+    pool.ledger = table.ledger.folder
+    follow(table.works(), pool, 1)
+    assert not pool.closed
+    result = table.run()
+    assert set(result.unfinished) == {"llm-pruner:50"}
+    assert result.blocks["shortened:20"].rows
+
+
+def test_a_closed_pool_takes_and_keeps_nothing(tiny_profile, tmp_path):
+    profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
+    step = Step("prune", profile.prune_spec(Block("shortened", 20)))
+    pool = LocalPool(ledger, 1, 1)
+    running = pool.submit(profile, [step])
+    waiting = pool.submit(profile, [step])
+    pool.close()
+    for future in (running, waiting):
+        with pytest.raises(BadInput, match="the run was ended"):
+            future.result(timeout=60)
+    with pytest.raises(BadInput, match="the run was ended"):
+        pool.submit(profile, [step])
+    assert not multiprocessing.active_children()
+
+
+def _interrupted(profile: str, ledger: Path) -> None:
+    os.setsid()
+    os.environ["RANKADAPTOR_WORKERS"] = "2"
+    experiments.main_table(profile, BLOCKS, "quick", ledger=ledger).run()
+
+
+def test_an_interrupt_ends_the_workers_and_a_new_run_goes_on(tiny_profile, tmp_path, monkeypatch, alone):
+    """What the stop button of a notebook does."""
+    ledger = tmp_path / "ledger"
+    process = multiprocessing.get_context("spawn").Process(target=_interrupted, args=(str(tiny_profile), ledger))
+    process.start()
+    deadline = time.monotonic() + 120
+    while len(Ledger(ledger).entries()) < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(30)
+    assert process.exitcode not in (None, 0)
+    finished = {path.name: path.stat().st_mtime_ns for path in ledger.iterdir() if len(path.name) == 64}
+    assert finished
+    time.sleep(1)
+    assert set(finished) == {entry.key for entry in Ledger(ledger).entries()}  # nobody works on
+    result = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=ledger).run()
+    assert not {key for _, key in result.computed} & set(finished)
+    assert contents(ledger) == contents(alone[1])

@@ -1,0 +1,107 @@
+"""Paper-scale profiles: they plan, say what stands in the way, and rehearse every stage."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rankadaptor import preflight
+from rankadaptor.__main__ import main
+from rankadaptor.experiments import main_table
+from rankadaptor.ledger_tools import ledger_frame
+from rankadaptor.profiles import load_profile
+from rankadaptor.pruning import pruned_shapes
+from rankadaptor.published import published_architecture
+
+BIG = ("llama-7b", "vicuna-7b", "llama-13b")
+# Facts of the two pruners' own code: what is left of 6,738,415,616 and of 13,015,864,320 parameters.
+LEFT = {
+    "llama-7b": [5_422_977_024, 5_067_599_872, 4_747_366_400, 3_414_355_968,
+                 5_524_115_456, 5_119_348_736, 4_714_582_016, 3_500_281_856],
+    "llama-13b": [10_478_310_400, 9_834_746_880, 9_175_127_040, 6_603_658_240,
+                  10_478_228_480, 9_843_819_520, 9_209_410_560, 6_671_774_720],
+}
+
+
+@pytest.mark.parametrize("name", BIG)
+def test_blocks_have_the_papers_sizes(name):
+    profile, dense = load_profile(name), published_architecture(name)
+    left = [pruned_shapes(dense, profile.prune_spec(block)).parameters() for block in profile.blocks()]
+    assert left == LEFT["llama-13b" if name == "llama-13b" else "llama-7b"]
+
+
+@pytest.mark.parametrize("name", BIG)
+def test_the_recipe_is_the_papers(name):
+    recipe = load_profile(name).budget("standard").training.recipe(1e-4)
+    assert (recipe.batch_rows, recipe.micro_batch_rows, recipe.warmup_steps) == (64, 4, 100)
+    assert (recipe.max_length_tokens, recipe.lora_dropout, recipe.weight_decay, recipe.clip_norm) == (256, 0.05, 0, 1)
+    assert 2 * 49_760 <= recipe.steps * recipe.batch_rows < 2 * 49_760 + 64
+    adapters = load_profile(name).adapters
+    assert (adapters.lora_rank, adapters.alpha, adapters.scaling) == (8, 16, "fixed_alpha")
+
+
+def test_a_plan_says_what_it_takes_and_what_stands_in_the_way(tmp_path, capsys):
+    assert main(["plan", "table2", "--profile", "llama-7b", "--budget", "standard", "--ledger", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    for part in ("GPU-hours on one GPU of 80 GB (estimate, within a factor of 3)", "downloads: 13,700 MB",
+                 "memory: one GPU of 80 GB", "MB of disk", "recover (99520 rows)",
+                 "before it can run: base model baffo32/decapoda-research-llama-7B-hf is not pinned to a commit"):
+        assert part in text
+    assert not list(tmp_path.iterdir())
+
+
+def plan_of(name, tmp_path, monkeypatch, model=""):
+    monkeypatch.setenv("RANKADAPTOR_MODEL", model)
+    return main_table(name, "llm-pruner:20", ledger=tmp_path / "ledger").plan()
+
+
+class Card:
+    def __init__(self, gigabytes):
+        self.total_memory = gigabytes * 10**9
+
+
+def test_preflight_looks_at_memory_disk_model_and_network(tmp_path, monkeypatch):
+    free = {"bytes": 10**13}
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free["bytes"]}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    plan = plan_of("vicuna-7b", tmp_path, monkeypatch)
+    problems = preflight.check(plan, tmp_path / "ledger")
+    assert "is not in the hub's cache, and HF_HUB_OFFLINE is set" in problems[0]
+    assert "no GPU is visible, and one of 80 GB is needed" in problems[1]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Card(40))
+    assert "a GPU has 40 GB, and 80 are needed" in preflight.check(plan, tmp_path)[1]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Card(80))
+    monkeypatch.setattr(preflight.huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    for reason in ("ConnectTimeout", "RevisionNotFoundError", "it has no safetensors files"):
+        monkeypatch.setattr(preflight, "is_reachable", lambda _, reason=reason: reason)
+        assert f"cannot be reached ({reason})" in preflight.check(plan, tmp_path)[0]
+    monkeypatch.setattr(preflight, "is_reachable", lambda _: "")
+    assert preflight.check(plan, tmp_path) == []
+    free["bytes"] = 10**9
+    assert "has 1,000 MB free, and" in preflight.check(plan, tmp_path)[0]
+
+
+def test_a_folder_of_downloads_takes_the_place_of_a_hubs_model(tmp_path, monkeypatch, tiny_profile):
+    folder = load_profile(str(tiny_profile)).base_model.source.location
+    monkeypatch.setenv("RANKADAPTOR_MODEL", folder)
+    source = load_profile("llama-7b").base_model.source
+    assert (source.kind, source.location) == ("dir", folder)
+    monkeypatch.setenv("RANKADAPTOR_MODEL", "org/name@" + "0" * 40)
+    assert load_profile("llama-7b").base_model.source.kind == "hub"
+    assert load_profile("tiny").base_model.source.kind == "testbed"
+
+
+@pytest.mark.parametrize("name", ["llama-13b"])
+def test_every_stage_of_a_paper_scale_profile_runs_on_a_narrow_copy(name, tmp_path, capsys):
+    assert main(["rehearse", "--profile", name, "--out", str(tmp_path), "--blocks", "shortened:50"]) == 0
+    text = capsys.readouterr().out
+    assert "| shortened:50  | 6,671,774,720 " in text
+    place = tmp_path / f"{name}-shrunken"
+    stages = ledger_frame(place / "ledger")
+    assert set(stages["stage"]) == {"prune", "recover", "evaluate", "perplexity", "generate"}
+    assert {"adalora", "lora"} <= set(stages["spec.method"].dropna())
+    reports = place / "reports" / f"{name}-rehearsal"
+    assert {"table2.md", "table6.md", "figure5.md"} <= {path.name for path in reports.iterdir()}
+    assert Path(place / "rehearsal.md").read_text() in text
