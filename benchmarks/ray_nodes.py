@@ -106,9 +106,9 @@ def main() -> int:
             "damaged": verify(shared / "ledger"),
             "what did not happen": [] if len(done) == 2 and watch.looked and not status else ["see above"],
         }
-        about = (f"Table 2 of the embedded model on its smallest budget, on a Ray cluster of two nodes that are processes"
-                 f" of this machine: {', '.join(done)}, and started again, of {whole}. {len(mine)} files compared with a"
-                 f" run of one process without Ray.")
+        about = (f"Table 2 of the embedded model on its smallest budget, on a Ray cluster of two nodes that are"
+                 f" processes of this machine: {', '.join(done)}, and started again, of {whole}. {len(mine)} files"
+                 " compared with a run without Ray.")
         table = [{"looked for": what, "found": len(found)} for what, found in wrong.items()]
         measuring.write("ray", "A table on a cluster that falls apart", about, table, {"events": done})
         bad = {what: found for what, found in wrong.items() if found}

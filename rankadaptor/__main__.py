@@ -323,7 +323,7 @@ def _rank_table(options: argparse.Namespace) -> int:
 
 
 def _own(options: argparse.Namespace) -> int:
-    from rankadaptor.own import RECIPE, best_score, new_folder, own_model, read_found
+    from rankadaptor.own import RECIPE, best_score, check_search, new_folder, own_model, read_found
 
     new_folder(options.out)
     is_folder = options.command == "recover" and Path(options.allocation).is_dir()
@@ -345,6 +345,7 @@ def _own(options: argparse.Namespace) -> int:
         return 0
     space = own.space(_whole_numbers("ranks", options.ranks), _range(options.layers) if options.layers else None,
                       options.rank)
+    check_search(options.budget, space)
     print(f"{space.size:.3g} allocations of {len(space.free_layers)} free layers; at most {space.budget_params:,}"
           f" parameters; at most {options.budget} recoveries", flush=True)
     found = own.search(options.budget, space, on_trial=_trial_teller(options.budget), on_round=_tell)

@@ -61,9 +61,9 @@ def check_llama(folder: Path, pruned: bool = False) -> Architecture:
     config = _read_config(folder)
     kind = config.get("model_type")
     if kind not in ("llama", PrunedLlamaConfig.model_type):
-        raise BadInput(f"the model in {folder} is of type {kind!r}: only llama models are read")
+        raise BadInput(f"the model in {folder} is of type {kind!r}, and only llama models are read: give one")
     if config.get("attention_bias") or config.get("mlp_bias"):
-        raise BadInput(f"the model in {folder} has biases in its projections: only LLaMA without them is read")
+        raise BadInput(f"the model in {folder} has biases in its projections: give a LLaMA without them")
     if not pruned and (kind != "llama" or "original_layers" in config):
         raise BadInput(f"the model in {folder} is pruned already: give the dense one")
     return _shapes(folder, config)
@@ -80,7 +80,7 @@ def _shapes(folder: Path, config: dict[str, Any]) -> Architecture:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
-        raise BadInput(f"no model in {folder}: a model folder holds config.json and safetensors files")
+        raise BadInput(f"no model in {folder}: name a folder with config.json and safetensors files")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:

@@ -152,10 +152,7 @@ class OwnModel:
             on_round: Called with every round that this call finishes.
         """
         searched = space or self.space()
-        if recoveries < 2:
-            raise BadInput(f"{recoveries} recoveries were asked for: a search needs at least 2")
-        if len(searched.candidates) < 2:
-            raise BadInput(f"rank candidates are {searched.candidates}: a search needs two or more to choose between")
+        check_search(recoveries, searched)
         initial = min(INITIAL, recoveries // 2)
         settings = SearchSettings(
             initial=initial, rounds=recoveries - initial, batch=1, candidates_per_round=100_000, threshold=0.25,
@@ -285,6 +282,14 @@ def scores(
     mean = {"task": "mean", "metric": "", "score": frame["score"].mean(), "low": np.nan, "high": np.nan,
             "gold probability": frame["gold probability"].mean(), "items": frame["items"].sum()}
     return pd.concat([frame, pd.DataFrame([mean])], ignore_index=True)
+
+
+def check_search(recoveries: int, space: SolutionSpace) -> None:
+    """Raises BadInput where there is nothing to choose between."""
+    if recoveries < 2:
+        raise BadInput(f"{recoveries} recoveries were asked for, and a search needs 2: give more")
+    if len(space.candidates) < 2:
+        raise BadInput(f"rank candidates are {space.candidates}, and a search chooses between two or more: give them")
 
 
 def best_score(found: SearchResult) -> float:

@@ -95,7 +95,7 @@ def _rehearsed(real: Profile, model: Path) -> Profile:
                                    warmup_steps=1)
     search = dataclasses.replace(budget.search, initial=2, rounds=1, candidates_per_round=200)
     short: Budget = dataclasses.replace(budget, training=training, search=search, search_items=_ITEMS,
-                                        report_items=_ITEMS, per_task=True)
+                                        report_items=_ITEMS)
     text = dataclasses.replace(real.evaluation.perplexity, max_windows=4)
     written = dataclasses.replace(real.evaluation.generation, prompts=real.evaluation.generation.prompts[:1],
                                   max_new_tokens=8, samples=1)

@@ -159,7 +159,7 @@ def tiny_profile(
     shipped = Path(__file__).parents[1] / "rankadaptor" / "profiles" / "smollm2.yaml"
     profile = yaml.safe_load(shipped.read_text())
     profile |= {"name": "test", "threads": 1}
-    profile["base_model"] = {"label": "tiny random LLaMA", "gguf": None,
+    profile["base_model"] = {"label": "tiny random LLaMA", "gguf": None, "dtype": "saved",
                              "source": {"kind": "dir", "location": str(folder / "base"), "sha256": None}}
     profile["benchmarks"] = {"kind": "dir", "location": str(benchmark_folder), "sha256": None}
     profile["recovery_data"] = {"label": "test rows", "rows_per_set": None,

@@ -155,7 +155,7 @@ def test_a_recovered_adapter_is_stock_pefts(folders, common, found, which, capsy
     ({"--ranks": "two"}, "ranks 'two' are not whole numbers"),
     ({"--ranks": ""}, "rank candidates are (): give ranks of at least 1"),
     ({"--ranks": "64"}, "admits no allocation"),
-    ({"--ranks": "8"}, "a search needs two or more to choose between"),
+    ({"--ranks": "8"}, "a search chooses between two or more"),
     ({"--layers": "9:12"}, "name layers that are"),
     ({"--budget": "1"}, "1 recoveries were asked for"),
     ({"--learning-rate": "7"}, "learning_rate is 7.0"),

@@ -133,7 +133,7 @@ def test_short_text_other_models_and_folders_in_use_are_told(dense, windows, tmp
 
 
 @pytest.mark.parametrize(("break_it", "says"), [
-    (lambda folder: GPT2Config().save_pretrained(folder), "is of type 'gpt2': only llama models are read"),
+    (lambda folder: GPT2Config().save_pretrained(folder), "is of type 'gpt2', and only llama models are read"),
     (lambda folder: LlamaConfig(attention_bias=True).save_pretrained(folder), "has biases in its projections"),
     (lambda folder: (folder / "config.json").write_text("[]"), "is not a JSON object"),
     (lambda folder: (folder / "config.json").unlink(), "no model in"),

@@ -313,8 +313,8 @@ def load_profile(name: str) -> Profile:
     if not path.is_file():
         raise BadInput(f"unknown profile {name!r}: use one of {', '.join(names())}, or the path of a YAML file")
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path.name} is not YAML ({' '.join(str(error).split())}): mend it") from None
     return _with_given_model(_read(Profile, content, path.stem))
 
