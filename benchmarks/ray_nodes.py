@@ -8,6 +8,7 @@ Ray, byte for byte (times and provenance apart); nothing half-written is left.
 import argparse
 import contextlib
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -70,6 +71,7 @@ def main() -> int:
             return 1
         whole = len(finished_keys(calm / "ledger"))
         print(f"alone: {whole} entries", flush=True)
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         nodes = [head(port), Node(f"--address=127.0.0.1:{port}")]
         os.environ.update(RAY_ADDRESS=f"127.0.0.1:{port}", RANKADAPTOR_EXECUTOR="ray", RANKADAPTOR_WORKERS="2")
         watch = Watch(shared / "ledger")

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from rankadaptor.stages import Step, Workshop
 
 LOST_CLUSTER_S = 900.0  # for which a cluster that went away is looked for
 _PAUSE_S = 5.0
+_SILENCE_S = 60.0  # of the cluster's head, after which it is lost
 _CONNECTED = ("connected", 0.0)
 
 
@@ -115,9 +116,11 @@ class RayPool:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             self._ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
-        except ConnectionError as error:
-            raise BadInput(f"cannot reach a Ray cluster at {address} ({error}): start it, or unset RAY_ADDRESS"
-                           ) from None
+        except (ConnectionError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
+            raise BadInput(f"cannot use a Ray cluster at {address or 'this machine'} ({_last_line(error)}): start it,"
+                           " see RAY_ADDRESS and RAY_AUTH_MODE, or take executor local") from None
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, daemon=True, name="cluster watch").start()
         self._gpus = 1 if self._ray.cluster_resources().get("GPU") else 0
 
     def __enter__(self) -> "RayPool":
@@ -127,7 +130,20 @@ class RayPool:
         self.close()
 
     def close(self) -> None:
+        self._closed.set()
         self._ray.shutdown()
+
+    def _watch(self) -> None:
+        """Ends this process when the cluster that it belongs to is no more: Ray's own calls would wait for good."""
+        here, asked = self._ray.get_runtime_context().get_node_id(), ThreadPoolExecutor(1)
+        while not self._closed.wait(_PAUSE_S):
+            try:
+                nodes = asked.submit(self._ray.nodes).result(_SILENCE_S)
+                lost = here not in {node["NodeID"] for node in nodes if node["Alive"]}
+            except Exception:  # of whatever Ray raises where nobody answers
+                lost = True
+            if lost and not self._closed.is_set():
+                os._exit(1)
 
     def submit(self, profile: Profile, group: Sequence[Step]) -> "Future[None]":
         task = self._ray.remote(
