@@ -166,8 +166,8 @@ torture: $(READY)  ## kill a run 20 times, and compare with one that was left al
 torture-ray: $(READY)  ## a table on two Ray nodes, one killed, the head killed and started again (5 minutes)
 	@$(VENV)/bin/python benchmarks/ray_nodes.py
 
-audit: $(READY)  ## known vulnerabilities of the locked packages (a minute; asks the package index)
-	@$(VENV)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+audit: $(READY)  ## known vulnerabilities of the locked packages (a minute; asks PyPI, and fails where it is not told)
+	@$(VENV)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
 
 pretrain-testbed: $(READY)  ## the embedded model once more, from nothing, into build/testbed (20 minutes on 2 cores; resumes)
 	$(VENV)/bin/python -m rankadaptor.testbed pretrain build/testbed
