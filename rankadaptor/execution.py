@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from multiprocessing.connection import Connection
@@ -32,6 +33,7 @@ Progress = Callable[[Step, float], None]  # told of every step that begins (0.0)
 Work = Generator[list[Step], None, Any]  # batches of steps, each computable once the ones before it are
 
 EXECUTORS = ("local", "ray")
+_GRACE_S = 30.0  # for a worker to stop by itself at a stage's limit of time
 _IDLE_DEATHS = 3  # of a worker at no step, which nothing is noted of, before that is an error
 
 
@@ -156,9 +158,9 @@ def run_group(workshop: Workshop, group: Iterable[Step]) -> None:
             workshop.run(step)
 
 
-def note_killed(workshop: Workshop, step: Step, message: str) -> None:
-    """Keep that the process at a step was killed."""
-    failures.note(workshop.ledger, workshop.key(step), step.stage, "killed", message)
+def note_ended(workshop: Workshop, step: Step, kind: str, message: str) -> None:
+    """Keep that the process at a step was killed, or that it had to be, for the step had timed out."""
+    failures.note(workshop.ledger, workshop.key(step), step.stage, kind, message)
 
 
 # -- processes of this machine -----------------------------------------------------------------------------------------
@@ -248,7 +250,8 @@ class LocalPool:
                     if (status := self._told(worker, task)) is None:
                         break
                     if status < 0 and worker.step is not None:
-                        note_killed(Workshop(task.profile, self._ledger), worker.step, f"signal {-status}")
+                        kind = "timed out" if worker.overdue else "killed"
+                        note_ended(Workshop(task.profile, self._ledger), worker.step, kind, f"signal {-status}")
                     elif status < 0 and idle_deaths < _IDLE_DEATHS:
                         idle_deaths += 1
                     else:
@@ -273,10 +276,11 @@ class LocalPool:
                     if self._closed:
                         worker.end()
                         raise _ended()
+                    worker.end_if_stuck(task.profile.stage_limit_s)
                 if (message := worker.pipe.recv()) is None:
                     return None
                 step, share = message
-                worker.step = step if share < 1 else None
+                worker.at(step, share)
                 with self._telling:
                     self._on_progress(step, share)
         except (EOFError, OSError):
@@ -295,10 +299,23 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, there = context.Pipe()
         self.step: Step | None = None  # what it is at
+        self.overdue = False
+        self._since = 0.0
         self.process: BaseProcess = context.Process(
             target=_work, args=(ledger.folder, threads, number, there), daemon=True)
         self.process.start()
         there.close()  # the process has its own: this end closes with it
+
+    def at(self, step: Step, share: float) -> None:
+        """It said so."""
+        self.step = step if share < 1 else None
+        self._since = self._since if share else time.monotonic()
+
+    def end_if_stuck(self, limit_s: float | None) -> None:
+        """Kill it when it did not stop by itself at the limit of a stage, as it should have."""
+        if limit_s is not None and self.step is not None and time.monotonic() - self._since > limit_s + _GRACE_S:
+            self.overdue = True
+            self.process.kill()
 
     def end(self) -> None:
         self.process.terminate()

@@ -1,4 +1,5 @@
-"""Stages that failed for want of memory, or whose process was killed: classed, counted by machine, tried again by rule.
+"""Stages that failed for want of memory or time, or whose process was killed: classed, counted by machine, tried again
+by rule.
 
 A stage is a function of its spec, but whether a machine can compute it is not: a failure is no entry of the ledger. It
 is noted in `ledger/failures/KEY/`, where attempts on machines like this one are counted. A recovery that diverged would
@@ -15,12 +16,14 @@ import torch
 from rankadaptor import provenance
 from rankadaptor.errors import StageFailed
 from rankadaptor.ledger import Ledger
+from rankadaptor.time_limits import TimedOut
 
 # How often a stage is tried on one kind of machine, by what became of it.
-ATTEMPTS = {"out of memory": 2, "killed": 3}
+ATTEMPTS = {"out of memory": 2, "timed out": 2, "killed": 3}
 
 _REMEDIES = {
     "out of memory": "lower micro_batch_rows or the evaluation's batch, or take a machine with more",
+    "timed out": "see what hangs or is slow, or raise the profile's stage_limit_s",
     "killed": "look for what kills processes here, often the system when memory ends",
 }
 _NO_MEMORY = re.compile(r"can(?:'t|not) allocate memory|out of memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
@@ -30,6 +33,8 @@ def kind_of(error: BaseException) -> str:
     """The class of an error that a stage may be tried again after; empty for bugs and bad input."""
     if isinstance(error, StageFailed):
         return ""  # of what this one is computed from, and noted there
+    if isinstance(error, TimedOut):
+        return "timed out"
     told = isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))
     full = isinstance(error, OSError) and error.errno == errno.ENOMEM
     return "out of memory" if told or full or isinstance(error, MemoryError | torch.OutOfMemoryError) else ""

@@ -20,7 +20,7 @@ from typing import Any
 
 from rankadaptor.cores import computing_with, usable_cores
 from rankadaptor.errors import BadInput
-from rankadaptor.execution import Progress, Shared, follow, note_killed, run_group
+from rankadaptor.execution import Progress, Shared, follow, note_ended, run_group
 from rankadaptor.failures import ATTEMPTS
 from rankadaptor.ledger import Ledger
 from rankadaptor.profiles import Profile
@@ -182,7 +182,7 @@ class RayPool:
             for link in step.chain():
                 if workshop.find(link) is None:
                     for _ in range(ATTEMPTS["killed"]):
-                        note_killed(workshop, link, _last_line(error))
+                        note_ended(workshop, link, "killed", _last_line(error))
                     return
 
 

@@ -56,6 +56,7 @@ from rankadaptor.specs import (
     stage_identity,
 )
 from rankadaptor.testbed.tasks import subject
+from rankadaptor.time_limits import TimedOut, within
 
 Stage = Literal["prune", "recover", "evaluate", "perplexity", "generate"]
 
@@ -143,7 +144,7 @@ class Workshop:
             parent = self.run(step.parent) if step.parent else None
             try:
                 return self._computed(step, key, parent)
-            except (RuntimeError, MemoryError, OSError) as error:
+            except (RuntimeError, MemoryError, OSError, TimedOut) as error:
                 if not (kind := failures.kind_of(error)):
                     raise
                 failures.note(self.ledger, key, step.stage, kind, str(error))
@@ -169,7 +170,7 @@ class Workshop:
             self._report(step, 0.0)
             stages = {"prune": self._prune, "recover": self._recover, "evaluate": self._evaluate,
                       "perplexity": self._perplexity, "generate": self._generate}
-            with computing_with(self.profile.threads):
+            with computing_with(self.profile.threads), within(self.profile.stage_limit_s):
                 result = stages[step.stage](step, parent, folder)
                 told = provenance.of_stage(started, self.profile.base_model.label)
             self._report(step, 1.0)

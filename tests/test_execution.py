@@ -1,5 +1,6 @@
 """Steps computed by several processes, here and by Ray: the same results, whatever finishes first."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -178,3 +179,23 @@ def test_an_interrupt_ends_the_workers_and_a_new_run_goes_on(tiny_profile, tmp_p
     result = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=ledger).run()
     assert not {key for _, key in result.computed} & set(finished)
     assert contents(ledger) == contents(alone[1])
+
+
+def test_a_worker_that_hangs_is_killed_at_the_limit_and_its_stage_taken_up_again(tiny_profile, tmp_path, monkeypatch):
+    """Where no alarm is heard, as in a call that never returns."""
+    monkeypatch.setattr(execution, "_GRACE_S", 0.2)
+    profile = dataclasses.replace(load_profile(str(tiny_profile)), stage_limit_s=3.0)
+    ledger = Ledger(tmp_path / "ledger")
+    step = Step("prune", profile.prune_spec(Block("shortened", 20)))
+    stopped = []
+
+    def hang_once(_, share):
+        if not stopped:
+            stopped.append(multiprocessing.active_children()[0].pid)
+            os.kill(stopped[0], signal.SIGSTOP)
+
+    with LocalPool(ledger, 1, 1, hang_once) as pool:
+        pool.submit(profile, [step]).result(timeout=120)
+    workshop = Workshop(profile, ledger)
+    assert workshop.find(step) is not None
+    assert [one["kind"] for one in ledger.failures(workshop.key(step))] == ["timed out"]

@@ -1,15 +1,21 @@
 """Failures are results: classed, counted, tried again by rule, and told in tables."""
 
+import contextlib
+import signal
+import time
+
 import pytest
 import torch
+import yaml
 
-from rankadaptor import experiments, failures, provenance, stages
+from rankadaptor import experiments, failures, ledger_tools, provenance, stages, time_limits
 from rankadaptor.errors import RecoveryDiverged, StageFailed
 from rankadaptor.ledger import Ledger
 from rankadaptor.ledger_tools import remove, rubbish
 from rankadaptor.recovery.training import train
 from rankadaptor.reporting import figures, tables
 from rankadaptor.specs import Block
+from rankadaptor.time_limits import TimedOut, within
 
 BLOCK = "shortened:20"
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
@@ -25,6 +31,8 @@ NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allo
     (RuntimeError("[enforce fail] mmap: Cannot allocate memory"), "out of memory"),
     (OSError(12, "Cannot allocate memory"), "out of memory"),
     (OSError(28, "No space left on device"), ""),
+    (TimedOut("longer than 5 s"), "timed out"),
+    (TimeoutError("the network"), ""),
     (StageFailed("out of memory", "recover key: take a machine with more"), ""),
 ])
 def test_errors_are_classed(error, kind):
@@ -181,6 +189,47 @@ def test_a_base_model_that_cannot_be_scored_is_one_line(tiny_profile, tmp_path, 
     table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger", table="table1")
     with pytest.raises(StageFailed, match=r"out of memory: evaluate .* in 2 attempts: lower"):
         table.run()
+
+
+def test_a_stage_that_takes_too_long_is_stopped_tried_again_and_told(tiny_profile, tmp_path, monkeypatch):
+    tried = []
+
+    def slow(adapted, tokenizer, rows, spec, on_step):
+        if reported_adalora(spec):
+            tried.append(time.monotonic())
+            with contextlib.suppress(Exception):  # as libraries do
+                time.sleep(60)
+            time.sleep(60)
+        return train(adapted, tokenizer, rows, spec, on_step)
+
+    monkeypatch.setattr(stages, "train", slow)
+    monkeypatch.setattr(time_limits, "_AGAIN_S", 0.1)
+    limited = yaml.safe_load(tiny_profile.read_text()) | {"stage_limit_s": 3.0}
+    (tmp_path / "limited.yaml").write_text(yaml.safe_dump(limited))
+    table = experiments.main_table(str(tmp_path / "limited.yaml"), BLOCK, "quick", ledger=tmp_path / "ledger")
+    result = table.run()
+    assert len(tried) == 2
+    text, shown = rendered(result, tmp_path / "reports")
+    assert shown.loc["AdaLoRA", "mean"] == "timed out"
+    assert "No result of AdaLoRA on shortened:20: timed out: recover" in text
+    assert "raise the profile's stage_limit_s" in text
+    assert result.blocks[BLOCK].failed.keys() == {"AdaLoRA"}
+    assert ledger_tools.verify(tmp_path / "ledger") == []
+
+
+def test_an_alarm_of_someone_elses_is_left_as_it_was():
+    rung = []
+    former = signal.signal(signal.SIGALRM, lambda *_: rung.append(True))
+    before = signal.setitimer(signal.ITIMER_REAL, 0.4)
+    try:
+        with pytest.raises(TimedOut, match=r"longer than 0.05 s"), within(0.05):
+            time.sleep(5)
+        with within(50), within(None):  # his rings sooner
+            time.sleep(0.6)
+        assert rung == [True]
+    finally:
+        signal.signal(signal.SIGALRM, former)
+        signal.setitimer(signal.ITIMER_REAL, *before)
 
 
 def test_a_bug_is_no_failure(tiny_profile, tmp_path, monkeypatch):

@@ -228,6 +228,7 @@ class Profile:
     description: str
     workers: int  # processes that compute blocks of a table; 1 for models that keep all cores busy
     threads: int | None  # of a process on a CPU, which the last bits of sums depend on; None for a share of the cores
+    stage_limit_s: float | None  # of wall time: what takes longer is stopped, and has timed out; null for no limit
     base_model: BaseModel
     benchmarks: Source
     recovery_data: RecoveryData
@@ -237,6 +238,10 @@ class Profile:
     evaluation: Evaluation
     cost: Cost
     budgets: dict[str, Budget]
+
+    def __post_init__(self) -> None:
+        if self.stage_limit_s is not None and not self.stage_limit_s > 0:
+            raise BadInput(f"stage_limit_s is {self.stage_limit_s}: give seconds above 0, or null for no limit")
 
     def budget(self, name: str) -> Budget:
         if name not in self.budgets:
