@@ -8,7 +8,6 @@ another one takes up.
 """
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -26,6 +25,7 @@ from rankadaptor import failures
 from rankadaptor.cores import usable_cores
 from rankadaptor.errors import BadInput, StageFailed
 from rankadaptor.ledger import Ledger
+from rankadaptor.processes import process_context
 from rankadaptor.profiles import Profile
 from rankadaptor.stages import Step, Workshop
 
@@ -296,13 +296,13 @@ class _Worker:
     """A process, and the pipe to it."""
 
     def __init__(self, ledger: Ledger, threads: int, number: int):
-        context = multiprocessing.get_context("spawn")
+        context = process_context()
         self.pipe, there = context.Pipe()
         self.step: Step | None = None  # what it is at
         self.overdue = False
         self._since = 0.0
         self.process: BaseProcess = context.Process(
-            target=_work, args=(ledger.folder, threads, number, there), daemon=True)
+            target=_work, args=(ledger.folder, threads, number, there, dict(os.environ)), daemon=True)
         self.process.start()
         there.close()  # the process has its own: this end closes with it
 
@@ -322,7 +322,9 @@ class _Worker:
         self.process.join()
 
 
-def _work(folder: Any, threads: int, number: int, pipe: "Connection[Any, Any]") -> None:
+def _work(folder: Any, threads: int, number: int, pipe: "Connection[Any, Any]", environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)  # as it is now where results are wanted, not as it was when the first one started
     if (cards := torch.cuda.device_count()) > 1:
         torch.cuda.set_device(number % cards)
     torch.set_num_threads(threads)

@@ -31,7 +31,7 @@ from rankadaptor.testbed import MODEL as EMBEDDED
 
 PAGES = ("table2", "table6", "figure5")
 _HEAD_WIDTH, _NARROWER = 4, 32  # of a shrunken copy: width of a head, and divisor of its MLP
-_STEPS, _ROWS, _ITEMS = 6, 4, 6
+_STEPS, _ROWS, _ITEMS = 4, 4, 4  # AdaLoRA reallocates ranks from four steps on
 
 
 def rehearse(name: str, folder: Path, full_size: bool = False, blocks: str = "") -> Path:

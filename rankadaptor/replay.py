@@ -14,7 +14,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from signal import SIG_IGN, SIGINT
 from signal import signal as on_signal
 from typing import Any, Self
@@ -30,6 +29,7 @@ from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 from rankadaptor.models import base_model_folder, read_architecture
 from rankadaptor.predictors import make_predictor
+from rankadaptor.processes import process_context
 from rankadaptor.profiles import Profile
 from rankadaptor.pruning import pruned_shapes
 from rankadaptor.records import SIGNALS, Record, records_beside, rows_of, task_scores
@@ -155,7 +155,7 @@ def _in_processes(
 @lru_cache(maxsize=1)
 def _processes(workers: int) -> ProcessPoolExecutor:
     """Processes that stay for the next call: to start them takes as long as a hundred searches."""
-    return ProcessPoolExecutor(workers, get_context("spawn"), _begin)
+    return ProcessPoolExecutor(workers, process_context(), _begin)
 
 
 def _begin() -> None:

@@ -171,7 +171,8 @@ def tiny_profile(
         profile["pruning"][pruner]["calibration"] = {"samples": 3, "tokens": tokens, "seed": 1}
     profile["pruning"]["shortened"]["blocks"] = {20: 1, 50: 3}
     quick = profile["budgets"]["quick"]
-    quick["training"] |= {"steps": 8, "batch_rows": 4, "micro_batch_rows": 3, "max_length_tokens": 300}
+    profile["evaluation"]["generation"] |= {"max_new_tokens": 6, "samples": 2}
+    quick["training"] |= {"steps": 5, "batch_rows": 4, "micro_batch_rows": 3, "max_length_tokens": 300}
     quick |= {"search_items": 4, "report_items": 6}
     quick["search"] |= {"initial": 2, "rounds": 2, "candidates_per_round": 50, "threshold": 0.0}
     full = dict(quick, per_task=True, training_seeds=[0, 1], learning_rates=[1e-3, 1e-2],

@@ -90,8 +90,15 @@ def test_a_wrong_hash_found_on_the_way_is_one_line_and_status_2(tiny_profile, of
 
 
 @pytest.mark.parametrize("arguments", [[], ["table2"], ["plan"], ["plan", "table99"], ["plan", "table2", "--no-such"]])
-def test_malformed_command_lines_exit_with_2(arguments):
-    outcome = subprocess.run([sys.executable, "-m", "rankadaptor", *arguments], capture_output=True, text=True)
+def test_malformed_command_lines_exit_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as outcome:
+        main(arguments)
+    assert outcome.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_shell_sees_one_line_and_status_2():
+    outcome = subprocess.run([sys.executable, "-m", "rankadaptor", "plan"], capture_output=True, text=True)
     assert outcome.returncode == 2
     assert outcome.stderr.count("\n") == 1
 

@@ -12,6 +12,7 @@ from rankadaptor import pages
 from rankadaptor.__main__ import main
 from rankadaptor.places import ledger_folder, reports_folder
 from rankadaptor.profiles import FOLDER
+from rankadaptor.records import read_table
 from rankadaptor.reporting.notebooks import run_notebook
 
 ROOT = Path(__file__).parents[1]
@@ -22,11 +23,14 @@ ELSEWHERE = {"01_motivating_example", "02_adalora_comparison", "03_main_tables",
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """One ledger: the pages have recoveries in common. And the embedded model's profile with a predictor of no time."""
+    """One ledger: the pages have recoveries in common. The embedded model's profile with a predictor of no time, and a
+    part of the committed table."""
     folder = tmp_path_factory.mktemp("every")
     profile = yaml.safe_load((FOLDER / "tiny.yaml").read_text())
     profile["search"]["method"]["predictor"] = "ridge"
     (folder / "ridge.yaml").write_text(yaml.safe_dump(profile))
+    block = read_table().query("block == 'shortened:30'")
+    block[block["allocation"].isin(block["allocation"].unique()[:45])].to_parquet(folder / "few.parquet")
     return folder
 
 
@@ -35,7 +39,8 @@ PAGES = {
     "04_ablations": ({"blocks": BLOCK, "ablation": "importance"},
                      {"ablations.md", "ablations.csv", "ablation-importance.svg"}),
     "05_generation": ({"blocks": BLOCK}, {"figure5.md", "figure5-samples.md", "figure5-samples.csv"}),
-    "06_search": ({"profile": "ridge.yaml", "blocks": "shortened:30", "searches": 2, "recoveries": 12},
+    "06_search": ({"profile": "ridge.yaml", "table": "few.parquet", "blocks": "shortened:30", "searches": 2,
+                   "recoveries": 12, "workers": 1},
                   {"search.md", "search-differences.csv", "search-top.svg"}),
     "07_testbed": ({"blocks": BLOCK, "signal_blocks": BLOCK, "budget": "two-seeds", "allocations": 2}, {"testbed.md"}),
     "08_pruning": ({"blocks": BLOCK}, {"pruning.md", "pruning.csv", "pruning-heads.svg"}),
@@ -52,8 +57,7 @@ def test_a_notebook_runs_on_the_smallest_budget(name, shared, tiny_profile):
     whole = {"profile": str(tiny_profile), "ledger": str(shared / "ledger"), "reports": str(shared / name)} | parameters
     known = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"][1]["source"]
     whole = {key: value for key, value in whole.items() if any(line.startswith(f"{key} = ") for line in known)}
-    if whole["profile"] == "ridge.yaml":
-        whole["profile"] = str(shared / "ridge.yaml")
+    whole |= {key: str(shared / value) for key, value in parameters.items() if key in ("profile", "table")}
     executed = shared / f"{name}.ipynb"
     run_notebook(name, executed, whole)
     assert_executed(executed)

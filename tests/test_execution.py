@@ -57,6 +57,7 @@ def test_many_workers_compute_what_one_does(executor, workers, alone, tiny_profi
     shared = table.run()
     assert sorted(shared.computed) == sorted(alone[0].computed)
     assert tables.cells(shared).equals(tables.cells(alone[0]))
+    assert [b.search for b in shared.blocks.values()] == [b.search for b in alone[0].blocks.values()]
     assert contents(tmp_path / "ledger") == contents(alone[1])
 
 
@@ -143,6 +144,7 @@ def test_what_failed_ends_its_piece_and_not_the_others(tiny_profile, tmp_path):
 def test_a_closed_pool_takes_and_keeps_nothing(tiny_profile, tmp_path):
     profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
+    before = multiprocessing.active_children()  # of other tests
     pool = LocalPool(ledger, 1, 1)
     running = pool.submit(profile, [step])
     waiting = pool.submit(profile, [step])
@@ -152,7 +154,7 @@ def test_a_closed_pool_takes_and_keeps_nothing(tiny_profile, tmp_path):
             future.result(timeout=60)
     with pytest.raises(BadInput, match="the run was ended"):
         pool.submit(profile, [step])
-    assert not multiprocessing.active_children()
+    assert multiprocessing.active_children() == before
 
 
 def _interrupted(profile: str, ledger: Path) -> None:
@@ -187,12 +189,13 @@ def test_a_worker_that_hangs_is_killed_at_the_limit_and_its_stage_taken_up_again
     profile = dataclasses.replace(load_profile(str(tiny_profile)), stage_limit_s=3.0)
     ledger = Ledger(tmp_path / "ledger")
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
-    stopped = []
+    before, stopped = multiprocessing.active_children(), []
 
     def hang_once(_, share):
         if not stopped:
-            stopped.append(multiprocessing.active_children()[0].pid)
-            os.kill(stopped[0], signal.SIGSTOP)
+            (worker,) = set(multiprocessing.active_children()) - set(before)
+            stopped.append(worker)
+            os.kill(worker.pid, signal.SIGSTOP)
 
     with LocalPool(ledger, 1, 1, hang_once) as pool:
         pool.submit(profile, [step]).result(timeout=120)

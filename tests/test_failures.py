@@ -1,8 +1,10 @@
 """Failures are results: classed, counted, tried again by rule, and told in tables."""
 
 import contextlib
+import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -92,7 +94,27 @@ def reported_adalora(spec):
     return spec.method == "adalora" and spec.seed != 1000
 
 
-def test_a_stage_without_memory_is_tried_twice_and_told_in_its_row(tiny_profile, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def calm(tiny_profile, tmp_path_factory):
+    """The table where nothing fails."""
+    ledger = tmp_path_factory.mktemp("calm") / "ledger"
+    return experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=ledger).run(), ledger
+
+
+def without(which, calm, target):
+    """Its ledger less recoveries of which something holds, what was computed from them, and all traces."""
+    shutil.copytree(calm[1], target)
+    shutil.rmtree(target / "searches")
+    contents = {entry.key: entry.spec for entry in Ledger(target).entries()}
+    gone = {key for key, content in contents.items()
+            if content["stage"] == "recover" and which(SimpleNamespace(**content["spec"]))}
+    assert gone
+    for key in gone | {key for key, content in contents.items() if content["parent"] in gone}:
+        shutil.rmtree(target / key)
+
+
+def test_a_stage_without_memory_is_tried_twice_and_told_in_its_row(calm, tiny_profile, tmp_path, monkeypatch):
+    without(reported_adalora, calm, tmp_path / "ledger")
     tried = failing(monkeypatch, reported_adalora, RuntimeError(NO_MEMORY))
     table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger")
     result = table.run()
@@ -115,7 +137,8 @@ def test_a_stage_without_memory_is_tried_twice_and_told_in_its_row(tiny_profile,
     assert not mended.blocks[BLOCK].failed
 
 
-def test_memory_that_comes_back_makes_no_failure(tiny_profile, tmp_path, monkeypatch):
+def test_memory_that_comes_back_makes_no_failure(calm, tiny_profile, tmp_path, monkeypatch):
+    without(reported_adalora, calm, tmp_path / "ledger")
     once = [1]
     tried = failing(monkeypatch, lambda spec: reported_adalora(spec) and once and once.pop(), MemoryError())
     result = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()
@@ -127,7 +150,8 @@ def test_memory_that_comes_back_makes_no_failure(tiny_profile, tmp_path, monkeyp
     ("LoRA", lambda spec: spec.method == "lora" and len({r for r in spec.allocation if r}) == 1),
     ("everything", lambda spec: True),
 ])
-def test_a_table_whose_recoveries_diverge_says_so(what, which, tiny_profile, tmp_path, monkeypatch):
+def test_a_table_whose_recoveries_diverge_says_so(what, which, calm, tiny_profile, tmp_path, monkeypatch):
+    without(which, calm, tmp_path / "ledger")
     failing(monkeypatch, which, RecoveryDiverged("loss nan at step 1: lower the learning rate"))
     result = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()
     text, shown = rendered(result, tmp_path / "reports")
@@ -142,7 +166,8 @@ def is_trial(spec):
     return spec.seed == 1000
 
 
-def test_a_search_does_not_score_what_this_machine_could_not_recover(tiny_profile, tmp_path, monkeypatch):
+def test_a_search_does_not_score_what_this_machine_could_not_recover(calm, tiny_profile, tmp_path, monkeypatch):
+    without(is_trial, calm, tmp_path / "ledger")
     failing(monkeypatch, is_trial, MemoryError())
     table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger")
     result = table.run()
@@ -156,9 +181,8 @@ def test_a_search_does_not_score_what_this_machine_could_not_recover(tiny_profil
     remove(rubbish(tmp_path / "ledger", failures=True))
     monkeypatch.setattr(stages, "train", train)
     mended = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()
-    calm = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "calm").run()
-    assert tables.cells(mended).equals(tables.cells(calm))
-    assert mended.blocks[BLOCK].search == calm.blocks[BLOCK].search
+    assert tables.cells(mended).equals(tables.cells(calm[0]))
+    assert mended.blocks[BLOCK].search == calm[0].blocks[BLOCK].search
 
 
 def test_a_block_that_cannot_be_pruned_is_told_and_the_others_go_on(tiny_profile, tmp_path, monkeypatch):
@@ -191,7 +215,8 @@ def test_a_base_model_that_cannot_be_scored_is_one_line(tiny_profile, tmp_path, 
         table.run()
 
 
-def test_a_stage_that_takes_too_long_is_stopped_tried_again_and_told(tiny_profile, tmp_path, monkeypatch):
+def test_a_stage_that_takes_too_long_is_stopped_tried_again_and_told(calm, tiny_profile, tmp_path, monkeypatch):
+    without(reported_adalora, calm, tmp_path / "ledger")
     tried = []
 
     def slow(adapted, tokenizer, rows, spec, on_step):
@@ -232,7 +257,8 @@ def test_an_alarm_of_someone_elses_is_left_as_it_was():
         signal.setitimer(signal.ITIMER_REAL, *before)
 
 
-def test_a_bug_is_no_failure(tiny_profile, tmp_path, monkeypatch):
+def test_a_bug_is_no_failure(calm, tiny_profile, tmp_path, monkeypatch):
+    without(reported_adalora, calm, tmp_path / "ledger")
     failing(monkeypatch, reported_adalora, RuntimeError("shape mismatch"))
     with pytest.raises(RuntimeError, match="shape mismatch"):
         experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()

@@ -120,13 +120,13 @@ def test_a_killed_worker_is_replaced_and_what_kills_it_again_and_again_is_given_
     steps = [Step("prune", dataclasses.replace(profile.prune_spec(Block("shortened", 20)), seed=seed))
              for seed in range(4)]
 
-    begun = []
+    begun, before = [], multiprocessing.active_children()
 
     def kill_whoever_begins(step, share):
         if share == 0:
             begun.append(step)
             if step == steps[1] or (step == steps[2] and begun.count(step) == 1):
-                for child in multiprocessing.active_children():
+                for child in set(multiprocessing.active_children()) - set(before):
                     os.kill(child.pid, signal.SIGKILL)
 
     run_in_processes(profile, ledger, [[step] for step in steps], 1, kill_whoever_begins)
@@ -136,13 +136,7 @@ def test_a_killed_worker_is_replaced_and_what_kills_it_again_and_again_is_given_
     with pytest.raises(StageFailed, match=r"killed: prune \w+ in 3 attempts"):
         workshop.run(steps[1])
     remove(rubbish(ledger.folder, failures=True))
-    run_in_processes(profile, ledger, [[step] for step in steps], 2)
-    assert all(workshop.find(step) for step in steps)
-    alone = Ledger(tmp_path / "alone")
-    run_in_processes(profile, alone, [steps], 1)
-    for step in steps:  # one process and two compute the same
-        results = [Workshop(profile, one).find(step).result["result"] for one in (ledger, alone)]
-        assert results[0] == results[1]
+    workshop.run(steps[1])  # and may be tried again
 
 
 def test_the_shipped_parts_are_what_the_page_needs():

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from rankadaptor import experiments
 from rankadaptor.allocation import trainable_parameters, uniform_allocation
@@ -43,17 +42,6 @@ def test_searched_allocation_costs_at_most_lora(finished):
         budget = trainable_parameters(uniform_allocation(8, block.architecture), block.architecture)
         assert rows["LoRA"].trainable_parameters == budget
         assert rows["RankAdaptor (one model)"].trainable_parameters <= 1.01 * budget
-
-
-def test_two_processes_compute_what_one_does(finished, tiny_profile, tmp_path):
-    result, _ = finished
-    content = yaml.safe_load(tiny_profile.read_text()) | {"workers": 2}
-    (tmp_path / "two.yaml").write_text(yaml.safe_dump(content))
-    table = experiments.main_table(str(tmp_path / "two.yaml"), BLOCKS, "quick", ledger=str(tmp_path / "ledger"))
-    shared = table.run()
-    assert sorted(shared.computed) == sorted(result.computed)
-    assert tables.cells(shared).equals(tables.cells(result))
-    assert [b.search for b in shared.blocks.values()] == [b.search for b in result.blocks.values()]
 
 
 def test_second_run_computes_nothing_and_draws_the_same_table(finished, tiny_profile, tmp_path):
