@@ -23,6 +23,7 @@ from rankadaptor.errors import BadInput
 from rankadaptor.execution import Progress, Shared, follow, note_ended, run_group
 from rankadaptor.failures import ATTEMPTS
 from rankadaptor.ledger import Ledger
+from rankadaptor.processes import process_context
 from rankadaptor.profiles import Profile
 from rankadaptor.stages import Step, Workshop
 
@@ -43,7 +44,7 @@ def conduct(tables: Sequence[Shared], workers: int, on_progress: Progress) -> No
             is kept.
     """
     _imported()
-    context = multiprocessing.get_context("spawn")
+    context = process_context()
     since, found = time.monotonic(), False
     while True:
         here, there = context.Pipe(duplex=False)

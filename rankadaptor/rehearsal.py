@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rankadaptor import pages
 from rankadaptor.architecture import Architecture
+from rankadaptor.experiments import main_table
 from rankadaptor.ledger_tools import ledger_frame
 from rankadaptor.models import load_tokenizer
 from rankadaptor.profiles import BaseModel, Budget, Profile, Source, load_profile
@@ -29,7 +30,7 @@ from rankadaptor.published import published_architecture, published_config
 from rankadaptor.reporting.tables import markdown
 from rankadaptor.testbed import MODEL as EMBEDDED
 
-PAGES = ("table2", "table6", "figure5")
+PAGE, ALONGSIDE = "table2", ("table6", "figure5")  # the first is rendered as well
 _HEAD_WIDTH, _NARROWER = 4, 32  # of a shrunken copy: width of a head, and divisor of its MLP
 _STEPS, _ROWS, _ITEMS = 4, 4, 4  # AdaLoRA reallocates ranks from four steps on
 
@@ -56,9 +57,11 @@ def rehearse(name: str, folder: Path, full_size: bool = False, blocks: str = "")
     _write_model(config, place / "model", full_size)
     profile = place / f"{real.name}-rehearsal.yaml"
     profile.write_text(yaml.safe_dump(_plain(_rehearsed(real, place / "model"))))
-    given = {"profile": str(profile), "blocks": chosen, "budget": "quick", "seeds": [], "ledger": str(place / "ledger")}
-    for page in PAGES:
-        pages.reproduce(page, given, place / "reports", quiet=True)
+    given: dict[str, Any] = {"profile": str(profile), "blocks": chosen, "budget": "quick", "seeds": [],
+                             "ledger": str(place / "ledger")}
+    pages.reproduce(PAGE, given, place / "reports", quiet=True)
+    for table in ALONGSIDE:
+        main_table(**given, table=table).run()
     return _write_record(real, size, chosen, place)
 
 
@@ -133,8 +136,8 @@ def _write_record(real: Profile, size: str, blocks: str, place: Path) -> Path:
     about = machine()
     text = "\n\n".join([
         f"# Rehearsal of {real.name}, {size}",
-        f"Random weights, the embedded testbed's questions and rows, blocks {blocks}; {', '.join(PAGES)} and every"
-        f" stage behind them. On {about['processor']}, {about['accelerator'] or 'no accelerator'}, torch"
+        f"Random weights, the embedded testbed's questions and rows, blocks {blocks}; {', '.join((PAGE, *ALONGSIDE))}"
+        f" and every stage behind them. On {about['processor']}, {about['accelerator'] or 'no accelerator'}, torch"
         f" {about['versions']['torch']}.",
         markdown(by_stage.reset_index().rename(columns={"seconds": "seconds (median)", "peak": "peak memory (GB)"})),
         "Parameters of the real shapes:",

@@ -1,16 +1,21 @@
 """A world small enough for tests: a tiny random LLaMA, a tokenizer trained on the spot, seven tiny benchmarks."""
 
+import functools
 import hashlib
 import json
 import os
 import random
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub.constants
+import papermill
 import pytest
 import torch
 import yaml
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -143,6 +148,26 @@ def recovery_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i in range(40)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+@pytest.fixture(scope="session")
+def kernel() -> Iterator[AsyncKernelManager]:
+    """One for many notebooks: to start one and import everything takes longer than what most of them do."""
+    manager = AsyncKernelManager(kernel_name="python3")
+    yield manager
+    if manager.has_kernel:
+        run_sync(manager.shutdown_kernel)(now=True)
+
+
+@pytest.fixture
+def warm_kernel(kernel: AsyncKernelManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notebooks run in it, with no name of another one's."""
+    if kernel.has_kernel:
+        client = kernel.client()
+        client.start_channels()
+        run_sync(client.execute_interactive)("%reset -f\nget_ipython().execution_count = 1", silent=True)
+        client.stop_channels()
+    monkeypatch.setattr(papermill, "execute_notebook", functools.partial(papermill.execute_notebook, km=kernel))
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,7 @@ def test_no_notebook_is_left_out():
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_notebook_runs_on_the_smallest_budget(name, shared, tiny_profile):
+def test_a_notebook_runs_on_the_smallest_budget(name, shared, tiny_profile, warm_kernel):
     parameters, files = PAGES[name]
     whole = {"profile": str(tiny_profile), "ledger": str(shared / "ledger"), "reports": str(shared / name)} | parameters
     known = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"][1]["source"]

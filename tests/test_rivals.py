@@ -33,7 +33,7 @@ def made(tiny_profile, tmp_path_factory):
         yield table, plan, result, str(path)
 
 
-def test_the_notebook_runs(made, tmp_path):
+def test_the_notebook_runs(made, tmp_path, warm_kernel):
     table, _, _, profile = made
     executed = tmp_path / "09_rivals.ipynb"
     run_notebook("09_rivals", executed, {"profile": profile, "budget": "quick", "ledger": str(table.ledger.folder),

@@ -106,13 +106,12 @@ def test_a_ledger_with_pickles_in_it_is_damaged_and_no_more(name, mark, tiny_pro
     assert not mark.exists()
 
 
-def test_pickles_in_place_of_data_are_told(mark, tmp_path, tiny_profile, capsys):
-    plant(mark, tmp_path / "rows.jsonl", tmp_path / "profile.yaml")
-    for option in (["--recovery-data", str(tmp_path / "rows.jsonl")], ["--profile", str(tmp_path / "profile.yaml")]):
-        arguments = ["reproduce", "table1", "--profile", str(tiny_profile), "--blocks", "shortened:20", "--ledger",
-                     str(tmp_path / "ledger"), "--reports", str(tmp_path / "reports"), *option]
-        assert main(arguments) == 2
-        assert "mend" in capsys.readouterr().err
+def test_pickles_in_place_of_data_are_told(mark, tmp_path, tiny_profile):
+    rows, profile = tmp_path / "rows.jsonl", tmp_path / "profile.yaml"
+    plant(mark, rows, profile)
+    for given in ({"profile": str(tiny_profile), "recovery_data": str(rows)}, {"profile": str(profile)}):
+        with pytest.raises(BadInput, match="mend"):
+            experiments.main_table(blocks="shortened:20", ledger=tmp_path / "ledger", table="table1", **given).run()
     assert not mark.exists()
 
 

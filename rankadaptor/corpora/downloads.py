@@ -46,7 +46,7 @@ def source_version(source: Source) -> tuple[tuple[str, int, int], ...]:
     if source.kind != "dir":
         return ()
     path = _existing(source)
-    files = [path] if path.is_file() else sorted(path.rglob("*.jsonl"))
+    files = [path] if path.is_file() else sorted([*path.glob("*.jsonl"), *path.glob("*/*.jsonl")])
     return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 
 
