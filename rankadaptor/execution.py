@@ -33,7 +33,7 @@ Progress = Callable[[Step, float], None]  # told of every step that begins (0.0)
 Work = Generator[list[Step], None, Any]  # batches of steps, each computable once the ones before it are
 
 EXECUTORS = ("local", "ray")
-_GRACE_S = 30.0  # for a worker to stop by itself at a stage's limit of time
+GRACE_S = 30.0  # for a worker to stop by itself at a stage's limit of time
 _IDLE_DEATHS = 3  # of a worker at no step, which nothing is noted of, before that is an error
 
 
@@ -117,6 +117,7 @@ def follow(works: Sequence[tuple[Workshop, Work]], pool: Pool, at_once: int) -> 
             with contextlib.suppress(StageFailed):
                 while (batch := advanced(workshop, work)) is not None:
                     wait_for([pool.submit(workshop.profile, group) for group in groups_of(workshop, batch)])
+                    workshop.ledger.look_again()
         except BaseException:
             failed.set()
             raise
@@ -142,13 +143,14 @@ def wait_for(futures: "Sequence[Future[None]]") -> None:
 
 
 def groups_of(workshop: Workshop, batch: Sequence[Step]) -> list[list[Step]]:
-    """What the ledger lacks of a batch. Steps that wait for one and the same stage are one group, in order."""
+    """What the ledger lacks of a batch. Steps that wait for one and the same stage are one group, in order; groups that
+    wait for what another process is at come last."""
     groups: dict[str, list[Step]] = {}
     for step in batch:
         if not workshop.is_settled(step):
             first = next(link for link in step.chain() if workshop.find(link) is None)
             groups.setdefault(workshop.key(first), []).append(step)
-    return list(groups.values())
+    return sorted(groups.values(), key=lambda group: workshop.is_elsewhere(group[0]))
 
 
 def run_group(workshop: Workshop, group: Iterable[Step]) -> None:
@@ -210,7 +212,7 @@ class LocalPool:
         with self._changed:
             self._closed = True
             for task in self._waiting:
-                task.done.set_exception(_ended())
+                task.done.set_exception(run_was_ended())
             self._waiting.clear()
             self._changed.notify_all()
         for thread in self._threads:
@@ -221,7 +223,7 @@ class LocalPool:
         task = _Task(profile, group, model, Future())
         with self._changed:
             if self._closed:
-                raise _ended()
+                raise run_was_ended()
             self._waiting.append(task)
             self._changed.notify_all()
             if len(self._threads) < self._workers:
@@ -261,6 +263,8 @@ class LocalPool:
                 task.done.set_result(None)
                 model = task.model
             except BaseException as error:
+                if worker is not None:
+                    worker.end()
                 task.done.set_exception(error)
                 worker = None
         if worker is not None:
@@ -269,26 +273,36 @@ class LocalPool:
     def _told(self, worker: "_Worker", task: _Task) -> int | None:
         """Pass on what a worker says of a group; its exit status if it ended, None when the group is done."""
         worker.step = None
-        try:
+        for message in self._messages(worker, task):
+            if message is None:
+                return None
+            if isinstance(message, str):
+                raise BadInput(message)
+            step, share = message
+            worker.at(step, share)
+            with self._telling:
+                self._on_progress(step, share)
+        worker.process.join()
+        return worker.process.exitcode or 0
+
+    def _messages(self, worker: "_Worker", task: _Task) -> Iterator[Any]:
+        """What a worker says of a group, until it ends."""
+        with contextlib.suppress(EOFError, OSError):
             worker.pipe.send((task.profile, task.group))
-            while True:
+        while True:
+            try:
                 while not worker.pipe.poll(0.2):
                     if self._closed:
-                        worker.end()
-                        raise _ended()
+                        raise run_was_ended()
                     worker.end_if_stuck(task.profile.stage_limit_s)
-                if (message := worker.pipe.recv()) is None:
-                    return None
-                step, share = message
-                worker.at(step, share)
-                with self._telling:
-                    self._on_progress(step, share)
-        except (EOFError, OSError):
-            worker.process.join()
-            return worker.process.exitcode or 0
+                message = worker.pipe.recv()
+            except (EOFError, OSError):
+                return
+            yield message
 
 
-def _ended() -> BadInput:
+def run_was_ended() -> BadInput:
+    """What futures raise whose pool was closed."""
     return BadInput("the run was ended: start again, what was finished is kept")
 
 
@@ -313,12 +327,14 @@ class _Worker:
 
     def end_if_stuck(self, limit_s: float | None) -> None:
         """Kill it when it did not stop by itself at the limit of a stage, as it should have."""
-        if limit_s is not None and self.step is not None and time.monotonic() - self._since > limit_s + _GRACE_S:
+        if limit_s is not None and self.step is not None and time.monotonic() - self._since > limit_s + GRACE_S:
             self.overdue = True
             self.process.kill()
 
     def end(self) -> None:
         self.process.terminate()
+        self.process.join(GRACE_S)
+        self.process.kill()
         self.process.join()
 
 
@@ -330,12 +346,12 @@ def _work(folder: Any, threads: int, number: int, pipe: "Connection[Any, Any]", 
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # is the parent's to answer
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the ledger drops what is half-written
-    parent = os.getppid()
 
     def tell(message: Any) -> None:
-        if os.getppid() != parent:
+        try:
+            pipe.send(message)
+        except OSError:
             sys.exit(143)  # whoever wanted the results was killed
-        pipe.send(message)
 
     workshop: Workshop | None = None
     try:
@@ -345,7 +361,7 @@ def _work(folder: Any, threads: int, number: int, pipe: "Connection[Any, Any]", 
             run_group(workshop, group)
             tell(None)
     except BadInput as error:
-        print(f"rankadaptor: {error}", file=sys.stderr, flush=True)
+        tell(str(error))
         sys.exit(2)
 
 

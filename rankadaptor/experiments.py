@@ -281,10 +281,17 @@ class MainTable:
         self._bar.on_progress(step, share)
 
     def _run_all(self, steps: Sequence[Step]) -> None:
-        """What fails is told by the row, or the search, that would have been made of it."""
-        for step in steps:
+        """What fails is told by the row, or the search, that would have been made of it.
+
+        What another process is at comes last, so that several share the work.
+        """
+        waiting = list(steps)
+        while waiting:
+            step = next((one for one in waiting if not self._workshop.is_elsewhere(one)), waiting[0])
+            waiting.remove(step)
             with contextlib.suppress(StageFailed):
                 self._workshop.run(step)
+        for step in steps:
             self._used |= dict.fromkeys(map(self._workshop.key, step.chain()))
 
     # -- the work of one block ----------------------------------------------------------------------------------------

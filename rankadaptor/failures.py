@@ -7,6 +7,8 @@ diverge everywhere, and is a result.
 """
 
 import errno
+import itertools
+import os
 import re
 import time
 from typing import Any
@@ -53,11 +55,14 @@ def note(ledger: Ledger, key: str, stage: str, kind: str, message: str) -> None:
 
 def given_up(ledger: Ledger, key: str) -> StageFailed | None:
     """What to raise in place of trying a stage once more; None if it may be tried."""
-    here = _kind_of_machine(provenance.machine())
-    noted = [one for one in ledger.failures(key) if _is_note(one) and _kind_of_machine(one["machine"]) == here]
-    for kind, most in ATTEMPTS.items():
-        found = [one for one in noted if one["kind"] == kind]
-        if len(found) >= most:
+    noted = [one for one in ledger.failures(key) if _is_note(one)]
+    if not noted:
+        return None
+    known = _kinds_of_machine_here()
+    counted = itertools.product({_kind_of_machine(one["machine"]) for one in noted}, ATTEMPTS.items())
+    for machine, (kind, most) in counted:
+        found = [one for one in noted if one["kind"] == kind and _kind_of_machine(one["machine"]) == machine]
+        if len(found) >= most and (known is None or machine in known):
             times = "" if most == 1 else f" in {len(found)} attempts"
             return StageFailed(kind, f"{found[-1]['stage']} {key[:12]}{times}: {_REMEDIES[kind]}; to try it again:"
                                      " ledger gc --failures")
@@ -70,4 +75,15 @@ def _is_note(content: dict[str, Any]) -> bool:
 
 
 def _kind_of_machine(machine: dict[str, Any]) -> tuple[Any, ...]:
-    return machine.get("processor"), machine.get("accelerator"), machine.get("memory_bytes")
+    memory = machine.get("memory_bytes")
+    gigabytes = round(memory / 2**30) if isinstance(memory, int) else None  # machines of one kind differ by some pages
+    return machine.get("processor"), machine.get("accelerator"), gigabytes
+
+
+def _kinds_of_machine_here() -> set[tuple[Any, ...]] | None:
+    """One for every accelerator that its processes may have; None where they may be any, on a cluster."""
+    if os.environ.get("RANKADAPTOR_EXECUTOR") == "ray":
+        return None
+    here = provenance.machine()
+    cards = [torch.cuda.get_device_name(card) for card in range(torch.cuda.device_count())]
+    return {_kind_of_machine(here | {"accelerator": card}) for card in cards} or {_kind_of_machine(here)}

@@ -101,6 +101,11 @@ class Leases:
             time.sleep(_POLL_S)
         return None
 
+    def is_held(self, key: str) -> bool:
+        """Whether someone who may live has a key's lease, other than this thread."""
+        path = self.folder / key
+        return _beating.get(path) != threading.get_ident() and path.exists() and not _is_over(path)
+
     def living(self) -> set[str]:
         """Tokens of leases that may be held."""
         holders = [read_holder(path) for path in self._files() if not _is_over(path)]

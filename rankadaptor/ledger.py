@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from rankadaptor.leases import Holder, Leases, is_dead, read_holder
 
 _LEASES, _SCRATCH, _DAMAGED, FAILURES = ".leases", ".unfinished", "damaged", "failures"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LOOKS = 60  # at an entry that the server has and its client does not show yet, a second apart
 _LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -182,6 +184,8 @@ class Ledger:
             raise BadInput(f"entry {key[:12]} of {self.folder} is damaged, and cannot be set aside: mend the folder's"
                            " rights, or remove the entry")
         with self._written_to(), self._leases.held(key, lambda: self.find(key) is not None) as holder:
+            if holder is not None:
+                self.look_again()  # it may have been finished elsewhere while we waited
             if (found := self.find(key)) is None and holder is not None:
                 with self._scratch(key, holder) as scratch:
                     result = work(scratch)
@@ -192,15 +196,29 @@ class Ledger:
         return (found, False) if found is not None else self.compute(key, spec, work)
 
     def _put(self, scratch: Path, key: str) -> None:
-        try:
-            os.rename(scratch, self.folder / key)
-        except OSError as error:
-            # Another process may have finished the same key after all: its entry is as good, and ours is dropped.
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
-            if self.find(key) is None:  # damaged, and set aside now
+        for patience in range(_LOOKS, -1, -1):
+            try:
                 os.rename(scratch, self.folder / key)
+                break
+            except OSError as error:
+                # Another process may have finished the same key after all: its entry is as good, and ours is dropped.
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not patience:
+                    raise
+            self.look_again()
+            if self.find(key) is not None:
+                break
+            if (self.folder / key).exists():  # else it was damaged, and is set aside now
+                time.sleep(1)
         _fsync(self.folder)
+
+    def look_again(self) -> None:
+        """Makes clients of a network folder ask its server, which they do not for a while about what was not there."""
+        with contextlib.suppress(OSError):
+            os.utime(self.folder)
+
+    def is_elsewhere(self, key: str) -> bool:
+        """Whether another process, or thread, is at a key."""
+        return self._leases.is_held(key)
 
     @contextlib.contextmanager
     def _scratch(self, key: str, holder: Holder) -> Iterator[Path]:

@@ -8,10 +8,11 @@ import huggingface_hub.constants
 import torch
 
 from rankadaptor.corpora.downloads import cache_folder
-from rankadaptor.corpora.hub import is_here, is_reachable, pinned
+from rankadaptor.corpora.hub import data_is_here, is_here, is_reachable, pinned
 from rankadaptor.costs import Plan
 from rankadaptor.errors import BadInput
-from rankadaptor.profiles import BaseModel, Cost
+from rankadaptor.models import check_llama, check_weights
+from rankadaptor.profiles import BaseModel, Cost, Source
 
 _RESERVED = 0.05  # of a GPU's memory, which its driver and the framework take
 
@@ -21,9 +22,10 @@ def check(plan: Plan, ledger: Path) -> list[str]:
     if not plan.missing:
         return []
     profile = plan.profile
-    elsewhere = os.environ.get("RANKADAPTOR_EXECUTOR") == "ray"  # whose nodes have the accelerators
+    # A cluster's nodes have the accelerators.
+    elsewhere = os.environ.get("RANKADAPTOR_EXECUTOR") == "ray" and os.environ.get("RAY_ADDRESS")
     accelerator = "" if elsewhere else _accelerator(profile.cost)
-    found = [_model(profile.base_model), accelerator, _disk(plan, ledger)]
+    found = [_model(profile.base_model), _rows(profile.recovery_data.source), accelerator, _disk(plan, ledger)]
     return [one for one in found if one]
 
 
@@ -34,9 +36,13 @@ def require(plan: Plan, ledger: Path) -> None:
 
 
 def _model(base: BaseModel) -> str:
-    if base.source.kind != "hub" or is_here(base.source.location):
-        return ""
     name = base.source.location
+    if base.source.kind == "dir" and base.gguf is None:
+        return _checkpoint(Path(name))
+    if base.source.kind != "hub" or is_here(name):
+        return ""
+    if name.startswith(("/", ".", "~")):
+        return f"base model {name} is no folder: give MODEL=FOLDER with a checkpoint's files"
     try:
         pinned(name)
     except BadInput:
@@ -46,6 +52,22 @@ def _model(base: BaseModel) -> str:
         return f"base model {name} is not in the hub's cache, and HF_HUB_OFFLINE is set: fetch it, or give MODEL=FOLDER"
     if reason := is_reachable(name):
         return f"base model {name} cannot be reached ({reason}): check id, commit and network, or give MODEL=FOLDER"
+    return ""
+
+
+def _checkpoint(folder: Path) -> str:
+    try:
+        check_llama(folder)
+        check_weights(folder)
+    except BadInput as error:
+        return str(error)
+    return ""
+
+
+def _rows(source: Source) -> str:
+    if source.kind == "hub" and huggingface_hub.constants.HF_HUB_OFFLINE and not data_is_here(source.location):
+        return (f"recovery data {source.location} are not in the hub's cache, and HF_HUB_OFFLINE is set: fetch them, or"
+                " give RECOVERY_DATA=FILE")
     return ""
 
 
@@ -68,8 +90,12 @@ def _disk(plan: Plan, ledger: Path) -> str:
         hub = plan.profile.base_model.source.kind == "hub"
         needed[Path(huggingface_hub.constants.HF_HUB_CACHE) if hub else cache_folder()] = (
             plan.profile.cost.download_megabytes)
+    disks: dict[int, tuple[Path, Path, float]] = {}
     for folder, megabytes in needed.items():
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        first, _, others = disks.get(there.stat().st_dev, (folder, there, 0.0))
+        disks[there.stat().st_dev] = first, there, others + megabytes
+    for folder, there, megabytes in disks.values():
         free = shutil.disk_usage(there).free / 1e6
         if free < megabytes:
             return (f"{os.fspath(folder)} has {free:,.0f} MB free, and {megabytes:,.0f} are needed: free some, or name"

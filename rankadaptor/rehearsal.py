@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rankadaptor import pages
 from rankadaptor.architecture import Architecture
+from rankadaptor.errors import BadInput
 from rankadaptor.experiments import main_table
 from rankadaptor.ledger_tools import ledger_frame
 from rankadaptor.models import load_tokenizer
@@ -47,16 +48,19 @@ def rehearse(name: str, folder: Path, full_size: bool = False, blocks: str = "")
         `rehearsal.md`: every stage with its number, seconds and peak memory; parameter counts of the real shapes.
 
     Raises:
-        BadInput: on a profile without published shapes; and as the stages do.
+        BadInput: on a profile without published shapes, at full size without a GPU; and as the stages do.
     """
     real = load_profile(name)
     config = published_config(real.name)
     chosen = blocks or " ".join({block.pruner: str(block) for block in reversed(real.blocks())}.values())
+    if full_size and not torch.cuda.is_available():
+        raise BadInput(f"no GPU is visible to rehearse {real.name} at full size on: take a machine that has one,"
+                       " or rehearse a narrow copy")
     size = "full" if full_size else "shrunken"
     place = folder / f"{real.name}-{size}"
     _write_model(config, place / "model", full_size)
     profile = place / f"{real.name}-rehearsal.yaml"
-    profile.write_text(yaml.safe_dump(_plain(_rehearsed(real, place / "model"))))
+    profile.write_text(yaml.safe_dump(_plain(_rehearsed(real, place / "model", full_size))))
     given: dict[str, Any] = {"profile": str(profile), "blocks": chosen, "budget": "quick", "seeds": [],
                              "ledger": str(place / "ledger")}
     pages.reproduce(PAGE, given, place / "reports", quiet=True)
@@ -87,10 +91,13 @@ def _write_model(config: Mapping[str, Any], folder: Path, full_size: bool) -> No
     draft = folder.with_name(f".{folder.name}")
     model.save_pretrained(draft)
     tokenizer.save_pretrained(draft)
+    del model
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # the notebook's kernel wants it
     draft.rename(folder)
 
 
-def _rehearsed(real: Profile, model: Path) -> Profile:
+def _rehearsed(real: Profile, model: Path, full_size: bool) -> Profile:
     """The profile, less its data and its patience."""
     tiny = load_profile("tiny")
     budget = real.budget("quick")
@@ -111,7 +118,9 @@ def _rehearsed(real: Profile, model: Path) -> Profile:
         recovery_data=tiny.recovery_data,
         evaluation=dataclasses.replace(real.evaluation, search_pool=tiny.evaluation.search_pool, perplexity=text,
                                        generation=written),
-        cost=dataclasses.replace(real.cost, accelerator_gigabytes=None),
+        cost=real.cost if full_size else dataclasses.replace(
+            real.cost, accelerator_gigabytes=None, pruned_model_megabytes=tiny.cost.pruned_model_megabytes,
+            adapter_megabytes=tiny.cost.adapter_megabytes),
         budgets={"quick": short},
     )
 
@@ -140,6 +149,7 @@ def _write_record(real: Profile, size: str, blocks: str, place: Path) -> Path:
         f" and every stage behind them. On {about['processor']}, {about['accelerator'] or 'no accelerator'}, torch"
         f" {about['versions']['torch']}.",
         markdown(by_stage.reset_index().rename(columns={"seconds": "seconds (median)", "peak": "peak memory (GB)"})),
+        "Peak memory is the process's until then. Rows of the testbed are shorter than Alpaca's, which take more.",
         "Parameters of the real shapes:",
         markdown(pd.DataFrame([_counted(label, shape, dense) for label, shape in {"dense": dense, **pruned}.items()])),
     ])

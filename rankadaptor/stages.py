@@ -156,6 +156,11 @@ class Workshop:
         """Whether there is nothing to compute: a result, or a stage that is not tried any more."""
         return self.find(step) is not None or self._given_up(step) is not None
 
+    def is_elsewhere(self, step: Step) -> bool:
+        """Whether another process is at what a step waits for."""
+        first = next((link for link in step.chain() if self.find(link) is None), None)
+        return first is not None and self.ledger.is_elsewhere(self.key(first))
+
     def _given_up(self, step: Step) -> StageFailed | None:
         """Why a step that the ledger lacks has no result: it, or what it is computed from, is not tried any more."""
         for link in step.chain():
@@ -173,12 +178,12 @@ class Workshop:
             with computing_with(self.profile.threads), within(self.profile.stage_limit_s):
                 result = stages[step.stage](step, parent, folder)
                 told = provenance.of_stage(started, self.profile.base_model.label)
-            self._report(step, 1.0)
             return {"stage": step.stage, "result": result, "provenance": told}
 
         entry, new = self.ledger.compute(key, self._identity(step), work)
         if new:
             self.computed.append((step.stage, key))
+            self._report(step, 1.0)
         return entry
 
     def metrics(self, step: Step) -> dict[str, dict[str, float]]:

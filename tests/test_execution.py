@@ -5,13 +5,16 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from rankadaptor import execution, experiments, failures
+from rankadaptor import execution, experiments, failures, ray_execution
 from rankadaptor.errors import BadInput
 from rankadaptor.execution import LocalPool, chosen, follow, groups_of
 from rankadaptor.ledger import Ledger
@@ -185,7 +188,7 @@ def test_an_interrupt_ends_the_workers_and_a_new_run_goes_on(tiny_profile, tmp_p
 
 def test_a_worker_that_hangs_is_killed_at_the_limit_and_its_stage_taken_up_again(tiny_profile, tmp_path, monkeypatch):
     """Where no alarm is heard, as in a call that never returns."""
-    monkeypatch.setattr(execution, "_GRACE_S", 0.2)
+    monkeypatch.setattr(execution, "GRACE_S", 0.2)
     profile = dataclasses.replace(load_profile(str(tiny_profile)), stage_limit_s=3.0)
     ledger = Ledger(tmp_path / "ledger")
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
@@ -202,3 +205,141 @@ def test_a_worker_that_hangs_is_killed_at_the_limit_and_its_stage_taken_up_again
     workshop = Workshop(profile, ledger)
     assert workshop.find(step) is not None
     assert [one["kind"] for one in ledger.failures(workshop.key(step))] == ["timed out"]
+
+
+def test_what_progress_is_told_to_may_fail_and_nothing_hangs(tiny_profile, tmp_path):
+    """A terminal that was closed raises what a worker's death raises, too."""
+    profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
+    step = Step("prune", profile.prune_spec(Block("shortened", 20)))
+
+    def closed(*_):
+        raise BrokenPipeError
+
+    with LocalPool(ledger, 1, 1, closed) as pool, pytest.raises(BrokenPipeError):
+        pool.submit(profile, [step]).result(timeout=100)
+
+
+def test_what_another_process_is_at_comes_last(tiny_profile, tmp_path):
+    """So that two runs on one ledger share the work in place of waiting for each other."""
+    table = experiments.main_table(str(tiny_profile), "shortened:20", "quick", ledger=tmp_path / "ledger")
+    profile, ledger = table.profile, table.ledger
+    pruned = Step("prune", profile.prune_spec(Block("shortened", 20)))
+    workshop = Workshop(profile, ledger)
+    workshop.run(pruned)
+    steps = [Step("recover", profile.lora_spec(table.budget, (8, 8, 8, 8, 0, 8), 1e-3, seed), pruned)
+             for seed in range(3)]
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(folder):
+        begun.set()
+        assert go_on.wait(60)
+        return {}
+
+    other = threading.Thread(target=ledger.compute, args=(workshop.key(steps[0]), {}, slowly))
+    other.start()
+    assert begun.wait(60)
+    assert [workshop.is_elsewhere(step) for step in steps] == [True, False, False]
+    assert groups_of(workshop, steps) == [[steps[1]], [steps[2]], [steps[0]]]
+    threading.Timer(3, go_on.set).start()
+    table._run_all(steps)
+    other.join()
+    assert [key for _, key in table._workshop.computed] == [workshop.key(step) for step in steps[1:]]
+    assert not workshop.is_elsewhere(steps[0])
+
+
+class FakeRay:
+    """A cluster of promises."""
+
+    class exceptions:
+        RayError = type("RayError", (Exception,), {})
+        WorkerCrashedError = NodeDiedError = OutOfMemoryError = type("Lost", (RayError,), {})
+        RayTaskError = type("RayTaskError", (RayError,), {"cause": None})
+
+    def __init__(self, gpus=0):
+        self.gpus, self.asked, self.options = gpus, [], []
+
+    def init(self, **_):
+        pass
+
+    def shutdown(self):
+        pass
+
+    def cluster_resources(self):
+        return {"GPU": self.gpus} if self.gpus else {}
+
+    def get_runtime_context(self):
+        return SimpleNamespace(get_node_id=lambda: "here")
+
+    def nodes(self):
+        return [{"NodeID": "here", "Alive": True}]
+
+    def remote(self, **options):
+        self.options.append(options)
+
+        def asked(*_):
+            self.asked.append(execution.Future())
+            return SimpleNamespace(future=lambda: self.asked[-1])
+
+        return lambda _: SimpleNamespace(remote=asked)
+
+
+@pytest.fixture
+def on_fake_ray(tiny_profile, tmp_path, monkeypatch):
+    def made(workers=2, gpus=0):
+        cluster = FakeRay(gpus)
+        monkeypatch.setattr(ray_execution, "_imported", lambda: cluster)
+        return ray_execution.RayPool(Ledger(tmp_path / "ledger"), workers), cluster
+
+    profile = load_profile(str(tiny_profile))
+    return made, profile, [Step("prune", profile.prune_spec(Block("shortened", 20)))]
+
+
+def test_a_rays_pool_that_is_closed_ends_what_waits(on_fake_ray):
+    made, profile, group = on_fake_ray
+    pool, cluster = made(workers=1)
+    running = pool.submit(profile, group)
+    with ThreadPoolExecutor(1) as aside:
+        waiting = aside.submit(pool.submit, profile, group)
+        time.sleep(0.2)
+        assert len(cluster.asked) == 1  # no more at once than there are workers
+        pool.close()
+        with pytest.raises(BadInput, match="the run was ended"):
+            waiting.result(timeout=20)
+    with pytest.raises(BadInput, match="the run was ended"):
+        running.result(timeout=20)
+    cluster.asked[0].set_result([])  # too late, and no error
+
+
+def test_a_rays_pool_tells_of_every_end(on_fake_ray, monkeypatch):
+    made, profile, group = on_fake_ray
+    pool, cluster = made(workers=9)
+    errors = cluster.exceptions
+    bad = errors.RayTaskError()
+    bad.cause = BadInput("not a row")
+    for error, says in ((bad, "not a row"), (errors.RayError("no such env"), "stopped with no such env"),
+                        (errors.RayTaskError("shape mismatch"), "stopped with shape mismatch")):
+        future = pool.submit(profile, group)
+        cluster.asked[-1].set_exception(error)
+        with pytest.raises(BadInput, match=says):
+            future.result(timeout=20)
+    lost = pool.submit(profile, group)
+    cluster.asked[-1].set_exception(errors.WorkerCrashedError("the node died"))
+    assert lost.result(timeout=20) is None
+    assert Workshop(profile, pool._ledger).is_settled(group[0])  # given up, and passed over
+    monkeypatch.setattr(ray_execution, "note_ended", lambda *_: (_ for _ in ()).throw(BadInput("the disk is full")))
+    failures_gone = pool.submit(profile, [Step("prune", profile.prune_spec(Block("shortened", 50)))])
+    cluster.asked[-1].set_exception(errors.NodeDiedError("gone"))
+    with pytest.raises(BadInput, match="the disk is full"):
+        failures_gone.result(timeout=20)
+    pool.close()
+
+
+def test_a_task_has_a_gpu_where_the_cluster_has_or_the_profile_wants_one(on_fake_ray):
+    made, profile, group = on_fake_ray
+    wanting = dataclasses.replace(profile, cost=dataclasses.replace(profile.cost, accelerator_gigabytes=80))
+    for gpus, asked, number in ((0, profile, 0), (8, profile, 1), (0, wanting, 1)):
+        pool, cluster = made(gpus=gpus)
+        pool.submit(asked, group)
+        assert cluster.options[-1]["num_gpus"] == number
+        assert cluster.options[-1]["max_calls"] == number
+        pool.close()

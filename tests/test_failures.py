@@ -57,6 +57,32 @@ def test_attempts_are_counted_by_kind_and_by_machine(tmp_path, monkeypatch):
     assert failures.given_up(ledger, "key") is None  # a larger machine is not told what a smaller one cannot do
 
 
+def test_machines_of_one_kind_may_differ_by_some_pages_and_all_of_a_cluster_count(tmp_path, monkeypatch):
+    ledger, here = Ledger(tmp_path), provenance.machine()
+    here = here | {"memory_bytes": 64 * 2**30}
+    for more in (0, 4096):
+        monkeypatch.setattr(provenance, "machine", lambda more=more: here | {"memory_bytes": 64 * 2**30 + more})
+        failures.note(ledger, "key", "recover", "out of memory", "")
+    assert failures.given_up(ledger, "key") is not None
+    head = here | {"accelerator": None, "memory_bytes": 8 * 2**30}
+    monkeypatch.setattr(provenance, "machine", lambda: head)
+    assert failures.given_up(ledger, "key") is None
+    monkeypatch.setenv("RANKADAPTOR_EXECUTOR", "ray")  # whose nodes are other machines than the one that asks
+    assert failures.given_up(ledger, "key") is not None
+
+
+def test_every_card_of_a_host_counts(tmp_path, monkeypatch):
+    ledger, here = Ledger(tmp_path), provenance.machine()
+    monkeypatch.setattr(provenance, "machine", lambda: here | {"accelerator": "B"})
+    for _ in range(2):
+        failures.note(ledger, "key", "recover", "out of memory", "")
+    monkeypatch.setattr(provenance, "machine", lambda: here | {"accelerator": "A"})
+    assert failures.given_up(ledger, "key") is None
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda card: "AB"[card])
+    assert failures.given_up(ledger, "key") is not None
+
+
 def test_notes_that_were_edited_are_passed_over(tmp_path):
     ledger = Ledger(tmp_path)
     for content in ("", "[]", "{}", '{"stage": "recover", "kind": "killed", "machine": 3}'):

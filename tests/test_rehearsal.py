@@ -1,5 +1,6 @@
 """Paper-scale profiles: they plan, say what stands in the way, and rehearse every stage."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,11 +68,13 @@ def test_preflight_looks_at_memory_disk_model_and_network(tmp_path, monkeypatch)
     plan = plan_of("vicuna-7b", tmp_path, monkeypatch)
     problems = preflight.check(plan, tmp_path / "ledger")
     assert "is not in the hub's cache, and HF_HUB_OFFLINE is set" in problems[0]
-    assert "no GPU is visible, and one of 80 GB is needed" in problems[1]
+    assert "recovery data yahma/alpaca-cleaned" in problems[1]
+    assert "give RECOVERY_DATA=FILE" in problems[1]
+    assert "no GPU is visible, and one of 80 GB is needed" in problems[2]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Card(40))
-    assert "a GPU has 40 GB, and 80 are needed" in preflight.check(plan, tmp_path)[1]
+    assert "a GPU has 40 GB, and 80 are needed" in preflight.check(plan, tmp_path)[2]
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Card(80))
     monkeypatch.setattr(preflight.huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     for reason in ("ConnectTimeout", "RevisionNotFoundError", "it has no safetensors files"):
@@ -81,6 +84,35 @@ def test_preflight_looks_at_memory_disk_model_and_network(tmp_path, monkeypatch)
     assert preflight.check(plan, tmp_path) == []
     free["bytes"] = 10**9
     assert "has 1,000 MB free, and" in preflight.check(plan, tmp_path)[0]
+
+
+def test_preflight_looks_into_a_folder_given_as_the_model(tmp_path, monkeypatch, tiny_profile):
+    folder = tmp_path / "model"
+    shutil.copytree(load_profile(str(tiny_profile)).base_model.source.location, folder)
+    told = preflight.check(plan_of("vicuna-7b", tmp_path, monkeypatch, str(folder)), tmp_path)
+    assert "safetensors" not in " ".join(told)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    told = preflight.check(plan_of("vicuna-7b", tmp_path, monkeypatch, str(folder)), tmp_path)
+    assert f"no safetensors files in {folder}: other weights are never read" in told[0]
+    told = preflight.check(plan_of("vicuna-7b", tmp_path, monkeypatch, str(tmp_path / "typo")), tmp_path)
+    assert "typo is no folder: give MODEL=FOLDER" in told[0]
+
+
+def test_needs_on_one_disk_add_up(tmp_path, monkeypatch):
+    plan = plan_of("vicuna-7b", tmp_path, monkeypatch)
+    both = plan.missing_disk_megabytes() + plan.profile.cost.download_megabytes
+    assert plan.downloads
+    monkeypatch.setattr(preflight.huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for free, says in ((both * 1e6 + 1, False), (both * 1e6 - 1, True)):
+        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
+        assert any("MB free" in one for one in preflight.check(plan, tmp_path / "ledger")) == says
+
+
+def test_full_size_wants_a_gpu(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["rehearse", "--profile", "llama-7b", "--out", str(tmp_path), "--full-size"]) == 2
+    assert "no GPU is visible to rehearse llama-7b at full size" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_of_downloads_takes_the_place_of_a_hubs_model(tmp_path, monkeypatch, tiny_profile):

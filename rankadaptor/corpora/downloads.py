@@ -11,8 +11,10 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+from rankadaptor.corpora.hub import data_is_here
 from rankadaptor.errors import BadInput
 from rankadaptor.ledger import sha256_file
 from rankadaptor.profiles import Source
@@ -35,10 +37,21 @@ def source_identity(source: Source, files: Iterable[str] | None = None) -> str:
         return f"{source.kind}:{source.location}#{source.sha256}"
     folder = _existing(source)
     if folder.is_file():
-        return f"file:#{sha256_file(folder)}"
+        return f"file:#{_digest(folder)}"
     names = files if files is not None else [str(path.relative_to(folder)) for path in folder.rglob("*")]
-    lines = [f"{name}\0{sha256_file(folder / name)}\n" for name in sorted(names) if (folder / name).is_file()]
+    lines = [f"{name}\0{_digest(folder / name)}\n" for name in sorted(names) if (folder / name).is_file()]
     return f"dir:#{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, read once a process as long as it stays the same: a model's takes a minute."""
+    status = path.stat()
+    return _digest_of(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _digest_of(path: Path, modified_ns: int, size: int) -> str:
+    return sha256_file(path)
 
 
 def source_version(source: Source) -> tuple[tuple[str, int, int], ...]:
@@ -52,6 +65,8 @@ def source_version(source: Source) -> tuple[tuple[str, int, int], ...]:
 
 def is_cached(source: Source) -> bool:
     """Whether `source_folder` would need no download."""
+    if source.kind == "hub":
+        return data_is_here(source.location)
     return source.kind != "wheel" or _wheel_folder(source).is_dir()
 
 

@@ -6,7 +6,7 @@
 import re
 from pathlib import Path
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download, try_to_load_from_cache
 
 from rankadaptor.errors import BadInput
 
@@ -70,6 +70,16 @@ def is_reachable(name: str, seconds: float = 10.0) -> str:
     except Exception as error:  # of whatever the hub's client and its network library raise
         return type(error).__name__
     return "" if any(one.rfilename.endswith(".safetensors") for one in files) else "it has no safetensors files"
+
+
+def data_is_here(location: str) -> bool:
+    """Whether `data_file` would fetch nothing."""
+    name, _, file = location.rpartition("/")
+    try:
+        repository, commit = pinned(name)
+    except BadInput:
+        return False
+    return isinstance(try_to_load_from_cache(repository, file, revision=commit, repo_type="dataset"), str)
 
 
 def data_file(location: str) -> Path:
