@@ -20,6 +20,7 @@ import measuring
 import psutil
 from torture import Run, Watch, contents, finished_keys, small_profile
 
+from rankadaptor.leases import read_holder
 from rankadaptor.ledger_tools import rubbish, verify
 
 _KILLED_AT, _RESTARTED_AT = 6, 16  # entries that are finished by then, of about forty
@@ -35,13 +36,22 @@ class Node:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.processes = [one for one in psutil.process_iter() if one.pid not in before]
 
-    def kill(self) -> None:
-        victims = []
+    def whole(self) -> list[psutil.Process]:
+        """All of its processes that live, workers first."""
+        found = []
         for process in self.processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if any(part in " ".join(process.cmdline()) for part in ("raylet", "gcs_server", "ray")):
-                    victims += [*process.children(recursive=True), process]
-        for one in victims:
+                    found += [*process.children(recursive=True), process]
+        return found
+
+    def is_at_work(self, ledger: Path) -> bool:
+        """Whether one of its processes is at a stage, whose lease it holds."""
+        holders = [read_holder(path) for path in ledger.glob(".leases/*")]
+        return bool({one.pid for one in holders if one is not None} & {process.pid for process in self.whole()})
+
+    def kill(self) -> None:
+        for one in self.whole():
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
 
@@ -82,10 +92,13 @@ def main() -> int:
             for at, what in ((_KILLED_AT, "node killed"), (_RESTARTED_AT, "head killed")):
                 while run.process.poll() is None and len(finished_keys(shared / "ledger")) < at:
                     time.sleep(0.05)
+                node = nodes[1 if what == "node killed" else 0]
+                while run.process.poll() is None and not node.is_at_work(shared / "ledger"):
+                    time.sleep(0.01)
                 if run.process.poll() is not None:
                     break
-                nodes[1 if what == "node killed" else 0].kill()
-                done.append(f"{what} at {len(finished_keys(shared / 'ledger'))} entries")
+                node.kill()
+                done.append(f"{what} at work, at {len(finished_keys(shared / 'ledger'))} entries")
                 print(done[-1], flush=True)
             if len(done) == 2:
                 time.sleep(5)

@@ -315,9 +315,13 @@ def _rank_table(options: argparse.Namespace) -> int:
     from rankadaptor.rank_table import rank_table
 
     table = rank_table(options.profile, options.budget, ledger=options.ledger)
+    here = chosen(table.profile)
+    if here.executor != "local":
+        raise BadInput(f"executor is {here.executor!r}, and a rank table is measured by processes of one machine: leave"
+                       " EXECUTOR out")
     with scratch_beside(options.out):  # refuses what cannot be written before hours have gone
         print(table.plan(), flush=True)
-        table.compute(chosen(table.profile).workers if options.workers is None else options.workers)
+        table.compute(here.workers if options.workers is None else options.workers)
     print(table.write(options.out))
     return 0
 

@@ -211,6 +211,12 @@ class Ledger:
                 time.sleep(1)
         _fsync(self.folder)
 
+    @contextlib.contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Waits while another living process is within, on this ledger and under this name."""
+        with self._written_to(), self._leases.held(name, lambda: False):
+            yield
+
     def look_again(self) -> None:
         """Makes clients of a network folder ask its server, which they do not for a while about what was not there."""
         with contextlib.suppress(OSError):

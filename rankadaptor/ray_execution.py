@@ -55,6 +55,8 @@ def conduct(tables: Sequence[Shared], workers: int, on_progress: Progress) -> No
         process.start()
         multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # nor is it waited for at exit
         there.close()
+        print(f"ray: conducted by process {process.pid}, which goes on if this one ends: kill {process.pid} to stop it",
+              file=sys.stderr, flush=True)
         with contextlib.suppress(EOFError):
             while True:
                 message = here.recv()
@@ -68,6 +70,8 @@ def conduct(tables: Sequence[Shared], workers: int, on_progress: Progress) -> No
         process.join()
         if process.exitcode == 0:
             return
+        if process.exitcode == -signal.SIGTERM:
+            raise run_was_ended()
         lost = lost or time.monotonic()
         if time.monotonic() - lost > LOST_CLUSTER_S:
             raise BadInput(f"the Ray cluster went away, and was not found again in {LOST_CLUSTER_S / 60:.0f} minutes:"
@@ -96,16 +100,18 @@ def _conduct(tables: Sequence[Shared], workers: int, found: bool, pipe: "Connect
         with turn, contextlib.suppress(OSError):  # nobody listens any more: the ledger will tell
             pipe.send(message if len(message) > 1 else message[0])
 
+    ledger = tables[0].ledger
     try:
-        try:
-            pool = RayPool(tables[0].ledger, workers, tell)
-        except BadInput:
-            if found:
-                sys.exit(_LOST)  # it was there before, and may come again
-            raise
-        tell(*_CONNECTED)
-        with pool, computing_with(tables[0].profile.threads):
-            follow([work for table in tables for work in table.works()], pool, workers)
+        with ledger.alone("conductor"):  # a kernel that was started anew has its run wait for the one that goes on
+            try:
+                pool = RayPool(ledger, workers, tell)
+            except BadInput:
+                if found:
+                    sys.exit(_LOST)  # it was there before, and may come again
+                raise
+            tell(*_CONNECTED)
+            with pool, computing_with(tables[0].profile.threads):
+                follow([work for table in tables for work in table.works()], pool, workers)
     except BadInput as error:
         tell(str(error))
     except Exception as error:  # a bug, as good as any where it ends the same way each time

@@ -11,6 +11,7 @@ import pytest
 
 from rankadaptor import leases
 from rankadaptor.leases import Holder, Leases, is_dead, read_holder
+from rankadaptor.ledger import Ledger
 
 KEY = "k"
 FORK = multiprocessing.get_context("fork")
@@ -189,3 +190,24 @@ def test_file_systems_without_links_have_leases_too(tmp_path, monkeypatch):
     with Leases(tmp_path).held(KEY, never) as mine:
         assert read_holder(tmp_path / KEY) == mine
         assert leases._create(tmp_path / KEY) is None
+
+
+def test_who_wants_to_be_alone_waits(tmp_path):
+    ledger, order, inside = Ledger(tmp_path), [], threading.Event()
+
+    def first():
+        with ledger.alone("conductor"):
+            inside.set()
+            time.sleep(0.5)
+            order.append("first")
+
+    other = threading.Thread(target=first)
+    other.start()
+    assert inside.wait(10)
+    with ledger.alone("another name"):
+        assert order == []
+    with ledger.alone("conductor"):
+        order.append("second")
+    other.join()
+    assert order == ["first", "second"]
+    assert ledger.leftovers() == []
