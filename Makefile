@@ -68,7 +68,7 @@ $(READY): requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-test: $(READY)  ## run the tests (under 5 minutes, offline)
+test: $(READY)  ## run the tests (4 to 6 minutes on 2 cores, offline)
 	$(VENV)/bin/python -m pytest
 
 lint: $(READY)  ## ruff and mypy (seconds)
@@ -95,7 +95,7 @@ reproduce-table1: $(READY)  ## Table 1, LoRA against AdaLoRA, and where its rank
 
 plan-table2: $(READY)  ## print what Table 2 would run and cost; computes nothing (seconds); plan-figure2 and others alike
 
-reproduce-table2: $(READY)  ## Table 2 into reports/ (10 minutes on 2 cores as set by default; resumes)
+reproduce-table2: $(READY)  ## Table 2 into reports/ (7 to 12 minutes on 2 cores as set by default; resumes)
 	@$(RUN) reproduce table2 $(OPTIONS)
 
 reproduce-table3: $(READY)  ## Table 3's four ablations, on one block (10 minutes on 2 cores)
