@@ -1,5 +1,6 @@
 """Steps computed by several processes, here and by Ray: the same results, whatever finishes first."""
 
+import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -14,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from rankadaptor import execution, experiments, failures, ray_execution
+from rankadaptor import execution, experiments, failures, ray_execution, stages
 from rankadaptor.errors import BadInput
 from rankadaptor.execution import LocalPool, chosen, follow, groups_of
 from rankadaptor.ledger import Ledger
@@ -343,3 +344,29 @@ def test_a_task_has_a_gpu_where_the_cluster_has_or_the_profile_wants_one(on_fake
         assert cluster.options[-1]["num_gpus"] == number
         assert cluster.options[-1]["max_calls"] == number
         pool.close()
+
+
+def test_a_task_returns_what_it_computed(tiny_profile, tmp_path):
+    profile = load_profile(str(tiny_profile))
+    group = [Step("prune", profile.prune_spec(Block("shortened", 20)))]
+    finished = ray_execution._run(profile, tmp_path / "ledger", group, os.getcwd())
+    assert finished == group
+    alarms = [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+    assert all(one.finished.is_set() for one in alarms)  # they are off
+    assert ray_execution._run(profile, tmp_path / "ledger", group, os.getcwd()) == []
+
+
+def test_a_task_that_hangs_says_so_and_ends_its_process(tiny_profile, tmp_path, monkeypatch):
+    """Where no alarm is heard, as in a call that never returns."""
+    statuses = []
+    monkeypatch.setattr(ray_execution.os, "_exit", statuses.append)
+    monkeypatch.setattr(ray_execution, "GRACE_S", 0.1)
+    monkeypatch.setattr(stages, "within", lambda seconds: contextlib.nullcontext())
+    prune = stages.prune
+    monkeypatch.setattr(stages, "prune", lambda *given: time.sleep(1) or prune(*given))
+    profile = dataclasses.replace(load_profile(str(tiny_profile)), stage_limit_s=0.1)
+    step = Step("prune", profile.prune_spec(Block("shortened", 20)))
+    ray_execution._run(profile, tmp_path / "ledger", [step], os.getcwd())
+    assert statuses == [ray_execution._STUCK]
+    noted = Ledger(tmp_path / "ledger").failures(Workshop(profile, Ledger(tmp_path / "ledger")).key(step))
+    assert [one["kind"] for one in noted] == ["timed out"]
