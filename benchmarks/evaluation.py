@@ -85,9 +85,9 @@ def main() -> None:
     )
     title = "Evaluation: shared contexts against lm-eval's backend"
     measuring.write(f"evaluation-{profile.name}", title, about, lines, {
-        "options": vars(options), "ratios": ratios, "tokens": tokens, "tokens_alone": alone, "head_positions": heads,
-        "peak_flops": peak, "predictions_that_differ": differing, "largest_difference_nats": furthest,
-        "items_compared": len(mine)})
+        "options": measuring.told(options), "ratios": ratios, "tokens": tokens, "tokens_alone": alone,
+        "head_positions": heads, "peak_flops": peak, "predictions_that_differ": differing,
+        "largest_difference_nats": furthest, "items_compared": len(mine)})
 
 
 def _seconds(model: Any, tokenizer: Any, spec: EvaluationSpec, requests: Requests) -> float:

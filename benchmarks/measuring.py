@@ -1,5 +1,6 @@
 """What the benchmarks share: the machine's own peak, and one way of writing down what was measured."""
 
+import argparse
 import json
 import time
 from collections.abc import Sequence
@@ -48,6 +49,11 @@ def matrix_product_peak(device: torch.device, seconds: float = 1.0) -> float:
 def body_parameters(model: PreTrainedModel) -> int:
     """Of the decoder's matrices: what each token is multiplied by."""
     return sum(parameter.numel() for parameter in model.model.layers.parameters() if parameter.dim() == 2)
+
+
+def told(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of a benchmark as its record has them: where this machine keeps its ledger is no part of it."""
+    return {name: value for name, value in vars(options).items() if name != "ledger"}
 
 
 def write(name: str, title: str, about: str, table: Sequence[dict[str, Any]], more: dict[str, Any]) -> Path:

@@ -168,7 +168,7 @@ def main() -> None:
         f" of {recipe.steps} steps, on their way from {curves[0][0]:.3f} to {curves[0][-1]:.3f}."
     )
     measuring.write(f"recovery-{profile.name}", "Recovery: our loop against transformers' Trainer", about, table,
-                 {"options": vars(options) | {"data": data.label}, "ratios": ratios, "speeds": speeds,
+                 {"options": measuring.told(options) | {"data": data.label}, "ratios": ratios, "speeds": speeds,
                   "losses": losses, "curves": curves})
 
 

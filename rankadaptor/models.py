@@ -18,10 +18,16 @@ from transformers.utils import logging as transformers_logging
 
 from rankadaptor import testbed
 from rankadaptor.architecture import Architecture
-from rankadaptor.corpora.downloads import cache_folder, is_cached, settle, source_folder, source_identity
+from rankadaptor.corpora.downloads import (
+    cache_folder,
+    file_digest,
+    is_cached,
+    settle,
+    source_folder,
+    source_identity,
+)
 from rankadaptor.corpora.hub import checkpoint_folder, is_here
 from rankadaptor.errors import BadInput
-from rankadaptor.ledger import sha256_file
 from rankadaptor.profiles import BaseModel, Source
 from rankadaptor.pruned_llama import PrunedLlamaConfig
 from rankadaptor.specs import NUMERICS_VERSION, sha256_text
@@ -137,7 +143,7 @@ def base_model_identity(base: BaseModel) -> str:
 def _check_embedded(source: Source) -> None:
     """The weights that this package ships are the ones that the profile pins."""
     weights = testbed.MODEL / "model.safetensors"
-    found = sha256_file(weights) if weights.is_file() else "none"
+    found = file_digest(weights) if weights.is_file() else "none"
     if found != source.sha256:
         raise BadInput(f"the embedded model has SHA-256 {found}, the profile pins {source.sha256}: restore"
                        f" {weights.name}, or pin the one that is there")

@@ -116,6 +116,15 @@ def rendered(result, folder):
     return text, tables.measured_table(result).set_index("method")
 
 
+def told_of_adalora(result, folder, kind, remedy):
+    """In its row, and below the table with the remedy; returns the table."""
+    text, shown = rendered(result, folder)
+    assert shown.loc["AdaLoRA", "mean"] == kind
+    assert f"No result of AdaLoRA on shortened:20: {kind}: recover" in text
+    assert remedy in text
+    return shown
+
+
 def reported_adalora(spec):
     return spec.method == "adalora" and spec.seed != 1000
 
@@ -145,10 +154,7 @@ def test_a_stage_without_memory_is_tried_twice_and_told_in_its_row(calm, tiny_pr
     table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger")
     result = table.run()
     assert len(tried) == 2
-    text, shown = rendered(result, tmp_path / "reports")
-    assert shown.loc["AdaLoRA", "mean"] == "out of memory"
-    assert "No result of AdaLoRA on shortened:20: out of memory: recover" in text
-    assert "lower micro_batch_rows" in text
+    shown = told_of_adalora(result, tmp_path / "reports", "out of memory", "lower micro_batch_rows")
     assert "RankAdaptor (one model)" in shown.index
     # Asked again, it is told again, and not tried; nothing else is missing.
     assert table.is_complete()
@@ -260,10 +266,7 @@ def test_a_stage_that_takes_too_long_is_stopped_tried_again_and_told(calm, tiny_
     table = experiments.main_table(str(tmp_path / "limited.yaml"), BLOCK, "quick", ledger=tmp_path / "ledger")
     result = table.run()
     assert len(tried) == 2
-    text, shown = rendered(result, tmp_path / "reports")
-    assert shown.loc["AdaLoRA", "mean"] == "timed out"
-    assert "No result of AdaLoRA on shortened:20: timed out: recover" in text
-    assert "raise the profile's stage_limit_s" in text
+    told_of_adalora(result, tmp_path / "reports", "timed out", "raise the profile's stage_limit_s")
     assert result.blocks[BLOCK].failed.keys() == {"AdaLoRA"}
     assert ledger_tools.verify(tmp_path / "ledger") == []
 

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,13 @@ def test_comparisons_run_through_papermill(table, notebook, files, tiny_profile,
     assert_executed(folder / f"{notebook}.ipynb")
     written = {path.name for path in folder.iterdir()}
     assert files | {f"{table}.md", f"{table}.csv", f"{table}.tex", f"{table}-provenance.json"} <= written
+
+
+def test_committed_records_name_no_machines_path():
+    records = list((ROOT / "reports").rglob("*.json"))
+    assert records
+    for path in records:
+        assert not re.search(r'"(/|~/|\.\./)\w', path.read_text()), path
 
 
 def test_committed_reports_were_executed_top_to_bottom():

@@ -37,13 +37,13 @@ def source_identity(source: Source, files: Iterable[str] | None = None) -> str:
         return f"{source.kind}:{source.location}#{source.sha256}"
     folder = _existing(source)
     if folder.is_file():
-        return f"file:#{_digest(folder)}"
+        return f"file:#{file_digest(folder)}"
     names = files if files is not None else [str(path.relative_to(folder)) for path in folder.rglob("*")]
-    lines = [f"{name}\0{_digest(folder / name)}\n" for name in sorted(names) if (folder / name).is_file()]
+    lines = [f"{name}\0{file_digest(folder / name)}\n" for name in sorted(names) if (folder / name).is_file()]
     return f"dir:#{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """SHA-256 of a file, read once a process as long as it stays the same: a model's takes a minute."""
     status = path.stat()
     return _digest_of(path, status.st_mtime_ns, status.st_size)
