@@ -48,12 +48,16 @@ def test_losses_and_gradients_are_pefts():
 def test_gradients_are_those_of_finite_differences(monkeypatch):
     monkeypatch.setattr(fused_lora, "dropped_places", lambda count, share: torch.tensor([0, 5, 6, count - 1]))
     draw = torch.Generator().manual_seed(2)
-    x, base, down, up = (torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True)
-                         for shape in ((2, 3, 4), (5, 4), (2, 4), (5, 2)))
+    shapes = ((2, 3, 4), (5, 4), (2, 4), (5, 2), (3, 4), (1, 4), (3, 1))  # of two modules, of ranks 2 and 1
+    x, *parts = (torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True) for shape in shapes)
+    for base in parts[::3]:
+        base.requires_grad_(False)
     for share in (0.0, 0.2):
-        assert torch.autograd.gradcheck(
-            lambda *given, share=share: fused_lora._FusedLora.apply(given[0], base.detach(), *given[1:], 1.7, share),
-            (x, down, up))
+        for given in (parts[:3], parts):
+            assert torch.autograd.gradcheck(
+                lambda x, *given, share=share: fused_lora._FusedLora.apply(
+                    x, [1.7, 0.6][: len(given) // 3], share, *given),
+                (x, *given))
 
 
 def test_dropout_is_of_the_adapters_input_and_keeps_its_mean():

@@ -81,21 +81,42 @@ def test_eager_attention_gives_the_same():
     assert torch.allclose(score(model, batches, len(pairs))[0], expected, atol=1e-5)
 
 
-def test_rows_without_branches_take_no_mask(monkeypatch):
-    """Not even where rows are padded: causal order hides what comes last."""
+def test_common_parts_take_no_mask_and_branches_no_more_than_they_see(monkeypatch):
     seen = []
     kernel = torch.nn.functional.scaled_dot_product_attention
 
-    def watched(*given, attn_mask=None, **settings):
-        seen.append(attn_mask)
-        return kernel(*given, attn_mask=attn_mask, **settings)
+    def watched(query, key, value, attn_mask=None, **settings):
+        seen.append((query.shape[2], key.shape[2], attn_mask is not None))
+        return kernel(query, key, value, attn_mask=attn_mask, **settings)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
-    batches = lay_out([(("", ""), list(range(length, 2 * length)), [length]) for length in (20, 19, 17)], 512)
+    pairs = [(("", ""), list(range(length, 2 * length)), [length]) for length in (20, 19, 17)]
+    pairs += [(("", ""), list(range(2, 20)), [choice, 30, 31]) for choice in range(40, 44)]
+    batches = lay_out(pairs, 512)
     assert len(batches) == 1
-    score(tiny_llama(), batches, 3)
-    assert seen
-    assert all(mask is None for mask in seen)
+    assert len(batches[0].tokens) == 20 + 19 + 17 + 18 + 4 * 2
+    score(tiny_llama(layers=1), batches, len(pairs))
+    assert sorted(seen) == [(2, 18 + 2, True), (20, 20, False)]
+
+
+def test_no_row_is_padded_outside_of_attention():
+    draw = random.Random(7)
+    pairs = [(("", ""), [draw.randrange(2, 90) for _ in range(draw.randint(1, 60))], [5]) for _ in range(50)]
+    batches = lay_out(pairs, 512, 128)
+    assert sum(len(batch.tokens) for batch in batches) == sum(len(context) for _, context, _ in pairs)
+    assert max(len(batch.tokens) for batch in batches) <= 128
+    for batch in batches:  # every token asks once, at its own place
+        asking = torch.cat([part.queries.flatten() for part in batch.parts])
+        assert torch.equal(asking[batch.order], torch.arange(len(batch.tokens)))
+
+
+def test_the_models_own_attention_is_back_after_an_error(monkeypatch):
+    model = tiny_llama()
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", None)
+    with pytest.raises(TypeError):
+        score(model, lay_out(questions(1), 512), 1)
+    assert model.config._attn_implementation == "sdpa"
+    assert not [module for module in model.modules() if "forward" in vars(module)]
 
 
 @pytest.mark.parametrize(("context", "continuation"), [([], [5]), ([5], []), ([5], list(range(2, 15)))])
@@ -135,8 +156,8 @@ def test_tokens_and_positions_are_counted_as_planned():
     pairs += [(("", ""), context[::-1], two), (("", ""), context[::-1], [50, 51])]  # 20 + 2 + 1 tokens
     pairs += [(("", ""), [*context[:10], option], [60, 61]) for option in (70, 71)]  # 10 + 2 x 2 tokens
     batches = lay_out(pairs, 512)
-    assert sum(int((batch.branches >= 0).sum()) for batch in batches) == 20 + 23 + 14
-    assert sum(batch.read.shape[1] for batch in batches) == 1 + 1 + 2 + 1 + 2 + 2
+    assert sum(len(batch.tokens) for batch in batches) == 20 + 23 + 14
+    assert sum(len(batch.read) for batch in batches) == 1 + 1 + 2 + 1 + 2 + 2
     # lm-eval's own backend would compute 20 + 22 + 21 + 12 + 12 tokens, and the head over all of them.
 
 
@@ -146,9 +167,10 @@ def test_requests_of_benchmarks_take_fewer_tokens(tokenizer):
     plain = sum(len(context) + len(continuation) - 1 for _, context, continuation in requests.tokenised(backend))
     batches = requests.batches(backend)
     assert requests.batches(backend) is batches  # laid out once for all models
-    computed = sum(int((batch.branches >= 0).sum()) for batch in batches)
+    computed = sum(len(batch.tokens) for batch in batches)
     assert computed < 0.6 * plain
-    assert sum(batch.tokens.numel() for batch in batches) < 1.25 * computed  # padding, of a few short rows
+    attended = sum(part.queries.numel() for batch in batches for part in batch.parts)
+    assert attended < 1.25 * computed  # padding, within attention alone
 
 
 def test_both_engines_give_the_same_items(tokenizer):

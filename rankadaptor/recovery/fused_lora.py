@@ -5,12 +5,13 @@ input where one for every dropped input does (at 5 %, a twentieth). Within `fuse
 
     y = W x + s / (1 - p) B A D x,     D: each input kept with probability 1 - p
 
-as before, gradients by hand. Without dropout, losses and gradients are PEFT's to rounding; with it, in distribution.
+as before, gradients by hand; modules of one input, such as a layer's q, k and v, share what they can (`together`).
+Without dropout, losses and gradients are PEFT's to rounding; with it, in distribution.
 """
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from peft import PeftModel
 from peft.tuners.lora import Linear
 from torch import nn
 
+from rankadaptor.forwards import replaced
 from rankadaptor.products import product
 
 
@@ -29,14 +31,8 @@ def fused(adapted: PeftModel) -> Iterator[int]:
     Left as they are: modules of other kinds (AdaLoRA's, variants such as DoRA), with a bias, quantised, merged or in a
     precision of their own, and all on a GPU, where dropout costs nothing.
     """
-    modules = [module for module in adapted.modules() if isinstance(module, Linear) and _is_plain(module)]
-    for module in modules:
-        module.forward = partial(_forward, module)
-    try:
-        yield len(modules)
-    finally:
-        for module in modules:
-            del module.forward  # the class's own is behind it
+    with replaced([one for one in adapted.modules() if isinstance(one, Linear) and _is_plain(one)], _forward) as count:
+        yield count
 
 
 def _is_plain(module: Linear) -> bool:
@@ -53,43 +49,82 @@ def _is_plain(module: Linear) -> bool:
 
 
 def _forward(module: Linear, x: torch.Tensor) -> torch.Tensor:
+    return together([module], x)[0]
+
+
+def together(modules: Sequence[nn.Module], x: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Outputs of several modules for one input; those that are `fused` and drop alike, in one pass."""
+    if not all(_is_fused(module) for module in modules) or len({_share(module) for module in modules}) > 1:
+        return [module(x) for module in modules]
+    parts = [part.weight for one in modules for part in (one.base_layer, one.lora_A["default"], one.lora_B["default"])]
+    return _FusedLora.apply(x, [one.scaling["default"] for one in modules], _share(modules[0]), *parts)
+
+
+def _is_fused(module: nn.Module) -> bool:
+    forward = vars(module).get("forward")
+    return isinstance(forward, partial) and forward.func is _forward
+
+
+def _share(module: Linear) -> float:
     dropout = module.lora_dropout["default"]
-    share = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
-    base, down, up = (part.weight for part in (module.base_layer, module.lora_A["default"], module.lora_B["default"]))
-    return _FusedLora.apply(x, base, down, up, module.scaling["default"], share)
+    return dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
 
 
 class _FusedLora(torch.autograd.Function):
-    """Inputs: x (..., in), W (out, in), A (rank, in), B (out, rank), scaling, share of the inputs that is dropped."""
+    """Inputs: x (..., in), scalings, share of the inputs that is dropped; W (out, in), A (rank, in) and B (out, rank) of
+    each module. Outputs: one (..., out) a module.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, base: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scaling: float,
-        share: float,
-    ) -> torch.Tensor:  # fmt: skip
+        ctx: Any, x: torch.Tensor, scalings: Sequence[float], share: float, *parts: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        bases, downs, ups = parts[::3], parts[1::3], parts[2::3]
         flat = x.reshape(-1, x.shape[-1])  # (tokens, in)
-        dropped = dropped_places(flat.numel(), share) if share else None
-        low = product(_without(flat, dropped), down)  # (tokens, rank)
-        ctx.scale = scaling / (1 - share)
-        ctx.shape = x.shape
-        ctx.save_for_backward(flat, low, base, down, up, dropped)
-        return product(flat, base).addmm_(low, up.T, alpha=ctx.scale).view(*x.shape[:-1], -1)
+        dropped = [dropped_places(flat.numel(), share) for _ in bases] if share else []
+        if share:
+            lows = [product(down, _without(flat, some)) for some, down in zip(dropped, downs, strict=True)]
+        else:
+            lows = product(_joined(downs), flat).split([len(down) for down in downs])  # (rank, tokens) each
+        ctx.scales = [scaling / (1 - share) for scaling in scalings]
+        ctx.save_for_backward(flat, *parts, *lows, *dropped)
+        ctx.count, ctx.shape = len(bases), x.shape
+        return tuple(
+            product(flat, base).addmm_(low.T, up.T, alpha=scale).view(*x.shape[:-1], -1)
+            for base, low, up, scale in zip(bases, lows, ups, ctx.scales, strict=True)
+        )
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        flat, low, base, down, up, dropped = ctx.saved_tensors
-        gradient = gradients[0].reshape(-1, gradients[0].shape[-1])  # (tokens, out)
-        of_low = product(gradient, up.T).mul_(ctx.scale)  # (tokens, rank)
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+        count = ctx.count
+        flat, *parts = ctx.saved_tensors
+        bases, downs, ups = parts[: 3 * count : 3], parts[1 : 3 * count : 3], parts[2 : 3 * count : 3]
+        lows, dropped = parts[3 * count : 4 * count], parts[4 * count :]
+        flown = [gradient.reshape(len(flat), -1) for gradient in gradients]  # (tokens, out) each
+        of_lows = [product(up.T, one).mul_(scale) for one, up, scale in zip(flown, ups, ctx.scales, strict=True)]
+        of_ups = [product(low, one.T).T * scale for low, one, scale in zip(lows, flown, ctx.scales, strict=True)]
+        if dropped:
+            of_downs = [product(one, _without(flat, some).T) for one, some in zip(of_lows, dropped, strict=True)]
+        else:
+            of_low = _joined(of_lows)  # (ranks, tokens)
+            of_downs = product(of_low, flat.T).split([len(down) for down in downs])
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = product(gradient, base.T)
-            if dropped is None:
-                of_x.addmm_(of_low, down)
+            of_x = product(flown[0], bases[0].T)
+            for one, base in zip(flown[1:], bases[1:], strict=True):
+                of_x.addmm_(one, base)
+            if dropped:
+                for one, down, some in zip(of_lows, downs, dropped, strict=True):
+                    of_x += _zeroed(one.T @ down, some)
             else:
-                of_x += _zeroed(of_low @ down, dropped)
+                of_x.addmm_(of_low.T, _joined(downs))
             of_x = of_x.view(ctx.shape)
-        of_up = product(low.T, gradient.T).T * ctx.scale
-        return of_x, None, product(of_low.T, _without(flat, dropped).T), of_up, None, None
+        of_parts = [one for trio in zip([None] * count, of_downs, of_ups, strict=True) for one in trio]
+        return of_x, None, None, *of_parts
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
 
 
 def _without(x: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:

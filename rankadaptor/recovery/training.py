@@ -14,9 +14,10 @@ from rankadaptor.corpora.benchmarks import Row
 from rankadaptor.errors import RecoveryDiverged
 from rankadaptor.models import Tokenizer
 from rankadaptor.products import quick_products
+from rankadaptor.quick_layers import quick_layers
 from rankadaptor.recovery.adapters import realised_ranks
 from rankadaptor.recovery.eva import initialise_eva
-from rankadaptor.recovery.fused_lora import fused
+from rankadaptor.recovery.fused_lora import fused, together
 from rankadaptor.recovery.prompts import IGNORED, Example, batches, collate, micro_batches
 from rankadaptor.specs import RecoverySpec
 
@@ -57,7 +58,8 @@ def train(
     tokens = 0
     adapted.train()
     devices = [adapted.device] if adapted.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), fused(adapted), quick_products(adapted):
+    quick = fused(adapted), quick_products(adapted), quick_layers(adapted, together)
+    with torch.random.fork_rng(devices=devices), quick[0], quick[1], quick[2]:
         torch.manual_seed(spec.seed)  # dropout draws from the global generator
         for step, batch in enumerate(planned):
             loss = _accumulate(adapted, micro_batches(batch, recipe), tokenizer.pad_token_id)
