@@ -6,7 +6,7 @@ float32, in another order.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,11 +35,20 @@ def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return functional.linear(x, weight)
 
 
-def packed(weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The product above for many inputs (..., in), by a copy of the weight in oneDNN's own order where it is large.
+Multiply = Callable[[torch.Tensor], torch.Tensor]
 
-    Of the time of a product, 3 to 6 % go into that order. The copy lives as long as the function does.
+
+def packed(weights: Sequence[torch.Tensor]) -> list[Multiply]:
+    """The product above with each weight, for many inputs (..., in), by copies of large ones in oneDNN's own order.
+
+    Of the time of a product, 3 to 6 % go into that order. Copies live as long as the functions do, and are made if they
+    take no more than 2 GiB in all; weights must not change meanwhile.
     """
+    keep = sum(weight.nbytes for weight in weights) <= _PACKED_BYTES
+    return [_packed(weight) if keep else partial(product, weight=weight) for weight in weights]
+
+
+def _packed(weight: torch.Tensor) -> Multiply:
     if not _is_for_onednn(weight.new_empty(1).expand(_TOKENS, weight.shape[1]), weight):
         return partial(product, weight=weight)
     copy = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _TOKENS)
@@ -91,12 +100,11 @@ def quick_products(model: nn.Module, pack: bool = False) -> Iterator[int]:
     Layers whose weight is to be trained keep PyTorch's own while gradients are recorded.
 
     Args:
-        pack: Keep copies of the weights, up to 2 GiB in all, for products without gradients. Weights must not change
-            meanwhile.
+        pack: Keep copies of the weights as `packed` does, for products without gradients.
     """
     modules = [one for one in model.modules() if isinstance(one, nn.Linear) and _is_plain(one)]
-    copied = modules if pack and sum(module.weight.nbytes for module in modules) <= _PACKED_BYTES else []
-    copies = {module: packed(module.weight) for module in copied}
+    copied = modules if pack else []
+    copies = dict(zip(copied, packed([module.weight for module in copied]), strict=True))
 
     def forward(module: nn.Linear, x: torch.Tensor) -> torch.Tensor:
         if module in copies and not torch.is_grad_enabled():

@@ -36,7 +36,9 @@ def quick_layers(model: nn.Module, project: Project = _each) -> Iterator[int]:
         model: Any LLaMA, pruned or with an adapter; what is of another type, or elsewhere, stays as it is.
         project: Applies several linear layers to one input.
     """
-    ways = {LlamaRMSNorm: _norm, LlamaAttention: partial(_attention, project), LlamaMLP: partial(_mlp, project)}
+    ways: dict[type[nn.Module], Callable[..., Any]] = {
+        LlamaRMSNorm: _norm, LlamaAttention: partial(_attention, project), LlamaMLP: partial(_mlp, project),
+    }
     with contextlib.ExitStack() as stack:
         counts = [
             stack.enter_context(replaced([one for one in model.modules() if type(one) is kind and _is_here(one)], way))

@@ -6,6 +6,7 @@ import torch
 from conftest import tiny_llama
 from peft import LoraConfig, get_peft_model
 
+from rankadaptor.products import packed
 from rankadaptor.recovery import fused_lora
 from rankadaptor.recovery.fused_lora import dropped_places, fused
 
@@ -48,16 +49,16 @@ def test_losses_and_gradients_are_pefts():
 def test_gradients_are_those_of_finite_differences(monkeypatch):
     monkeypatch.setattr(fused_lora, "dropped_places", lambda count, share: torch.tensor([0, 5, 6, count - 1]))
     draw = torch.Generator().manual_seed(2)
-    shapes = ((2, 3, 4), (5, 4), (2, 4), (5, 2), (3, 4), (1, 4), (3, 1))  # of two modules, of ranks 2 and 1
-    x, *parts = (torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True) for shape in shapes)
-    for base in parts[::3]:
-        base.requires_grad_(False)
+    shapes = ((5, 4), (3, 4), (2, 3, 4), (2, 4), (5, 2), (1, 4), (3, 1))  # of two modules, of ranks 2 and 1
+    *bases, x, a, b, c, d = (torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes)
+    products = list(zip(packed(bases), packed([base.T for base in bases]), strict=True))
     for share in (0.0, 0.2):
-        for given in (parts[:3], parts):
+        for parts in ((a, b), (a, b, c, d)):
+            count = len(parts) // 2
             assert torch.autograd.gradcheck(
-                lambda x, *given, share=share: fused_lora._FusedLora.apply(
-                    x, [1.7, 0.6][: len(given) // 3], share, *given),
-                (x, *given))
+                lambda x, *parts, share=share, count=count: fused_lora._FusedLora.apply(
+                    x, products[:count], [1.7, 0.6][:count], share, *parts),
+                [one.requires_grad_() for one in (x, *parts)])
 
 
 def test_dropout_is_of_the_adapters_input_and_keeps_its_mean():

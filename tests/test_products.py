@@ -6,7 +6,7 @@ from conftest import tiny_llama
 from torch.nn import functional
 
 from rankadaptor import products
-from rankadaptor.products import product, quick_products
+from rankadaptor.products import packed, product, quick_products
 
 IDS = torch.randint(2, 96, (3, 11), generator=torch.Generator().manual_seed(0))
 
@@ -39,6 +39,32 @@ def test_strides_do_not_matter():
     torch.testing.assert_close(product(x[:, ::7][:, :1], weight[:, ::5][:, :1]), x[:, :1] @ weight[:, :1].T)
     torch.testing.assert_close(product(x.view(31, 4, 5).transpose(0, 1), weight[:7, :5]),
                                x.view(31, 4, 5).transpose(0, 1) @ weight[:7, :5].T)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("room", [0, 2**31])
+def test_copies_of_weights_multiply_as_the_weights_do(dtype, room, monkeypatch):
+    monkeypatch.setattr(products, "_PACKED_BYTES", room)
+    weights = [drawn(9, 12, dtype=dtype), drawn(12, 30, dtype=dtype).T]
+    for x in (drawn(7, 12, dtype=dtype), drawn(2, 5, 12, dtype=dtype), drawn(12, 6, dtype=dtype).T):
+        for weight, multiply in zip(weights, packed(weights), strict=True):
+            torch.testing.assert_close(multiply(x), functional.linear(x, weight))
+
+
+def test_copies_are_for_passes_without_gradients_and_gone_afterwards():
+    model = tiny_llama()
+    with torch.no_grad():
+        plain = model(IDS).logits
+        with quick_products(model, pack=True):
+            torch.testing.assert_close(model(IDS).logits, plain, atol=1e-5, rtol=1e-4)
+            with torch.enable_grad():
+                model(IDS).logits.sum().backward()
+            model.model.layers[0].mlp.up_proj.weight.mul_(2)
+            stale = model(IDS).logits
+        changed = model(IDS).logits
+    assert model.model.layers[0].mlp.up_proj.weight.grad is not None
+    torch.testing.assert_close(stale, plain, atol=1e-5, rtol=1e-4)
+    assert (changed - plain).abs().max() > 1e-3
 
 
 def test_sums_are_of_float32_and_no_coarser():

@@ -1,9 +1,9 @@
 """Scoring a question's choices together: what they have in common is computed once, and the head only where needed.
 
 A question becomes one row: the tokens that all its choices begin with, then a branch a choice. A branch's positions go
-on from the common part, and its tokens see that part and themselves, so every log-probability is the one that the choice
-alone would have, to rounding. Choices of one token need no branch at all. Rows follow one another without padding;
-attention alone takes them apart, into segments of about one length.
+on from the common part, and its tokens see that part and themselves, so every log-probability is the one that the
+choice alone would have, to rounding. Choices of one token need no branch at all. Rows follow one another without
+padding; attention alone takes them apart, into segments of about one length.
 
 Source: the tree mask of SpecInfer (Miao et al. 2024, section 4.2), over choices in place of drafts.
 """
@@ -169,7 +169,6 @@ class _Segment(NamedTuple):
 def _alike(segments: Sequence[_Segment]) -> list[list[_Segment]]:
     """Segments in groups whose lengths, and the lengths before, are alike."""
     groups: list[list[_Segment]] = []
-    longest = 0
     for one in sorted(segments, key=lambda one: (-one.before_length, -one.length)):
         head = groups[-1][0] if groups else None
         if head and one.before_length >= _ALIKE * head.before_length and one.length >= _ALIKE * head.length:
@@ -247,7 +246,7 @@ def _packed_attention(
     order: torch.Tensor,
     **settings: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of a batch, part by part; all tensors are (1, heads, tokens, head width), the result has tokens first."""
+    """Attention of a batch, part by part; of (1, heads, tokens, head width), but the result has tokens first."""
     found = []
     for part in parts:
         asks, looked_at, said = (_segments(tensor, places) for tensor, places in
@@ -272,8 +271,8 @@ def _moved(parts: Sequence[Part], model: PreTrainedModel) -> list[Part]:
     for part in parts:
         mask = None
         if part.seen is not None:
-            mask = torch.zeros(part.seen.shape, dtype=model.dtype).masked_fill_(~part.seen, torch.finfo(model.dtype).min)
-            mask = mask.to(model.device)
+            seen = part.seen.to(model.device)
+            mask = torch.zeros_like(seen, dtype=model.dtype).masked_fill_(~seen, torch.finfo(model.dtype).min)
         moved.append(Part(part.queries.to(model.device), part.keys.to(model.device), mask))
     return moved
 
@@ -288,7 +287,7 @@ class _Head:
         """
         step = _HEAD_COLUMNS.get(weight.device.type, _HEAD_COLUMNS["cpu"])
         self.starts = range(0, len(weight), step)
-        self.pieces = [packed(weight[start : start + step]) for start in self.starts]
+        self.pieces = packed([weight[start : start + step] for start in self.starts])
 
     def predicted(self, states: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability of every target, and whether no other token is likelier.  # (targets,) each

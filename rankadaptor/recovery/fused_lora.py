@@ -11,7 +11,7 @@ Without dropout, losses and gradients are PEFT's to rounding; with it, in distri
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,9 @@ from peft.tuners.lora import Linear
 from torch import nn
 
 from rankadaptor.forwards import replaced
-from rankadaptor.products import product
+from rankadaptor.products import Multiply, packed, product
+
+Products = Mapping[nn.Module, tuple[Multiply, Multiply]]  # with a module's W, and with its transpose
 
 
 @contextlib.contextmanager
@@ -31,7 +33,11 @@ def fused(adapted: PeftModel) -> Iterator[int]:
     Left as they are: modules of other kinds (AdaLoRA's, variants such as DoRA), with a bias, quantised, merged or in a
     precision of their own, and all on a GPU, where dropout costs nothing.
     """
-    with replaced([one for one in adapted.modules() if isinstance(one, Linear) and _is_plain(one)], _forward) as count:
+    modules = [one for one in adapted.modules() if isinstance(one, Linear) and _is_plain(one)]
+    weights = [module.get_base_layer().weight.detach() for module in modules]
+    multiply = packed([*weights, *(weight.T for weight in weights)])  # forward, and backward
+    products = dict(zip(modules, zip(multiply[: len(modules)], multiply[len(modules) :], strict=True), strict=True))
+    with replaced(modules, partial(_forward, products)) as count:
         yield count
 
 
@@ -48,19 +54,22 @@ def _is_plain(module: Linear) -> bool:
     )
 
 
-def _forward(module: Linear, x: torch.Tensor) -> torch.Tensor:
+def _forward(products: Products, module: Linear, x: torch.Tensor) -> torch.Tensor:
     return together([module], x)[0]
 
 
 def together(modules: Sequence[nn.Module], x: torch.Tensor) -> Sequence[torch.Tensor]:
     """Outputs of several modules for one input; those that are `fused` and drop alike, in one pass."""
-    if not all(_is_fused(module) for module in modules) or len({_share(module) for module in modules}) > 1:
+    ours = [module for module in modules if isinstance(module, Linear) and _is_fused(module)]
+    if len(ours) < len(modules) or len({_share(module) for module in ours}) > 1:
         return [module(x) for module in modules]
-    parts = [part.weight for one in modules for part in (one.base_layer, one.lora_A["default"], one.lora_B["default"])]
-    return _FusedLora.apply(x, [one.scaling["default"] for one in modules], _share(modules[0]), *parts)
+    known: Products = vars(ours[0])["forward"].args[0]
+    products, scalings = [known[one] for one in ours], [one.scaling["default"] for one in ours]
+    parts = [part.weight for one in ours for part in (one.lora_A["default"], one.lora_B["default"])]
+    return _FusedLora.apply(x, products, scalings, _share(ours[0]), *parts)
 
 
-def _is_fused(module: nn.Module) -> bool:
+def _is_fused(module: Linear) -> bool:
     forward = vars(module).get("forward")
     return isinstance(forward, partial) and forward.func is _forward
 
@@ -71,35 +80,36 @@ def _share(module: Linear) -> float:
 
 
 class _FusedLora(torch.autograd.Function):
-    """Inputs: x (..., in), scalings, share of the inputs that is dropped; W (out, in), A (rank, in) and B (out, rank) of
-    each module. Outputs: one (..., out) a module.
+    """Inputs: x (..., in); of each module the products with W and with its transpose, and its scaling; the share of the
+    inputs that is dropped; A (rank, in) and B (out, rank) of each module. Outputs: one (..., out) a module.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, scalings: Sequence[float], share: float, *parts: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        bases, downs, ups = parts[::3], parts[1::3], parts[2::3]
+        ctx: Any, x: torch.Tensor, products: Sequence[tuple[Multiply, Multiply]], scalings: Sequence[float],
+        share: float, *parts: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:  # fmt: skip
+        downs, ups = parts[::2], parts[1::2]
         flat = x.reshape(-1, x.shape[-1])  # (tokens, in)
-        dropped = [dropped_places(flat.numel(), share) for _ in bases] if share else []
+        dropped = [dropped_places(flat.numel(), share) for _ in downs] if share else []
         if share:
             lows = [product(down, _without(flat, some)) for some, down in zip(dropped, downs, strict=True)]
         else:
             lows = product(_joined(downs), flat).split([len(down) for down in downs])  # (rank, tokens) each
         ctx.scales = [scaling / (1 - share) for scaling in scalings]
         ctx.save_for_backward(flat, *parts, *lows, *dropped)
-        ctx.count, ctx.shape = len(bases), x.shape
+        ctx.products, ctx.shape = products, x.shape
         return tuple(
-            product(flat, base).addmm_(low.T, up.T, alpha=scale).view(*x.shape[:-1], -1)
-            for base, low, up, scale in zip(bases, lows, ups, ctx.scales, strict=True)
+            forward(flat).addmm_(low.T, up.T, alpha=scale).view(*x.shape[:-1], -1)
+            for (forward, _), low, up, scale in zip(products, lows, ups, ctx.scales, strict=True)
         )
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
-        count = ctx.count
+        count = len(ctx.products)
         flat, *parts = ctx.saved_tensors
-        bases, downs, ups = parts[: 3 * count : 3], parts[1 : 3 * count : 3], parts[2 : 3 * count : 3]
-        lows, dropped = parts[3 * count : 4 * count], parts[4 * count :]
+        downs, ups = parts[: 2 * count : 2], parts[1 : 2 * count : 2]
+        lows, dropped = parts[2 * count : 3 * count], parts[3 * count :]
         flown = [gradient.reshape(len(flat), -1) for gradient in gradients]  # (tokens, out) each
         of_lows = [product(up.T, one).mul_(scale) for one, up, scale in zip(flown, ups, ctx.scales, strict=True)]
         of_ups = [product(low, one.T).T * scale for low, one, scale in zip(lows, flown, ctx.scales, strict=True)]
@@ -110,17 +120,16 @@ class _FusedLora(torch.autograd.Function):
             of_downs = product(of_low, flat.T).split([len(down) for down in downs])
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = product(flown[0], bases[0].T)
-            for one, base in zip(flown[1:], bases[1:], strict=True):
-                of_x.addmm_(one, base)
+            of_x = ctx.products[0][1](flown[0])
+            for (_, backward), one in zip(ctx.products[1:], flown[1:], strict=True):
+                of_x += backward(one)
             if dropped:
                 for one, down, some in zip(of_lows, downs, dropped, strict=True):
                     of_x += _zeroed(one.T @ down, some)
             else:
                 of_x.addmm_(of_low.T, _joined(downs))
             of_x = of_x.view(ctx.shape)
-        of_parts = [one for trio in zip([None] * count, of_downs, of_ups, strict=True) for one in trio]
-        return of_x, None, None, *of_parts
+        return of_x, None, None, None, *(one for pair in zip(of_downs, of_ups, strict=True) for one in pair)
 
 
 def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
