@@ -1,20 +1,27 @@
 """Shared-context scoring against lm-eval's own backend, on one pruned model. `make bench-evaluation`.
 
 Speed: paired runs over questions in the seven tasks' natural mix, lm-eval's backend at each of some batch sizes, ours
-right after each; the ratio is to its best batch size. Equality: every item of an equal number from each task.
+right after each; the ratio is to its best batch size. Equality: every item of an equal number from each task; and for
+the choices of the largest log-likelihoods, which rounding moves furthest, how far either backend is from float64.
 """
 
 import argparse
+import copy
 import dataclasses
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import measuring
+import pandas as pd
+import torch
+from transformers import PreTrainedModel
 
 from rankadaptor.corpora.benchmarks import evaluation_rows
 from rankadaptor.evaluation import Requests, evaluate
 from rankadaptor.evaluation.scoring import backend_of
+from rankadaptor.evaluation.shared_context import TokenisedPair
 from rankadaptor.models import base_model_folder, load_tokenizer
 from rankadaptor.specs import TASKS, EvaluationSpec
 
@@ -29,6 +36,7 @@ def main() -> None:
     parser.add_argument("--block", default="llm-pruner:20")
     parser.add_argument("--items", type=int, default=280, help="timed, in the natural mix; default: 280")
     parser.add_argument("--check", type=int, default=200, help="items a task that are compared; default: 200")
+    parser.add_argument("--exact", type=int, default=40, help="choices computed in float64, too; default: 40")
     parser.add_argument("--batches", default="4 8 16", help="sizes of lm-eval's backend; default: '4 8 16'")
     parser.add_argument("--runs", type=int, default=3, help="paired runs a batch size; default: 3")
     parser.add_argument("--ledger", default="ledger")
@@ -73,6 +81,7 @@ def main() -> None:
     differing = sum(int((mine[name] != theirs_items[name]).sum()) for name in ("acc", "acc_norm"))
     furthest = max(abs(a - b) for one, other in zip(mine["log_likelihoods"], theirs_items["log_likelihoods"],
                                                     strict=True) for a, b in zip(one, other, strict=True))
+    mine_off, theirs_off = _from_float64(model, checked.tokenised(backend), mine, theirs_items, options.exact)
     about = (
         f"{profile.base_model.label}, {options.block}, {sum(mix.values())} questions in the natural mix of the seven"
         f" tasks ({', '.join(f'{task} {count}' for task, count in mix.items())}), medians of {options.runs} paired"
@@ -81,13 +90,36 @@ def main() -> None:
         f" matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in float32; attention not counted).\n\n**Speed:**"
         f" {min(ratios):.2f} times that of lm-eval's backend at the best of these batch sizes. **Equality** on"
         f" {len(mine):,} items ({options.check} a task at most): {differing} predictions differ, log-likelihoods by at"
-        f" most {furthest:.1e} nats."
+        f" most {furthest:.1e} nats. In the {options.exact} choices of the largest log-likelihoods ours is at most"
+        f" {mine_off:.1e} nats from what the model computes in float64, lm-eval's backend {theirs_off:.1e}."
     )
     title = "Evaluation: shared contexts against lm-eval's backend"
     measuring.write(f"evaluation-{profile.name}", title, about, lines, {
         "options": measuring.told(options), "ratios": ratios, "tokens": tokens, "tokens_alone": alone,
         "head_positions": heads, "peak_flops": peak, "predictions_that_differ": differing,
-        "largest_difference_nats": furthest, "items_compared": len(mine)})
+        "largest_difference_nats": furthest, "items_compared": len(mine),
+        "furthest_from_float64_nats": {"ours": mine_off, "lm_eval": theirs_off}})
+
+
+@torch.no_grad()
+def _from_float64(
+    model: PreTrainedModel, pairs: Sequence[TokenisedPair], ours: pd.DataFrame, theirs: pd.DataFrame, count: int
+) -> tuple[float, float]:
+    """How far log-likelihoods of both tables are from float64 at most, in nats, in the choices where they are largest.
+
+    A row of a table is an item; log-likelihoods are negative.
+    """
+    mine, others = (torch.tensor([one for item in table["log_likelihoods"] for one in item], dtype=torch.float64)
+                    for table in (ours, theirs))
+    exact = copy.deepcopy(model).double()
+    off = []
+    for choice in mine.argsort()[:count].tolist():
+        _, context, continuation = pairs[choice]
+        given = torch.tensor([context + continuation], device=model.device)
+        logits = exact(given[:, :-1]).logits[0, len(context) - 1 :].log_softmax(-1)  # (scored tokens, vocabulary)
+        truth = float(logits.gather(1, given[0, len(context) :, None]).sum())
+        off.append((abs(float(mine[choice]) - truth), abs(float(others[choice]) - truth)))
+    return max(one for one, _ in off), max(other for _, other in off)
 
 
 def _seconds(model: Any, tokenizer: Any, spec: EvaluationSpec, requests: Requests) -> float:

@@ -63,7 +63,7 @@ def together(modules: Sequence[nn.Module], x: torch.Tensor) -> Sequence[torch.Te
     ours = [module for module in modules if isinstance(module, Linear) and _is_fused(module)]
     if len(ours) < len(modules) or len({_share(module) for module in ours}) > 1:
         return [module(x) for module in modules]
-    known: Products = vars(ours[0])["forward"].args[0]
+    known: Products = vars(ours[0])["forward"].args[0]  # what `fused` gave to `_forward`
     products, scalings = [known[one] for one in ours], [one.scaling["default"] for one in ours]
     parts = [part.weight for one in ours for part in (one.lora_A["default"], one.lora_B["default"])]
     return _FusedLora.apply(x, products, scalings, _share(ours[0]), *parts)
@@ -93,7 +93,7 @@ class _FusedLora(torch.autograd.Function):
         flat = x.reshape(-1, x.shape[-1])  # (tokens, in)
         dropped = [dropped_places(flat.numel(), share) for _ in downs] if share else []
         if share:
-            lows = [product(down, _without(flat, some)) for some, down in zip(dropped, downs, strict=True)]
+            lows = [product(down, _zeroed(flat.clone(), some)) for some, down in zip(dropped, downs, strict=True)]
         else:
             lows = product(_joined(downs), flat).split([len(down) for down in downs])  # (rank, tokens) each
         ctx.scales = [scaling / (1 - share) for scaling in scalings]
@@ -114,7 +114,7 @@ class _FusedLora(torch.autograd.Function):
         of_lows = [product(up.T, one).mul_(scale) for one, up, scale in zip(flown, ups, ctx.scales, strict=True)]
         of_ups = [product(low, one.T).T * scale for low, one, scale in zip(lows, flown, ctx.scales, strict=True)]
         if dropped:
-            of_downs = [product(one, _without(flat, some).T) for one, some in zip(of_lows, dropped, strict=True)]
+            of_downs = [product(one, _zeroed(flat.clone(), some).T) for one, some in zip(of_lows, dropped, strict=True)]
         else:
             of_low = _joined(of_lows)  # (ranks, tokens)
             of_downs = product(of_low, flat.T).split([len(down) for down in downs])
@@ -134,10 +134,6 @@ class _FusedLora(torch.autograd.Function):
 
 def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
-
-
-def _without(x: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:
-    return x if dropped is None else _zeroed(x.clone(), dropped)
 
 
 def _zeroed(x: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """The recovery loop: AdamW, linear warm-up and decay, loss on answers only (LLM-Pruner's recipe)."""
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,8 +59,7 @@ def train(
     tokens = 0
     adapted.train()
     devices = [adapted.device] if adapted.device.type == "cuda" else []
-    quick = fused(adapted), quick_products(adapted), quick_layers(adapted, together)
-    with torch.random.fork_rng(devices=devices), quick[0], quick[1], quick[2]:
+    with torch.random.fork_rng(devices=devices), _quick(adapted):
         torch.manual_seed(spec.seed)  # dropout draws from the global generator
         for step, batch in enumerate(planned):
             loss = _accumulate(adapted, micro_batches(batch, recipe), tokenizer.pad_token_id)
@@ -81,6 +81,13 @@ def train(
     if spec.method == "adalora":
         _assert_reallocated(ranks, spec)
     return Training(losses, ranks, trainable, tokens)
+
+
+@contextlib.contextmanager
+def _quick(adapted: PeftModel) -> Iterator[None]:
+    """On a CPU, the passes that are this project's own."""
+    with fused(adapted), quick_products(adapted), quick_layers(adapted, together):
+        yield
 
 
 def _accumulate(adapted: PeftModel, pieces: Sequence[Sequence[Example]], pad_token_id: int) -> float:
