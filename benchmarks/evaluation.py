@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 
 from rankadaptor.corpora.benchmarks import evaluation_rows
 from rankadaptor.evaluation import Requests, evaluate
+from rankadaptor.evaluation.layout import TokenisedPair
 from rankadaptor.evaluation.scoring import backend_of
-from rankadaptor.evaluation.shared_context import TokenisedPair
 from rankadaptor.models import base_model_folder, load_tokenizer
 from rankadaptor.specs import TASKS, EvaluationSpec
 

@@ -20,7 +20,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from rankadaptor.allocation import uniform_allocation
 from rankadaptor.corpora.recovery_rows import recovery_rows
 from rankadaptor.evaluation import evaluate
-from rankadaptor.evaluation.shared_context import TokenisedPair, lay_out, score
+from rankadaptor.evaluation.layout import TokenisedPair, lay_out
+from rankadaptor.evaluation.shared_context import score, tokens_per_batch
 from rankadaptor.ledger import Ledger
 from rankadaptor.models import architecture_of, base_model_folder, load_tokenizer
 from rankadaptor.profiles import load_profile
@@ -106,7 +107,7 @@ def _cost(size: dict[str, int], repeats: int) -> tuple[float, float]:
             steps.append(time.perf_counter() - began)
     model = adapted.unload().eval()
     pairs = _questions(size["items"], size["choices"])
-    batches = lay_out(pairs, 512)
+    batches = lay_out(pairs, 512, tokens_per_batch(model.device))
     for _ in range(repeats):
         began = time.perf_counter()
         score(model, batches, len(pairs))

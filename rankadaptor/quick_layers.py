@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import AttentionInterface
+from transformers.activations import SiLUActivation
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm, eager_attention_forward
 
 from rankadaptor.forwards import replaced
@@ -64,6 +66,8 @@ class _Norm(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
         scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         normed = x * scale
+        if not ctx.needs_input_grad[0]:
+            return normed.mul_(weight)  # in place: what is written anew does not stay in the caches
         ctx.save_for_backward(normed, scale, weight)
         return normed * weight
 
@@ -166,5 +170,6 @@ class _ShortAttention(torch.autograd.Function):
 
 def _mlp(project: Project, module: LlamaMLP, x: torch.Tensor) -> torch.Tensor:
     gate, up = project([module.gate_proj, module.up_proj], x)
-    gated = module.act_fn(gate)
-    return module.down_proj(gated * up if torch.is_grad_enabled() else gated.mul_(up))
+    if torch.is_grad_enabled() or not isinstance(module.act_fn, SiLUActivation):
+        return module.down_proj(module.act_fn(gate) * up)
+    return module.down_proj(functional.silu(gate, inplace=True).mul_(up))

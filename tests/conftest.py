@@ -16,8 +16,11 @@ import torch
 import yaml
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
+from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rankadaptor.architecture import PROJECTIONS
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # of the kernels that tests start; this process has read it already
 huggingface_hub.constants.HF_HUB_OFFLINE = True
@@ -35,24 +38,77 @@ def sentence(seed: int, length: int = 8) -> str:
 
 
 def tiny_llama(
-    layers: int = 4, heads: int = 4, kv_heads: int = 2, seed: int = 0, vocabulary: int = 96
+    layers: int = 4, heads: int = 4, kv_heads: int = 2, seed: int = 0, vocabulary: int = 96, activation: str = "silu"
 ) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
         hidden_size=32, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=8,
         intermediate_size=48, vocab_size=vocabulary, max_position_embeddings=512, pad_token_id=0, bos_token_id=0,
-        eos_token_id=0, tie_word_embeddings=True, initializer_range=0.2,
+        eos_token_id=0, tie_word_embeddings=True, initializer_range=0.2, hidden_act=activation,
     )
     return LlamaForCausalLM(config).eval()
 
 
-def gradients(model, windows) -> dict[str, torch.Tensor]:
-    """Of the mean next-token loss, by parameter name."""
+def ragged_choices(seed: int, questions: int = 40) -> list[tuple[tuple[str, str], list[int], list[int]]]:
+    """Tokenised choices of every shape.
+
+    One token or several after one context; contexts that differ at their end or at once; equal choices; one the
+    beginning of another; and questions that begin as others do.
+    """
+    draw = random.Random(seed)
+
+    def some(low: int, high: int) -> list[int]:
+        return [draw.randrange(2, 96) for _ in range(draw.randint(low, high))]
+
+    preambles = [some(5, 40) for _ in range(3)]
+    pairs: list[tuple[tuple[str, str], list[int], list[int]]] = []
+    for _ in range(questions):
+        context, ending = draw.choice([[], *preambles]) + some(1, 30), some(1, 4)
+        kind = draw.choice(["one token", "several", "partial context", "unlike", "alike", "longer and longer"])
+        for count in range(1, draw.randint(2, 6)):
+            pairs.append({
+                "one token": (("", ""), context, some(1, 1)),
+                "several": (("", ""), context, some(1, 9)),
+                "partial context": (("", ""), context + some(1, 2), ending),
+                "unlike": (("", ""), some(1, 20), some(1, 3)),
+                "alike": (("", ""), context, ending),
+                "longer and longer": (("", ""), context * count, ending),
+            }[kind])
+    return pairs
+
+
+def loss_and_gradients(model, tokens) -> tuple[float, dict[str, torch.Tensor]]:
+    """The mean next-token loss, and its gradients by the names of parameters that are trained."""
     model.zero_grad()
-    model(input_ids=windows, labels=windows).loss.backward()
-    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+    loss.backward()
+    found = {name: one.grad.clone() for name, one in model.named_parameters() if one.requires_grad}
     model.zero_grad()
-    return found
+    return loss.item(), found
+
+
+def gradients(model, tokens) -> dict[str, torch.Tensor]:
+    return loss_and_gradients(model, tokens)[1]
+
+
+def assert_same_loss_and_gradients(found, plain) -> None:
+    """Of two ways of computing one step: equal but for rounding."""
+    assert found[0] == pytest.approx(plain[0], abs=2e-6)
+    assert found[1].keys() == plain[1].keys()
+    for name, gradient in found[1].items():
+        torch.testing.assert_close(gradient, plain[1][name], atol=2e-6, rtol=1e-4)
+
+
+def with_lora(model, dropout: float = 0.0, **settings) -> PeftModel:
+    """A trained-looking adapter of rank 3 in every projection: B is not 0."""
+    config = LoraConfig(r=3, lora_alpha=5, target_modules=list(PROJECTIONS), lora_dropout=dropout,
+                        task_type="CAUSAL_LM", **settings)
+    adapted = get_peft_model(model, config)
+    draw = torch.Generator().manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data = 0.1 * torch.randn(parameter.shape, generator=draw)
+    return adapted.train()
 
 
 def masked(model: LlamaForCausalLM, kept: dict) -> LlamaForCausalLM:

@@ -3,47 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_llama
-from peft import LoraConfig, get_peft_model
+from conftest import assert_same_loss_and_gradients, loss_and_gradients, tiny_llama, with_lora
 
+from rankadaptor.architecture import PROJECTIONS
 from rankadaptor.products import packed
 from rankadaptor.recovery import fused_lora
 from rankadaptor.recovery.fused_lora import dropped_places, fused
 
 IDS = torch.randint(2, 96, (3, 11), generator=torch.Generator().manual_seed(0))
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-def adapted(dropout=0.0, **settings):
-    """A trained-looking adapter: B is not 0."""
-    config = LoraConfig(r=3, lora_alpha=5, target_modules=TARGETS, lora_dropout=dropout, task_type="CAUSAL_LM",
-                        **settings)
-    model = get_peft_model(tiny_llama(), config)
-    draw = torch.Generator().manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            parameter.data = 0.1 * torch.randn(parameter.shape, generator=draw)
-    return model.train()
-
-
-def gradients(model):
-    model.zero_grad()
-    loss = model(input_ids=IDS, labels=IDS).loss
-    loss.backward()
-    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def test_losses_and_gradients_are_pefts():
-    plain_loss, plain = gradients(adapted())
-    model = adapted()
+    model = with_lora(tiny_llama())
+    plain = loss_and_gradients(model, IDS)
     with fused(model) as count:
-        assert count == 4 * len(TARGETS)
-        loss, found = gradients(model)
-    assert loss == pytest.approx(plain_loss, abs=1e-6)
-    assert found.keys() == plain.keys()
-    for name, gradient in found.items():
-        torch.testing.assert_close(gradient, plain[name], atol=1e-6, rtol=1e-4)
-    assert gradients(model)[0] == plain_loss  # PEFT's pass is back
+        assert count == 4 * len(PROJECTIONS)
+        assert_same_loss_and_gradients(loss_and_gradients(model, IDS), plain)
+    assert loss_and_gradients(model, IDS)[0] == plain[0]  # PEFT's pass is back
 
 
 def test_gradients_are_those_of_finite_differences(monkeypatch):
@@ -62,7 +38,7 @@ def test_gradients_are_those_of_finite_differences(monkeypatch):
 
 
 def test_dropout_is_of_the_adapters_input_and_keeps_its_mean():
-    model = adapted(dropout=0.3)
+    model = with_lora(tiny_llama(), dropout=0.3)
     torch.manual_seed(0)
     with fused(model), torch.no_grad():
         module = model.get_base_model().model.layers[0].mlp.up_proj
@@ -95,12 +71,12 @@ def test_dropped_places_are_independent_draws(share):
 
 @pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_bias": True}])
 def test_other_kinds_are_left_to_peft(settings):
-    with fused(adapted(**settings)) as count:
+    with fused(with_lora(tiny_llama(), **settings)) as count:
         assert count == 0
 
 
 def test_another_precision_is_left_to_peft():
-    model = adapted()
+    model = with_lora(tiny_llama())
     for name, parameter in model.named_parameters():
         if "lora" not in name:
             parameter.data = parameter.data.bfloat16()
@@ -109,7 +85,7 @@ def test_another_precision_is_left_to_peft():
 
 
 def test_an_error_inside_leaves_pefts_pass_behind():
-    model = adapted()
+    model = with_lora(tiny_llama())
     with pytest.raises(ZeroDivisionError), fused(model):
         raise ZeroDivisionError
     assert not [module for module in model.modules() if "forward" in vars(module)]

@@ -17,7 +17,8 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from rankadaptor.corpora.benchmarks import Row, gold_label
-from rankadaptor.evaluation.shared_context import Batch, TokenisedPair, lay_out, tokens_per_batch
+from rankadaptor.evaluation.layout import Batch, TokenisedPair, lay_out
+from rankadaptor.evaluation.shared_context import tokens_per_batch
 from rankadaptor.models import Tokenizer
 from rankadaptor.specs import EvaluationSpec
 from rankadaptor.testbed import TASK_DEFINITIONS
