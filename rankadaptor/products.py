@@ -63,9 +63,9 @@ def _packed(weight: torch.Tensor) -> Multiply:
 
 def _is_for_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
-        x.device.type == "cpu"
+        x.numel() * weight.shape[0] >= _WORTH_IT
+        and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and x.numel() * len(weight) >= _WORTH_IT
         and _has_onednn()
     )
 

@@ -16,8 +16,8 @@ IDS = torch.randint(2, 96, (3, 11), generator=torch.Generator().manual_seed(0))
 def test_losses_and_gradients_are_pefts():
     model = with_lora(tiny_llama())
     plain = loss_and_gradients(model, IDS)
-    with fused(model) as count:
-        assert count == 4 * len(PROJECTIONS)
+    with fused(model) as together:
+        assert len(together) == 4 * len(PROJECTIONS)
         assert_same_loss_and_gradients(loss_and_gradients(model, IDS), plain)
     assert loss_and_gradients(model, IDS)[0] == plain[0]  # PEFT's pass is back
 
@@ -31,9 +31,9 @@ def test_gradients_are_those_of_finite_differences(monkeypatch):
     for share in (0.0, 0.2):
         for parts in ((a, b), (a, b, c, d)):
             count = len(parts) // 2
+            group = fused_lora._Group(products[:count], [1.7, 0.6][:count], [], parts)
             assert torch.autograd.gradcheck(
-                lambda x, *parts, share=share, count=count: fused_lora._FusedLora.apply(
-                    x, products[:count], [1.7, 0.6][:count], share, *parts),
+                lambda x, *parts, share=share, group=group: fused_lora._FusedLora.apply(x, group, share, *parts),
                 [one.requires_grad_() for one in (x, *parts)])
 
 
@@ -71,8 +71,8 @@ def test_dropped_places_are_independent_draws(share):
 
 @pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_bias": True}])
 def test_other_kinds_are_left_to_peft(settings):
-    with fused(with_lora(tiny_llama(), **settings)) as count:
-        assert count == 0
+    with fused(with_lora(tiny_llama(), **settings)) as together:
+        assert len(together) == 0
 
 
 def test_another_precision_is_left_to_peft():
@@ -80,8 +80,8 @@ def test_another_precision_is_left_to_peft():
     for name, parameter in model.named_parameters():
         if "lora" not in name:
             parameter.data = parameter.data.bfloat16()
-    with fused(model) as count:
-        assert count == 0
+    with fused(model) as together:
+        assert len(together) == 0
 
 
 def test_an_error_inside_leaves_pefts_pass_behind():

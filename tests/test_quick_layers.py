@@ -9,7 +9,7 @@ from rankadaptor import quick_layers as layers
 from rankadaptor.forwards import replaced
 from rankadaptor.pruning import prune
 from rankadaptor.quick_layers import quick_layers
-from rankadaptor.recovery.fused_lora import fused, together
+from rankadaptor.recovery.fused_lora import fused
 from rankadaptor.specs import PruneSpec
 
 
@@ -30,7 +30,7 @@ def test_losses_and_gradients_are_those_of_transformers_and_peft(name, tokens):
     model = with_lora(models()[name])
     given = ids(3, tokens + 1)
     plain = loss_and_gradients(model, given)
-    with fused(model), quick_layers(model, together) as count:
+    with fused(model) as together, quick_layers(model, together) as count:
         assert count == 4 * 4 + 1  # attention, MLP and two norms a layer; the last norm
         assert_same_loss_and_gradients(loss_and_gradients(model, given), plain)
     assert loss_and_gradients(model, given)[0] == plain[0]  # transformers' own layers are back
@@ -104,7 +104,7 @@ def test_other_precisions_are_left_alone():
 
 def test_an_error_inside_leaves_the_plain_layers_behind():
     model = with_lora(tiny_llama())
-    with pytest.raises(ZeroDivisionError), fused(model), quick_layers(model, together):
+    with pytest.raises(ZeroDivisionError), fused(model) as together, quick_layers(model, together):
         raise ZeroDivisionError
     assert not [module for module in model.modules() if "forward" in vars(module)]
 
@@ -138,6 +138,6 @@ def test_a_step_writes_fewer_numbers():
     model = with_lora(tiny_llama())
     with Counted() as plain:
         loss_and_gradients(model, ids(2, 20))
-    with fused(model), quick_layers(model, together), Counted() as quick:
+    with fused(model) as together, quick_layers(model, together), Counted() as quick:
         loss_and_gradients(model, ids(2, 20))
     assert quick.count < 0.8 * plain.count

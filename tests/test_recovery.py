@@ -9,10 +9,12 @@ from conftest import sentence, tiny_llama
 from peft import get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch.nn import functional
+from transformers import get_linear_schedule_with_warmup
 
 from rankadaptor.errors import BadInput, RecoveryDiverged
 from rankadaptor.models import architecture_of
 from rankadaptor.pruning import prune
+from rankadaptor.recovery import training
 from rankadaptor.recovery.adapters import (
     attach_adapter,
     load_adapter,
@@ -235,8 +237,38 @@ def test_loss_is_the_mean_over_answer_tokens(tokenizer):
     assert train(adapted, tokenizer, ROWS, spec).losses[0] == pytest.approx(expected.item(), abs=1e-5)
 
 
+def test_steps_are_those_of_an_optimizer_of_single_parameters(tokenizer):
+    """The plain way, on the same batches: PEFT's pass, transformers' loss, a step and a clipping a parameter."""
+    recipe = Recipe(**(vars(RECIPE) | {"weight_decay": 0.1, "clip_norm": 0.05}))
+    spec = recovery(recipe=recipe)
+    plain, ours = (attach_adapter(tiny_llama(), spec) for _ in range(2))
+    parameters = [one for one in plain.train().parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    schedule = get_linear_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
+    losses = []
+    for batch in batches(ROWS, tokenizer, recipe, spec.seed):
+        ids, mask, labels = collate(batch, tokenizer.pad_token_id)
+        losses.append(plain(input_ids=ids, attention_mask=mask, labels=labels).loss)
+        losses[-1].backward()
+        assert torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm) > recipe.clip_norm
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    assert train(ours, tokenizer, ROWS, spec).losses == pytest.approx([one.item() for one in losses], abs=1e-4)
+    torch.testing.assert_close(logits(ours), logits(plain.eval()), atol=1e-3, rtol=1e-3)
+
+
+def test_parameters_are_their_own_again_after_a_recovery(tokenizer):
+    adapted = attach_adapter(tiny_llama(), recovery())
+    trained = [one for one in adapted.parameters() if one.requires_grad]
+    train(adapted, tokenizer, ROWS, recovery())
+    assert [one for one in adapted.parameters() if one.requires_grad] == trained
+    assert len({one.untyped_storage().data_ptr() for one in trained}) == len(trained)
+    assert all(one.grad is None and one.untyped_storage().nbytes() == one.nbytes for one in trained)
+
+
 @pytest.mark.parametrize("micro", [4, 3])
-def test_tokens_and_positions_are_counted_as_planned(micro, tokenizer):
+def test_tokens_and_positions_are_counted_as_planned(micro, tokenizer, monkeypatch):
     """A guard against computing more than is needed: padding to the longest row of each micro-batch, and no logits but
     those of answers."""
     spec = recovery(recipe=Recipe(**(vars(RECIPE) | {"micro_batch_rows": micro})))
@@ -244,7 +276,9 @@ def test_tokens_and_positions_are_counted_as_planned(micro, tokenizer):
     model = adapted.get_base_model()
     read, predicted = [], []
     model.model.embed_tokens.register_forward_hook(lambda module, given, states: read.append(given[0].numel()))
-    model.lm_head.register_forward_pre_hook(lambda module, given: predicted.append(given[0].shape[0]))
+    scored = training.summed_cross_entropy
+    monkeypatch.setattr(training, "summed_cross_entropy", lambda head, states, targets: (
+        predicted.append(len(states)), scored(head, states, targets))[1])
     result = train(adapted, tokenizer, ROWS, spec)
     planned = batches(ROWS, tokenizer, RECIPE, spec.seed)
     cut = [batch[i : i + micro] for batch in planned for i in range(0, len(batch), micro)]

@@ -5,14 +5,14 @@ input where one for every dropped input does (at 5 %, a twentieth). Within `fuse
 
     y = W x + s / (1 - p) B A D x,     D: each input kept with probability 1 - p
 
-as before, gradients by hand; modules of one input, such as a layer's q, k and v, share what they can (`together`).
+as before, gradients by hand; modules of one input, such as a layer's q, k and v, share what they can (`Together`).
 Without dropout, losses and gradients are PEFT's to rounding; with it, in distribution.
 """
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,22 +23,69 @@ from torch import nn
 from rankadaptor.forwards import replaced
 from rankadaptor.products import Multiply, packed, product
 
-Products = Mapping[nn.Module, tuple[Multiply, Multiply]]  # with a module's W, and with its transpose
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Modules of one input."""
+
+    products: Sequence[tuple[Multiply, Multiply]]  # with a module's W, and with its transpose
+    scalings: Sequence[float]
+    dropouts: Sequence[nn.Module]
+    parts: Sequence[nn.Parameter]  # A and B of each module in turn
+
+    def shares(self) -> set[float]:
+        """Of the inputs, the shares that modules drop."""
+        return {one.p if isinstance(one, nn.Dropout) and one.training else 0.0 for one in self.dropouts}
+
+
+class Together:
+    """Applies modules to one input: those that are fused, and drop alike, in one pass."""
+
+    def __init__(self, modules: Sequence[Linear]):
+        """
+        Args:
+            modules: Those that are fused; their frozen weights and their scalings must not change meanwhile.
+        """
+        weights = [module.get_base_layer().weight.detach() for module in modules]
+        multiply = packed([*weights, *(weight.T for weight in weights)])  # forward, and backward
+        pairs = zip(multiply[: len(modules)], multiply[len(modules) :], strict=True)
+        self._products = dict(zip(modules, pairs, strict=True))
+        self._groups: dict[tuple[nn.Module, ...], _Group | None] = {}
+
+    def __len__(self) -> int:
+        """How many modules are fused."""
+        return len(self._products)
+
+    def __call__(self, modules: Sequence[nn.Module], x: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Outputs of the modules, fused or not."""
+        key = tuple(modules)
+        if key not in self._groups:
+            self._groups[key] = self._group(modules)
+        group = self._groups[key]
+        if group is None or len(shares := group.shares()) > 1:
+            return [module(x) for module in modules]
+        return _FusedLora.apply(x, group, shares.pop(), *group.parts)
+
+    def _group(self, modules: Sequence[nn.Module]) -> _Group | None:
+        ours = [module for module in modules if isinstance(module, Linear) and module in self._products]
+        if len(ours) < len(modules):
+            return None
+        return _Group([self._products[one] for one in ours], [one.scaling["default"] for one in ours],
+                      [one.lora_dropout["default"] for one in ours],
+                      [part.weight for one in ours for part in (one.lora_A["default"], one.lora_B["default"])])
 
 
 @contextlib.contextmanager
-def fused(adapted: PeftModel) -> Iterator[int]:
-    """Let the plain LoRA modules of an adapter on a CPU compute their pass as above; yields how many there are.
+def fused(adapted: PeftModel) -> Iterator[Together]:
+    """Let the plain LoRA modules of an adapter on a CPU compute their pass as above; yields what applies several.
 
     Left as they are: modules of other kinds (AdaLoRA's, variants such as DoRA), with a bias, quantised, merged or in a
     precision of their own, and all on a GPU, where dropout costs nothing.
     """
     modules = [one for one in adapted.modules() if isinstance(one, Linear) and _is_plain(one)]
-    weights = [module.get_base_layer().weight.detach() for module in modules]
-    multiply = packed([*weights, *(weight.T for weight in weights)])  # forward, and backward
-    products = dict(zip(modules, zip(multiply[: len(modules)], multiply[len(modules) :], strict=True), strict=True))
-    with replaced(modules, partial(_forward, products)) as count:
-        yield count
+    together = Together(modules)
+    with replaced(modules, lambda module, x: together([module], x)[0]):
+        yield together
 
 
 def _is_plain(module: Linear) -> bool:
@@ -54,41 +101,15 @@ def _is_plain(module: Linear) -> bool:
     )
 
 
-def _forward(products: Products, module: Linear, x: torch.Tensor) -> torch.Tensor:
-    return together([module], x)[0]
-
-
-def together(modules: Sequence[nn.Module], x: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Outputs of several modules for one input; those that are `fused` and drop alike, in one pass."""
-    ours = [module for module in modules if isinstance(module, Linear) and _is_fused(module)]
-    if len(ours) < len(modules) or len({_share(module) for module in ours}) > 1:
-        return [module(x) for module in modules]
-    known: Products = vars(ours[0])["forward"].args[0]  # what `fused` gave to `_forward`
-    products, scalings = [known[one] for one in ours], [one.scaling["default"] for one in ours]
-    parts = [part.weight for one in ours for part in (one.lora_A["default"], one.lora_B["default"])]
-    return _FusedLora.apply(x, products, scalings, _share(ours[0]), *parts)
-
-
-def _is_fused(module: Linear) -> bool:
-    forward = vars(module).get("forward")
-    return isinstance(forward, partial) and forward.func is _forward
-
-
-def _share(module: Linear) -> float:
-    dropout = module.lora_dropout["default"]
-    return dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
-
-
 class _FusedLora(torch.autograd.Function):
-    """Inputs: x (..., in); of each module the products with W and with its transpose, and its scaling; the share of the
-    inputs that is dropped; A (rank, in) and B (out, rank) of each module. Outputs: one (..., out) a module.
+    """Inputs: x (..., in), modules, the share of the inputs that is dropped, and A (rank, in) and B (out, rank) of each
+    module. Outputs: one (..., out) a module.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, products: Sequence[tuple[Multiply, Multiply]], scalings: Sequence[float],
-        share: float, *parts: torch.Tensor,
-    ) -> tuple[torch.Tensor, ...]:  # fmt: skip
+        ctx: Any, x: torch.Tensor, group: _Group, share: float, *parts: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
         downs, ups = parts[::2], parts[1::2]
         flat = x.reshape(-1, x.shape[-1])  # (tokens, in)
         dropped = [dropped_places(flat.numel(), share) for _ in downs] if share else []
@@ -96,12 +117,12 @@ class _FusedLora(torch.autograd.Function):
             lows = [product(down, _zeroed(flat.clone(), some)) for some, down in zip(dropped, downs, strict=True)]
         else:
             lows = product(_joined(downs), flat).split([len(down) for down in downs])  # (rank, tokens) each
-        ctx.scales = [scaling / (1 - share) for scaling in scalings]
+        ctx.scales = [scaling / (1 - share) for scaling in group.scalings]
         ctx.save_for_backward(flat, *parts, *lows, *dropped)
-        ctx.products, ctx.shape = products, x.shape
+        ctx.products, ctx.shape = group.products, x.shape
         return tuple(
             forward(flat).addmm_(low.T, up.T, alpha=scale).view(*x.shape[:-1], -1)
-            for (forward, _), low, up, scale in zip(products, lows, ups, ctx.scales, strict=True)
+            for (forward, _), low, up, scale in zip(group.products, lows, ups, ctx.scales, strict=True)
         )
 
     @staticmethod
@@ -129,7 +150,7 @@ class _FusedLora(torch.autograd.Function):
             else:
                 of_x.addmm_(of_low.T, _joined(downs))
             of_x = of_x.view(ctx.shape)
-        return of_x, None, None, None, *(one for pair in zip(of_downs, of_ups, strict=True) for one in pair)
+        return of_x, None, None, *(one for pair in zip(of_downs, of_ups, strict=True) for one in pair)
 
 
 def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:

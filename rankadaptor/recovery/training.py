@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
-from peft.tuners.adalora import SVDLinear
-from torch.nn import functional
+from peft.tuners.adalora import AdaLoraModel, SVDLinear
+from torch import nn
 from transformers import get_linear_schedule_with_warmup
 
 from rankadaptor.corpora.benchmarks import Row
@@ -18,7 +18,8 @@ from rankadaptor.products import quick_products
 from rankadaptor.quick_layers import quick_layers
 from rankadaptor.recovery.adapters import realised_ranks
 from rankadaptor.recovery.eva import initialise_eva
-from rankadaptor.recovery.fused_lora import fused, together
+from rankadaptor.recovery.fused_lora import fused
+from rankadaptor.recovery.loss import summed_cross_entropy
 from rankadaptor.recovery.prompts import IGNORED, Example, batches, collate, micro_batches
 from rankadaptor.specs import RecoverySpec
 
@@ -53,17 +54,17 @@ def train(
         initialise_eva(adapted, planned, recipe.micro_batch_rows, tokenizer.pad_token_id, spec.seed)
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     trainable = sum(parameter.numel() for parameter in parameters)
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
-    schedule = get_linear_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
     losses: list[float] = []
     tokens = 0
     adapted.train()
     devices = [adapted.device] if adapted.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), _quick(adapted):
+    with torch.random.fork_rng(devices=devices), _quick(adapted), _as_one(parameters) as numbers:
+        optimizer = torch.optim.AdamW([numbers], lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+        schedule = get_linear_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
         torch.manual_seed(spec.seed)  # dropout draws from the global generator
         for step, batch in enumerate(planned):
             loss = _accumulate(adapted, micro_batches(batch, recipe), tokenizer.pad_token_id)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm).item()
+            norm = torch.nn.utils.clip_grad_norm_([numbers], recipe.clip_norm).item()
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise RecoveryDiverged(f"loss {loss} and gradient norm {norm} at step {step + 1} of {recipe.steps}:"
                                        f" lower the learning rate of {recipe.learning_rate}")
@@ -72,7 +73,7 @@ def train(
             if spec.method == "adalora":
                 # After the optimizer's step and before gradients go: importance is gradient x weight.
                 adapted.base_model.update_and_allocate(step + 1)
-            optimizer.zero_grad()
+            optimizer.zero_grad(set_to_none=False)
             losses.append(loss)
             tokens += sum(len(example.input_ids) for example in batch)
             on_step(step + 1, loss)
@@ -84,9 +85,27 @@ def train(
 
 
 @contextlib.contextmanager
+def _as_one(parameters: Sequence[nn.Parameter]) -> Iterator[nn.Parameter]:
+    """All numbers of parameters in one, which they are views of meanwhile, as their gradients are of its gradient.
+
+    An optimizer's step, the norm and the clipping are then one operation each, where they are one a parameter.
+    """
+    one = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    one.grad = torch.zeros_like(one)
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, values, gradient in zip(parameters, one.detach().split(sizes), one.grad.split(sizes), strict=True):
+        parameter.data, parameter.grad = values.view_as(parameter), gradient.view_as(parameter)
+    try:
+        yield one
+    finally:
+        for parameter in parameters:
+            parameter.data, parameter.grad = parameter.detach().clone(), None
+
+
+@contextlib.contextmanager
 def _quick(adapted: PeftModel) -> Iterator[None]:
     """On a CPU, the passes that are this project's own."""
-    with fused(adapted), quick_products(adapted), quick_layers(adapted, together):
+    with fused(adapted) as together, quick_products(adapted), quick_layers(adapted, together):
         yield
 
 
@@ -101,17 +120,16 @@ def _accumulate(adapted: PeftModel, pieces: Sequence[Sequence[Example]], pad_tok
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
         targets = labels[:, 1:]
         chosen = targets != IGNORED
-        logits = model.lm_head(hidden[:, :-1][chosen]).float()  # (supervised tokens, vocabulary)
-        loss = functional.cross_entropy(logits, targets[chosen], reduction="sum") / supervised
+        loss = summed_cross_entropy(model.lm_head, hidden[:, :-1][chosen], targets[chosen]) / supervised
         total += loss.item()
         loss.backward()
-    if isinstance(penalty := _orthogonality(adapted), torch.Tensor):
-        penalty.backward()
+    if isinstance(adapted.base_model, AdaLoraModel):
+        _orthogonality(adapted).backward()
     return total
 
 
-def _orthogonality(adapted: PeftModel) -> torch.Tensor | None:
-    """AdaLoRA's penalty, weight x mean ||P P^T - I||_F over its factors (Zhang et al. 2023, Eq. 4); None for LoRA.
+def _orthogonality(adapted: PeftModel) -> torch.Tensor:
+    """AdaLoRA's penalty, weight x mean ||P P^T - I||_F over its factors (Zhang et al. 2023, Eq. 4).
 
     PEFT adds it inside `AdaLoraModel.forward` when labels are given, which the loop above goes past.
     """
@@ -121,8 +139,6 @@ def _orthogonality(adapted: PeftModel) -> torch.Tensor | None:
             for factor in (module.lora_A["default"], module.lora_B["default"].T):
                 gram = factor @ factor.T  # (rank, rank)
                 terms.append(torch.linalg.norm(gram - torch.eye(len(gram), device=gram.device, dtype=gram.dtype)))
-    if not terms:
-        return None
     return adapted.peft_config["default"].orth_reg_weight * torch.stack(terms).mean()
 
 
