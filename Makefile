@@ -20,7 +20,7 @@ ALLOCATION    ?=
 ABLATION ?=
 # A table that rank-table made, for search-report; empty means the committed one.
 TABLE   ?=
-# Of bench-evaluation and bench-recovery.
+# Of the benchmarks of pruning, evaluation, recovery and trials.
 BENCH_PROFILE ?= smollm2
 # How many processes compute; empty: the profile's number, or one a GPU.
 WORKERS ?=
@@ -145,17 +145,18 @@ plan-rivals: $(READY)  ## print what the rivals' page would run and cost (second
 reproduce-rivals: $(READY)  ## every rival at the search's budget, really recovered, on one block (20 minutes on 2 cores)
 	@$(RUN) reproduce rivals $(OPTIONS)
 
-bench-pruning: $(READY)  ## memory and time of importance against the plain way, on SmolLM2 (2 minutes, downloads 105 MB)
-	@$(VENV)/bin/python benchmarks/pruning.py
+bench-pruning: $(READY)  ## memory and time of importance against the plain way (3 minutes; smollm2 downloads 105 MB)
+	@$(VENV)/bin/python benchmarks/pruning.py --profile "$(BENCH_PROFILE)"
 
-bench-evaluation: $(READY)  ## our scoring against lm-eval's own backend (10 minutes; smollm2 downloads 238 MB)
+bench-evaluation: $(READY)  ## our scoring against lm-eval's own backend (half an hour; smollm2 downloads 238 MB)
 	@$(VENV)/bin/python benchmarks/evaluation.py --profile "$(BENCH_PROFILE)" --ledger "$(LEDGER)"
 
 bench-recovery: $(READY)  ## our recovery loop against transformers' Trainer (10 minutes); RECOVERY_DATA=alpaca.jsonl
 	@$(VENV)/bin/python benchmarks/recovery.py --profile "$(BENCH_PROFILE)" --data "$(RECOVERY_DATA)" --ledger "$(LEDGER)"
 
 bench-trials: $(READY)  ## what a trial costs by stage, and how that grows with the model and the items (3 minutes)
-	@$(VENV)/bin/python benchmarks/trials.py --ledger "$(LEDGER)"
+	@$(VENV)/bin/python benchmarks/trials.py --profile "$(BENCH_PROFILE)" --ledger "$(LEDGER)"
+	@$(VENV)/bin/python benchmarks/trials.py --growth
 
 rehearse: $(READY)  ## PROFILE=llama-7b through every stage, on a narrow copy with random weights (5 minutes on 2 cores)
 	@$(RUN) rehearse --profile "$(if $(filter tiny,$(PROFILE)),llama-7b,$(PROFILE))" --blocks "$(BLOCKS)" $(if $(FULL_SIZE),--full-size)

@@ -1,8 +1,9 @@
 """Shared-context scoring against lm-eval's own backend, on one pruned model. `make bench-evaluation`.
 
 Speed: paired runs over questions in the seven tasks' natural mix, lm-eval's backend at each of some batch sizes, ours
-right after each; the ratio is to its best batch size. Equality: every item of an equal number from each task; and for
-the choices of the largest log-likelihoods, which rounding moves furthest, how far either backend is from float64.
+right after each; the ratio is to its best batch size. Equality: every item of an equal number from each task, with
+lm-eval's backend as it is and with its log-softmax in float64 (its `softmax_dtype`); and for the choices of the largest
+log-likelihoods, which rounding moves furthest, how far either backend is from a model that is all in float64.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from typing import Any
 import measuring
 import pandas as pd
 import torch
+from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
 from rankadaptor.corpora.benchmarks import evaluation_rows
@@ -58,8 +60,10 @@ def main() -> None:
     evaluate(model, tokenizer, spec, timed)  # tokenised, laid out, and warm
     for size in map(int, options.batches.split()):
         plain = dataclasses.replace(spec, engine="lm_eval", batch_size=size)
-        pairs = [(_seconds(model, tokenizer, plain, timed), _seconds(model, tokenizer, spec, timed))
-                 for _ in range(options.runs)]
+        pairs = []
+        for _ in range(options.runs):
+            pairs.append((_seconds(model, tokenizer, plain, timed), _seconds(model, tokenizer, spec, timed)))
+            print(f"lm-eval, batches of {size}: {pairs[-1][0]:.1f} s, ours: {pairs[-1][1]:.1f} s", flush=True)
         ratios.append(statistics.median(theirs / mine for theirs, mine in pairs))
         ours += [mine for _, mine in pairs]
         theirs = statistics.median(theirs for theirs, _ in pairs)
@@ -79,9 +83,14 @@ def main() -> None:
     mine = evaluate(model, tokenizer, spec, checked)
     theirs_items = evaluate(model, tokenizer, dataclasses.replace(spec, engine="lm_eval", batch_size=8), checked)
     differing = sum(int((mine[name] != theirs_items[name]).sum()) for name in ("acc", "acc_norm"))
-    furthest = max(abs(a - b) for one, other in zip(mine["log_likelihoods"], theirs_items["log_likelihoods"],
-                                                    strict=True) for a, b in zip(one, other, strict=True))
-    mine_off, theirs_off = _from_float64(model, checked.tokenised(backend), mine, theirs_items, options.exact)
+    choices = checked.tokenised(backend)
+    careful = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, add_bos_token=spec.bos, backend="causal",
+                   softmax_dtype="float64")
+    exact_softmax = torch.tensor([one for one, _ in careful._loglikelihood_tokens(choices, disable_tqdm=True)],
+                                 dtype=torch.float64)
+    found, plain_found = _log_likelihoods(mine), _log_likelihoods(theirs_items)
+    furthest, furthest_careful = (float((found - other).abs().max()) for other in (plain_found, exact_softmax))
+    mine_off, theirs_off = _from_float64(model, choices, found, plain_found, options.exact)
     about = (
         f"{profile.base_model.label}, {options.block}, {sum(mix.values())} questions in the natural mix of the seven"
         f" tasks ({', '.join(f'{task} {count}' for task, count in mix.items())}), medians of {options.runs} paired"
@@ -90,27 +99,24 @@ def main() -> None:
         f" matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in float32; attention not counted).\n\n**Speed:**"
         f" {min(ratios):.2f} times that of lm-eval's backend at the best of these batch sizes. **Equality** on"
         f" {len(mine):,} items ({options.check} a task at most): {differing} predictions differ, log-likelihoods by at"
-        f" most {furthest:.1e} nats. In the {options.exact} choices of the largest log-likelihoods ours is at most"
+        f" most {furthest:.1e} nats; by at most {furthest_careful:.1e} where lm-eval's backend takes its log-softmax in"
+        f" float64 (`softmax_dtype`). In the {options.exact} choices of the largest log-likelihoods ours is at most"
         f" {mine_off:.1e} nats from what the model computes in float64, lm-eval's backend {theirs_off:.1e}."
     )
     title = "Evaluation: shared contexts against lm-eval's backend"
     measuring.write(f"evaluation-{profile.name}", title, about, lines, {
         "options": measuring.told(options), "ratios": ratios, "tokens": tokens, "tokens_alone": alone,
         "head_positions": heads, "peak_flops": peak, "predictions_that_differ": differing,
-        "largest_difference_nats": furthest, "items_compared": len(mine),
+        "largest_difference_nats": furthest, "largest_difference_nats_float64_softmax": furthest_careful,
+        "items_compared": len(mine),
         "furthest_from_float64_nats": {"ours": mine_off, "lm_eval": theirs_off}})
 
 
 @torch.no_grad()
 def _from_float64(
-    model: PreTrainedModel, pairs: Sequence[TokenisedPair], ours: pd.DataFrame, theirs: pd.DataFrame, count: int
+    model: PreTrainedModel, pairs: Sequence[TokenisedPair], mine: torch.Tensor, others: torch.Tensor, count: int
 ) -> tuple[float, float]:
-    """How far log-likelihoods of both tables are from float64 at most, in nats, in the choices where they are largest.
-
-    A row of a table is an item; log-likelihoods are negative.
-    """
-    mine, others = (torch.tensor([one for item in table["log_likelihoods"] for one in item], dtype=torch.float64)
-                    for table in (ours, theirs))
+    """How far log-likelihoods, (choices,) each, are from float64 at most, in nats, in those where they are largest."""
     exact = copy.deepcopy(model).double()
     off = []
     for choice in mine.argsort()[:count].tolist():
@@ -120,6 +126,11 @@ def _from_float64(
         truth = float(logits.gather(1, given[0, len(context) :, None]).sum())
         off.append((abs(float(mine[choice]) - truth), abs(float(others[choice]) - truth)))
     return max(one for one, _ in off), max(other for _, other in off)
+
+
+def _log_likelihoods(items: pd.DataFrame) -> torch.Tensor:
+    """Of all choices, item by item.  # (choices,)"""
+    return torch.tensor([one for item in items["log_likelihoods"] for one in item], dtype=torch.float64)
 
 
 def _seconds(model: Any, tokenizer: Any, spec: EvaluationSpec, requests: Requests) -> float:

@@ -2,27 +2,33 @@
 
 Each measurement runs in a process of its own. Memory is the highest resident size while importance is measured, over
 what the process held before the weights were read, as a multiple of the weights' own size; on a GPU it is what PyTorch
-allocated at most. glibc is told to give back what is freed, so that memory held means memory in use.
+allocated at most. glibc is told to give back what is freed, so that memory held means memory in use. Runs are paired,
+the plain way first.
 """
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import measuring
 import torch
 from transformers import PreTrainedModel
 
-from rankadaptor.models import base_model_folder, load_model
+from rankadaptor.models import base_model_folder, default_device, load_model
 from rankadaptor.profiles import load_profile
 from rankadaptor.pruning.importance import unit_importance
 
 _GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 CRITERIA = ("element1", "element2", "mixed")
+WAYS = ("plain", "ours")
 
 
 def plain_importance(model: PreTrainedModel, windows: torch.Tensor, criterion: str) -> None:
@@ -47,7 +53,7 @@ def plain_importance(model: PreTrainedModel, windows: torch.Tensor, criterion: s
 
 
 def measure(profile: str, way: str, criterion: str, samples: int, tokens: int) -> dict[str, float]:
-    """Peak memory over the weights, and seconds, in this process."""
+    """Peak memory over the weights, seconds, and operations that one pass over the windows needs, in this process."""
     folder = base_model_folder(load_profile(profile).base_model)
     before = _resident_bytes()
     model = load_model(folder)
@@ -73,7 +79,9 @@ def measure(profile: str, way: str, criterion: str, samples: int, tokens: int) -
     done.set()
     watcher.join()
     used = torch.cuda.max_memory_allocated() if model.device.type == "cuda" else peak[0] - before
-    return {"memory": used / weights, "seconds": seconds}
+    # A multiplication and an addition for each number of a matrix: forward, and backward to inputs and to weights.
+    matrices = measuring.body_parameters(model) + model.lm_head.weight.numel()
+    return {"memory": used / weights, "seconds": seconds, "operations": 6 * windows.numel() * matrices}
 
 
 def _resident_bytes() -> int:
@@ -86,23 +94,49 @@ def main() -> None:
     parser.add_argument("--profile", default="smollm2")
     parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--runs", type=int, default=3, help="paired runs of each kind of importance; default: 3")
     parser.add_argument("--one", nargs=2, metavar=("WAY", "CRITERION"), help="measure in this process, print JSON")
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.profile, *options.one, options.samples, options.tokens)))
         return
-    print(f"{options.profile}, {options.samples} windows of {options.tokens} tokens\n")
-    print(f"{'importance':<12}{'plain: memory':>14}{'time':>9}{'ours: memory':>14}{'time':>9}{'speed-up':>10}")
+    runs: dict[tuple[str, str], list[dict[str, float]]] = {}
     for criterion in CRITERIA:
-        found = {}
-        for way in ("plain", "ours"):
-            command = [sys.executable, __file__, "--profile", options.profile, "--samples", str(options.samples),
-                       "--tokens", str(options.tokens), "--one", way, criterion]
-            found[way] = json.loads(subprocess.run(
-                command, check=True, capture_output=True, text=True, env=os.environ | _GIVE_BACK).stdout)
-        plain, ours = found["plain"], found["ours"]
-        print(f"{criterion:<12}{plain['memory']:>12.2f} x{plain['seconds']:>7.1f} s{ours['memory']:>12.2f} x"
-              f"{ours['seconds']:>7.1f} s{plain['seconds'] / ours['seconds']:>9.1f}x", flush=True)
+        for _ in range(options.runs):
+            for way in WAYS:
+                command = [sys.executable, __file__, "--profile", options.profile, "--samples", str(options.samples),
+                           "--tokens", str(options.tokens), "--one", way, criterion]
+                done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | _GIVE_BACK)
+                runs.setdefault((criterion, way), []).append(json.loads(done.stdout))
+    peak = measuring.matrix_product_peak(default_device())
+    table = [_line(criterion, runs[criterion, "plain"], runs[criterion, "ours"], peak) for criterion in CRITERIA]
+    profile = load_profile(options.profile)
+    about = (
+        f"{profile.base_model.label}, {options.samples} windows of {options.tokens} tokens, medians of {options.runs}"
+        " paired runs, each in a process of its own. Memory is the highest held while importance is measured, the"
+        " weights included, as a multiple of the weights' size. Share of peak: what one pass forward and backward"
+        f" needs, of the machine's matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in float32)."
+    )
+    told = {name: value for name, value in measuring.told(options).items() if name != "one"}
+    measuring.write(f"pruning-{profile.name}", "Importance: one pass against a gradient for every parameter", about,
+                    table, {"options": told, "peak_flops": peak,
+                            "runs": {" ".join(key): values for key, values in runs.items()}})
+
+
+def _line(
+    criterion: str, plain: Sequence[dict[str, float]], ours: Sequence[dict[str, float]], peak: float
+) -> dict[str, Any]:
+    def median(runs: Sequence[dict[str, float]], what: str) -> float:
+        return statistics.median(run[what] for run in runs)
+
+    ratio = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(plain, ours, strict=True))
+    return {
+        "importance": criterion,
+        "plain: memory": f"{median(plain, 'memory'):.2f}", "plain: seconds": f"{median(plain, 'seconds'):.2f}",
+        "ours: memory": f"{median(ours, 'memory'):.2f}", "ours: seconds": f"{median(ours, 'seconds'):.2f}",
+        "ours is faster by": f"{ratio:.2f}",
+        "ours: share of peak": f"{median(ours, 'operations') / median(ours, 'seconds') / peak:.0%}",
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """What a trial costs by stage, and how cost grows with layers, width, items and choices. `make bench-trials`.
 
-A trial is a recovery and its evaluation, as the search makes them, on the embedded model pruned by 20 %. Growth is
-measured on random LLaMAs of its vocabulary: one size is doubled at a time.
+A trial is a recovery and its evaluation, as the search makes them at the `quick` budget, with as many threads as the
+profile gives a worker. Growth is measured on random LLaMAs: one size is doubled at a time.
 """
 
 import argparse
+import dataclasses
+import itertools
 import random
 import statistics
 import tempfile
@@ -24,23 +26,22 @@ from rankadaptor.evaluation.layout import TokenisedPair, lay_out
 from rankadaptor.evaluation.shared_context import score, tokens_per_batch
 from rankadaptor.ledger import Ledger
 from rankadaptor.models import architecture_of, base_model_folder, load_tokenizer
-from rankadaptor.profiles import load_profile
+from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.recovery.adapters import attach_adapter, save_adapter
-from rankadaptor.recovery.fused_lora import fused
 from rankadaptor.recovery.loaded import LoadedModel
 from rankadaptor.recovery.training import train
-from rankadaptor.specs import TASKS, Block, RecoverySpec
+from rankadaptor.specs import TASKS, Block
 from rankadaptor.stages import Step, Workshop
 
+_LONG_ROW = {"instruction": "", "input": "", "output": "what a row holds " * 40}  # over 48 tokens, all learned from
 BASE = {"layers": 12, "width": 128, "items": 200, "choices": 4}
 
 
-def by_stage(ledger: str, repeats: int) -> list[dict[str, Any]]:
+def by_stage(profile: Profile, block: str, ledger: str, repeats: int) -> list[dict[str, Any]]:
     """Medians of every part of a trial, in this process."""
-    profile = load_profile("tiny")
     budget = profile.budget("quick")
     workshop = Workshop(profile, Ledger(ledger))
-    pruned = Step("prune", profile.prune_spec(Block.parse("llm-pruner:20")))
+    pruned = Step("prune", profile.prune_spec(Block.parse(block)))
     tokenizer = load_tokenizer(base_model_folder(profile.base_model))
     rows = recovery_rows(profile.recovery_data, profile.benchmarks, profile.evaluation.search_pool,
                          profile.evaluation.item_seed)
@@ -97,17 +98,19 @@ def growth(repeats: int) -> list[dict[str, Any]]:
 def _cost(size: dict[str, int], repeats: int) -> tuple[float, float]:
     """Seconds of (a training step of 8 rows of 48 tokens, an evaluation)."""
     model = _random_llama(size["layers"], size["width"])
-    adapted = attach_adapter(model, _spec(model))
-    ids = torch.randint(0, 1000, (8, 48), generator=torch.Generator().manual_seed(0))
-    steps, scorings = [], []
-    with fused(adapted.train()):
-        for _ in range(3 * repeats):
-            began = time.perf_counter()
-            adapted(input_ids=ids, labels=ids).loss.backward()
-            steps.append(time.perf_counter() - began)
+    profile = load_profile("tiny")
+    spec = profile.lora_spec(profile.budget("quick"), uniform_allocation(8, architecture_of(model)), 1e-3, 0)
+    recipe = dataclasses.replace(spec.recipe, steps=10 * repeats, batch_rows=8, micro_batch_rows=8,
+                                 max_length_tokens=48)
+    adapted = attach_adapter(model, spec)
+    ends = [time.perf_counter()]
+    train(adapted, load_tokenizer(base_model_folder(profile.base_model)), [_LONG_ROW],
+          dataclasses.replace(spec, recipe=recipe), lambda step, loss: ends.append(time.perf_counter()))
+    steps = [end - began for began, end in itertools.pairwise(ends[1:])]  # but for the first, which packs weights
     model = adapted.unload().eval()
     pairs = _questions(size["items"], size["choices"])
     batches = lay_out(pairs, 512, tokens_per_batch(model.device))
+    scorings = []
     for _ in range(repeats):
         began = time.perf_counter()
         score(model, batches, len(pairs))
@@ -122,12 +125,6 @@ def _random_llama(layers: int, width: int) -> PreTrainedModel:
     return LlamaForCausalLM(config).eval()
 
 
-def _spec(model: PreTrainedModel) -> RecoverySpec:
-    profile = load_profile("tiny")
-    allocation = uniform_allocation(8, architecture_of(model))
-    return profile.lora_spec(profile.budget("quick"), allocation, 1e-3, 0)
-
-
 def _questions(items: int, choices: int) -> list[TokenisedPair]:
     """Contexts of 20 tokens, choices of 6."""
     draw = random.Random(0)
@@ -138,16 +135,24 @@ def _questions(items: int, choices: int) -> list[TokenisedPair]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", default="tiny")
+    parser.add_argument("--block", default="llm-pruner:20")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--growth", action="store_true", help="how cost grows, instead; of random models")
     parser.add_argument("--ledger", default="ledger")
     options = parser.parse_args()
-    trial = by_stage(options.ledger, options.repeats)
-    about = f"Embedded model, llm-pruner:20, {len(TASKS)} tasks, medians of {options.repeats}."
-    measuring.write("trials", "What a trial costs", about, trial, {})
-    about = ("Random LLaMAs; one size doubled at a time. A training step is forward and backward of 8 rows of 48 tokens"
-             " with LoRA r=8; an evaluation scores choices of 6 tokens after contexts of 20. Medians of"
-             f" {options.repeats} evaluations.")
-    measuring.write("growth", "How cost grows", about, growth(options.repeats), {})
+    profile = load_profile(options.profile)
+    if options.growth:
+        about = ("Random LLaMAs; one size doubled at a time. A training step is one of the recovery loop, on 8 rows of"
+                 " 48 tokens with LoRA r=8; an evaluation scores choices of 6 tokens after contexts of 20. Medians of"
+                 f" {10 * options.repeats} steps and {options.repeats} evaluations.")
+        measuring.write("growth", "How cost grows", about, growth(options.repeats), {})
+        return
+    torch.set_num_threads(profile.threads or torch.get_num_threads())
+    trial = by_stage(profile, options.block, options.ledger, options.repeats)
+    about = (f"{profile.base_model.label}, {options.block}, {len(TASKS)} tasks, budget quick, medians of"
+             f" {options.repeats}.")
+    measuring.write(f"trials-{profile.name}", "What a trial costs", about, trial, {"options": measuring.told(options)})
 
 
 if __name__ == "__main__":
