@@ -1,4 +1,4 @@
-"""Putting another forward pass in the place of a module's own, for a while."""
+"""Putting another forward pass, or another attention, in the place of a model's own, for a while."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 
 @contextlib.contextmanager
@@ -22,3 +23,17 @@ def replaced(modules: Sequence[nn.Module], forward: Callable[..., Any]) -> Itera
                 del vars(module)["forward"]  # the class's own is behind it
             else:
                 vars(module)["forward"] = own
+
+
+@contextlib.contextmanager
+def attending(model: PreTrainedModel, kind: str) -> Iterator[None]:
+    """Let a model's layers attend by what `AttentionInterface` knows as `kind`, under no mask of transformers' own.
+
+    `kind` must be registered there, and not with `AttentionMaskInterface`.
+    """
+    own = model.config._attn_implementation
+    model.config._attn_implementation = kind
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = own

@@ -48,7 +48,7 @@ NUMERICS_VERSION = {"base": 1, "prune": 1, "recover": 2, "evaluate": 1, "perplex
                     "replay": 1}
 
 
-_WITH_DROPOUT = 4  # of recoveries by LoRA whose dropout is on
+_WITH_DROPOUT = {"batches": 4, "micro_batches": 5}  # of recoveries whose dropout is on, by length grouping
 
 
 def _later(default: Any, nested: bool = False) -> Any:
@@ -91,18 +91,22 @@ def stage_identity(stage: str, spec: Any, parent: str, revisions: dict[str, str]
 
 
 def _numerics_version(stage: str, spec: Any) -> int:
-    """LoRA's dropout is drawn in other ways since versions 3 and 4. All else changed by rounding alone: same number."""
-    if isinstance(spec, RecoverySpec) and spec.recipe.lora_dropout and spec.method != "adalora":
-        return _WITH_DROPOUT
+    if isinstance(spec, RecoverySpec) and spec.recipe.lora_dropout:
+        return _recovery_with_dropout(spec.method, spec.recipe.length_grouping)
     return NUMERICS_VERSION[stage]
 
 
 def is_current(identity: dict[str, Any]) -> bool:
     """Whether this code would still look for the result of such an identity."""
     stage, version = identity["stage"], identity["numerics_version"]
-    if stage == "recover" and identity["spec"]["recipe"]["lora_dropout"] and identity["spec"]["method"] != "adalora":
-        return version == _WITH_DROPOUT
+    if stage == "recover" and (recipe := identity["spec"]["recipe"])["lora_dropout"]:
+        return version == _recovery_with_dropout(identity["spec"]["method"], recipe.get("length_grouping", "batches"))
     return version == NUMERICS_VERSION.get(stage)
+
+
+def _recovery_with_dropout(method: str, grouping: str) -> int:
+    """Dropout is drawn in other ways since versions 3 to 5. All else changed by rounding alone: same number."""
+    return NUMERICS_VERSION["recover"] if (method, grouping) == ("adalora", "batches") else _WITH_DROPOUT[grouping]
 
 
 def _spec_content(value: Any, inner: bool = False) -> Any:

@@ -21,6 +21,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rankadaptor.architecture import PROJECTIONS
+from rankadaptor.pruning import prune
+from rankadaptor.specs import PruneSpec
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # of the kernels that tests start; this process has read it already
 huggingface_hub.constants.HF_HUB_OFFLINE = True
@@ -47,6 +49,16 @@ def tiny_llama(
         eos_token_id=0, tie_word_embeddings=True, initializer_range=0.2, hidden_act=activation,
     )
     return LlamaForCausalLM(config).eval()
+
+
+def llamas() -> dict[str, LlamaForCausalLM]:
+    """Dense, GQA or not, and pruned in width and in depth."""
+    windows = torch.randint(2, 96, (3, 8), generator=torch.Generator().manual_seed(0))
+    width = PruneSpec("llm-pruner", 50, "l1", 1, 3, 0.5, None, None, 3, 8, 0)
+    depth = PruneSpec("shortened", 50, "magnitude", 1, 3, None, None, 1, 3, 8, 0)
+    return {"grouped": tiny_llama(), "plain": tiny_llama(kv_heads=4, seed=1),
+            "width": prune(tiny_llama(kv_heads=4), width, windows).model,
+            "depth": prune(tiny_llama(), depth, windows).model}
 
 
 def ragged_choices(seed: int, questions: int = 40) -> list[tuple[tuple[str, str], list[int], list[int]]]:

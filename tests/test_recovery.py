@@ -24,6 +24,7 @@ from rankadaptor.recovery.adapters import (
     to_lora_config,
 )
 from rankadaptor.recovery.eva import initialise_eva
+from rankadaptor.recovery.packing import padded
 from rankadaptor.recovery.prompts import IGNORED, Example, alpaca_prompt, batches, collate, micro_batches, tokenise
 from rankadaptor.recovery.training import train
 from rankadaptor.specs import PruneSpec, Recipe, RecoverySpec
@@ -207,7 +208,7 @@ def test_orthogonality_penalty_is_pefts(tokenizer):
     spec = recovery("adalora", allocation=(4, 4, 4, 4))
     batch = batches(ROWS, tokenizer, RECIPE, 0)[0]
     ours, theirs = (attach_adapter(tiny_llama(), spec) for _ in range(2))
-    _accumulate(ours, [batch], 0)
+    _accumulate(ours, [padded(batch, 0)])
     ids, mask, labels = collate(batch, 0)
     theirs(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
     gradients = dict(theirs.named_parameters())
@@ -267,11 +268,12 @@ def test_parameters_are_their_own_again_after_a_recovery(tokenizer):
     assert all(one.grad is None and one.untyped_storage().nbytes() == one.nbytes for one in trained)
 
 
+@pytest.mark.parametrize("grouping", ["batches", "micro_batches"])
 @pytest.mark.parametrize("micro", [4, 3])
-def test_tokens_and_positions_are_counted_as_planned(micro, tokenizer, monkeypatch):
-    """A guard against computing more than is needed: padding to the longest row of each micro-batch, and no logits but
-    those of answers."""
-    spec = recovery(recipe=Recipe(**(vars(RECIPE) | {"micro_batch_rows": micro})))
+def test_tokens_and_positions_are_counted_as_planned(micro, grouping, tokenizer, monkeypatch):
+    """A guard against computing more than is needed: of rows of one length padding to the longest one of a micro-batch,
+    of random ones none; and no logits but those of answers."""
+    spec = recovery(recipe=Recipe(**(vars(RECIPE) | {"micro_batch_rows": micro, "length_grouping": grouping})))
     adapted = attach_adapter(tiny_llama(), spec)
     model = adapted.get_base_model()
     read, predicted = [], []
@@ -280,12 +282,19 @@ def test_tokens_and_positions_are_counted_as_planned(micro, tokenizer, monkeypat
     monkeypatch.setattr(training, "summed_cross_entropy", lambda head, states, targets: (
         predicted.append(len(states)), scored(head, states, targets))[1])
     result = train(adapted, tokenizer, ROWS, spec)
-    planned = batches(ROWS, tokenizer, RECIPE, spec.seed)
-    cut = [batch[i : i + micro] for batch in planned for i in range(0, len(batch), micro)]
-    lengths = [[len(example.input_ids) for example in one] for one in cut]
-    assert read == [max(one) * len(one) for one in lengths]
+    planned = batches(ROWS, tokenizer, spec.recipe, spec.seed)
+    lengths = [[len(example.input_ids) for example in batch] for batch in planned]
+    answers = [[sum(label != IGNORED for label in example.labels[1:]) for example in batch] for batch in planned]
     assert result.tokens == sum(map(sum, lengths))
-    assert predicted == [sum(label != IGNORED for example in one for label in example.labels[1:]) for one in cut]
+    if grouping == "batches":
+        firsts = range(0, RECIPE.batch_rows, micro)
+        assert read == [max(some) * len(some) for one in lengths for first in firsts
+                        for some in [one[first : first + micro]]]
+        assert predicted == [sum(one[first : first + micro]) for one in answers for first in firsts]
+    else:
+        assert len(read) == len(planned) * -(-RECIPE.batch_rows // micro)
+        assert sum(read) == result.tokens
+        assert sum(predicted) == sum(map(sum, answers))
 
 
 def test_rows_are_tokenised_once_for_all_recoveries(tokenizer):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import benchmark_row, ragged_choices, tiny_llama
+from conftest import benchmark_row, llamas, ragged_choices, tiny_llama
 from lm_eval import evaluator
 from lm_eval.api.instance import Instance
 
@@ -11,10 +11,8 @@ from rankadaptor.evaluation import Requests, evaluate
 from rankadaptor.evaluation.layout import lay_out
 from rankadaptor.evaluation.scoring import backend_of
 from rankadaptor.evaluation.shared_context import score
-from rankadaptor.pruning import prune
-from rankadaptor.specs import TASKS, EvaluationSpec, PruneSpec
+from rankadaptor.specs import TASKS, EvaluationSpec
 
-VOCABULARY = 96
 MOST = 512  # tokens a batch
 ROWS = {task: [benchmark_row(task, i) for i in range(6)] for task in TASKS}
 SPEC = EvaluationSpec(TASKS, "report", 6, 0, 4)
@@ -29,20 +27,10 @@ def alone(model, context, continuation):
             all(int(row.argmax()) == token for row, token in zip(rows, continuation, strict=True)))
 
 
-def models():
-    """Dense, GQA or not, and pruned in width and in depth."""
-    windows = torch.randint(2, VOCABULARY, (3, 8), generator=torch.Generator().manual_seed(0))
-    width = PruneSpec("llm-pruner", 50, "l1", 1, 3, 0.5, None, None, 3, 8, 0)
-    depth = PruneSpec("shortened", 50, "magnitude", 1, 3, None, None, 1, 3, 8, 0)
-    return {"grouped": tiny_llama(), "plain": tiny_llama(kv_heads=4, seed=1),
-            "width": prune(tiny_llama(kv_heads=4), width, windows).model,
-            "depth": prune(tiny_llama(), depth, windows).model}
-
-
 @pytest.mark.parametrize("name", ["grouped", "plain", "width", "depth"])
 @pytest.mark.parametrize("tokens_per_batch", [1, 200, 4096])
 def test_every_choice_scores_as_it_does_alone(name, tokens_per_batch):
-    model, pairs = models()[name], ragged_choices(tokens_per_batch)
+    model, pairs = llamas()[name], ragged_choices(tokens_per_batch)
     found, greedy = score(model, lay_out(pairs, 512, tokens_per_batch), len(pairs))
     for place, (_, context, continuation) in enumerate(pairs):
         expected, is_greedy = alone(model, context, continuation)

@@ -4,8 +4,7 @@ Choices come laid out as trees (`layout`). Rows of tokens without padding go thr
 apart, and the output head sees the tokens that something is predicted from, a piece of the vocabulary at a time.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from rankadaptor.evaluation.layout import Batch, Part, TokenisedPair, lay_out
+from rankadaptor.forwards import attending
 from rankadaptor.products import packed, quick_products
 from rankadaptor.quick_layers import quick_layers
 
@@ -33,7 +33,7 @@ def score(model: PreTrainedModel, batches: Sequence[Batch], count: int) -> tuple
             PyTorch's own whatever the model's configuration asks for.
     """
     total, greedy = torch.zeros(count), torch.ones(count, dtype=torch.bool)
-    with quick_products(model.model, pack=True), quick_layers(model.model), _trees(model):
+    with quick_products(model.model, pack=True), quick_layers(model.model), attending(model, _TREES):
         head = _Head(model.lm_head.weight)
         for batch in batches:
             device = model.device
@@ -45,17 +45,6 @@ def score(model: PreTrainedModel, batches: Sequence[Batch], count: int) -> tuple
             total.index_add_(0, batch.choices, found)
             greedy[batch.choices[~likeliest]] = False
     return total, greedy
-
-
-@contextlib.contextmanager
-def _trees(model: PreTrainedModel) -> Iterator[None]:
-    """Let a model's layers compute `_attention`, under no mask of transformers' own."""
-    own = model.config._attn_implementation
-    model.config._attn_implementation = _TREES
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = own
 
 
 class _Segments:

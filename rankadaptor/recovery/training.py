@@ -20,7 +20,8 @@ from rankadaptor.recovery.adapters import realised_ranks
 from rankadaptor.recovery.eva import initialise_eva
 from rankadaptor.recovery.fused_lora import fused
 from rankadaptor.recovery.loss import summed_cross_entropy
-from rankadaptor.recovery.prompts import IGNORED, Example, batches, collate, micro_batches
+from rankadaptor.recovery.packing import Piece, packing, pieces
+from rankadaptor.recovery.prompts import batches
 from rankadaptor.specs import RecoverySpec
 
 
@@ -58,12 +59,13 @@ def train(
     tokens = 0
     adapted.train()
     devices = [adapted.device] if adapted.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), _quick(adapted), _as_one(parameters) as numbers:
+    with torch.random.fork_rng(devices=devices), _quick(adapted), _as_one(parameters) as numbers, \
+            packing(adapted.get_base_model(), recipe) as packs:
         optimizer = torch.optim.AdamW([numbers], lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
         schedule = get_linear_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
         torch.manual_seed(spec.seed)  # dropout draws from the global generator
         for step, batch in enumerate(planned):
-            loss = _accumulate(adapted, micro_batches(batch, recipe), tokenizer.pad_token_id)
+            loss = _accumulate(adapted, pieces(batch, recipe, packs, tokenizer.pad_token_id))
             norm = torch.nn.utils.clip_grad_norm_([numbers], recipe.clip_norm).item()
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise RecoveryDiverged(f"loss {loss} and gradient norm {norm} at step {step + 1} of {recipe.steps}:"
@@ -109,18 +111,17 @@ def _quick(adapted: PeftModel) -> Iterator[None]:
         yield
 
 
-def _accumulate(adapted: PeftModel, pieces: Sequence[Sequence[Example]], pad_token_id: int) -> float:
+def _accumulate(adapted: PeftModel, cut: Sequence[Piece]) -> float:
     """Gradients of one batch's mean loss over supervised tokens; the output head sees those tokens only."""
     model = adapted.get_base_model()
-    supervised = sum(label != IGNORED for piece in pieces for example in piece for label in example.labels[1:])
+    supervised = sum(len(piece.targets) for piece in cut)
     total = 0.0
-    for piece in pieces:
-        ids, _, labels = (tensor.to(model.device) for tensor in collate(piece, pad_token_id))  # (rows, tokens) each
-        # Padding comes last, where causal order hides it: without a mask, attention takes its faster kernels.
-        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
-        targets = labels[:, 1:]
-        chosen = targets != IGNORED
-        loss = summed_cross_entropy(model.lm_head, hidden[:, :-1][chosen], targets[chosen]) / supervised
+    for piece in cut:
+        ids, read, targets = (tensor.to(model.device) for tensor in (piece.ids, piece.read, piece.targets))
+        positions = None if piece.positions is None else piece.positions.to(model.device)
+        hidden = model.model(input_ids=ids, position_ids=positions, lengths=piece.lengths, use_cache=False)
+        states = hidden.last_hidden_state.flatten(0, 1)  # (tokens, width)
+        loss = summed_cross_entropy(model.lm_head, states[read], targets) / supervised
         total += loss.item()
         loss.backward()
     if isinstance(adapted.base_model, AdaLoraModel):

@@ -1,0 +1,96 @@
+"""Rows one after another: nothing of one row reaches another, and nothing is computed for padding."""
+
+import pytest
+import torch
+from conftest import llamas, tiny_llama, with_lora
+
+from rankadaptor.recovery import packing as rows
+from rankadaptor.recovery import training
+from rankadaptor.recovery.packing import packed, packing, padded, pieces
+from rankadaptor.recovery.prompts import IGNORED, Example
+from rankadaptor.specs import Recipe
+
+RECIPE = Recipe(2, 8, 8, 1e-3, 1, 256, 0.0, 0.0, 1.0, "micro_batches")
+
+
+def examples(*lengths, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    found = []
+    for length in lengths:
+        ids = torch.randint(2, 96, (length,), generator=draw).tolist()
+        asked = int(torch.randint(0, length, (), generator=draw))
+        found.append(Example(ids, [IGNORED] * asked + ids[asked:]))
+    return found
+
+
+def loss_and_gradients(adapted, cut):
+    adapted.zero_grad()
+    with training._quick(adapted):
+        loss = training._accumulate(adapted, cut)
+    return loss, {name: one.grad.clone() for name, one in adapted.named_parameters() if one.requires_grad}
+
+
+@pytest.mark.parametrize("name", ["grouped", "plain", "width", "depth"])
+@pytest.mark.parametrize("lengths", [(2, 9, 90, 64, 65, 17), (70, 70), (1, 5, 3), (12,)])
+def test_losses_and_gradients_are_those_of_rows_side_by_side(name, lengths):
+    adapted, batch = with_lora(llamas()[name]), examples(*lengths)
+    beside = loss_and_gradients(adapted, [padded(batch, 0)])
+    with packing(adapted.get_base_model(), RECIPE) as packs:
+        assert packs
+        after = loss_and_gradients(adapted, [packed(batch)])
+    assert after[0] == pytest.approx(beside[0], abs=2e-6)
+    for name_of, gradient in after[1].items():
+        torch.testing.assert_close(gradient, beside[1][name_of], atol=5e-6, rtol=1e-4)
+
+
+def test_states_of_a_row_do_not_depend_on_its_neighbours():
+    model, batch = tiny_llama(), examples(5, 80, 13)
+    piece = packed(batch)
+    with torch.no_grad(), packing(model, RECIPE):
+        together = model.model(input_ids=piece.ids, position_ids=piece.positions, lengths=piece.lengths,
+                               use_cache=False).last_hidden_state[0]
+    with torch.no_grad():
+        alone = [model.model(input_ids=torch.tensor([one.input_ids]), use_cache=False).last_hidden_state[0]
+                 for one in batch]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-4)
+
+
+def test_bfloat16_is_no_further_from_the_truth_than_rows_side_by_side():
+    batch = examples(40, 7, 90)
+    exact, _ = loss_and_gradients(with_lora(tiny_llama()), [padded(batch, 0)])
+    adapted = with_lora(tiny_llama().bfloat16())
+    beside, _ = loss_and_gradients(adapted, [padded(batch, 0)])
+    with packing(adapted.get_base_model(), RECIPE):
+        after, _ = loss_and_gradients(adapted, [packed(batch)])
+    assert abs(after - exact) <= 2 * abs(beside - exact) + 5e-3
+
+
+@pytest.mark.parametrize("micro", [1, 3, 8])
+@pytest.mark.parametrize("most", [1, 100, 4096])
+def test_every_row_is_read_once_in_pieces_of_few_rows(micro, most, monkeypatch):
+    monkeypatch.setattr(rows, "_TOKENS", most)
+    batch = examples(30, 4, 55, 17, 60, 8, 41, 23)
+    cut = pieces(batch, Recipe(**(vars(RECIPE) | {"micro_batch_rows": micro})), True, 0)
+    assert max(len(piece.lengths) for piece in cut) <= micro
+    assert sorted(length for piece in cut for length in piece.lengths) == sorted(len(one.input_ids) for one in batch)
+    assert sum(piece.ids.numel() for piece in cut) == sum(len(one.input_ids) for one in batch)
+    assert all(piece.targets.tolist() == piece.ids[0, piece.read + 1].tolist() for piece in cut)
+    assert sum(len(piece.targets) for piece in cut) == sum(
+        label != IGNORED for one in batch for label in one.labels[1:])
+
+
+@pytest.mark.parametrize(("attention", "grouping"), [("eager", "micro_batches"), ("sdpa", "batches")])
+def test_rows_stay_side_by_side_under_other_attention_and_where_they_are_of_one_length(attention, grouping):
+    model = tiny_llama()
+    model.set_attn_implementation(attention)
+    with packing(model, Recipe(**(vars(RECIPE) | {"length_grouping": grouping}))) as packs:
+        assert not packs
+        assert model.config._attn_implementation == attention
+
+
+def test_the_models_own_attention_is_back_after_an_error():
+    adapted = with_lora(tiny_llama())
+    model = adapted.get_base_model()
+    with pytest.raises(IndexError), packing(model, RECIPE):
+        training._accumulate(adapted, [packed(examples(3, 4)), packed([Example([96, 1], [96, 1])])])  # no such token
+    assert model.config._attn_implementation == "sdpa"
