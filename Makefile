@@ -57,6 +57,7 @@ help:  ## list the targets and what they cost
 	@echo "Variables: PROFILE=$(PROFILE) BLOCKS='$(BLOCKS)' BUDGET=$(BUDGET) SEEDS='$(SEEDS)' LEDGER=$(LEDGER) REPORTS=$(REPORTS)"
 	@echo "           BENCHMARKS='$(BENCHMARKS)' RECOVERY_DATA='$(RECOVERY_DATA)' ALLOCATION='$(ALLOCATION)' PYTHON=$(PYTHON)"
 	@echo "           EXECUTOR=$(EXECUTOR) WORKERS=$(WORKERS) MODEL=$(MODEL) FULL_SIZE=$(FULL_SIZE)"
+	@echo "           BENCH_PROFILE=$(BENCH_PROFILE) (benchmarks of tiny take two minutes at most and download nothing)"
 
 setup: $(READY)  ## make .venv and install the lock (2-5 minutes, 2 GB; more where torch brings CUDA)
 
@@ -145,16 +146,16 @@ plan-rivals: $(READY)  ## print what the rivals' page would run and cost (second
 reproduce-rivals: $(READY)  ## every rival at the search's budget, really recovered, on one block (20 minutes on 2 cores)
 	@$(RUN) reproduce rivals $(OPTIONS)
 
-bench-pruning: $(READY)  ## memory and time of importance against the plain way (3 minutes; smollm2 downloads 105 MB)
+bench-pruning: $(READY)  ## memory and time of importance against the plain way (6 minutes; downloads 105 MB)
 	@$(VENV)/bin/python benchmarks/pruning.py --profile "$(BENCH_PROFILE)"
 
-bench-evaluation: $(READY)  ## our scoring against lm-eval's own backend (half an hour; smollm2 downloads 238 MB)
+bench-evaluation: $(READY)  ## our scoring against lm-eval's own backend (half an hour; downloads 238 MB)
 	@$(VENV)/bin/python benchmarks/evaluation.py --profile "$(BENCH_PROFILE)" --ledger "$(LEDGER)"
 
-bench-recovery: $(READY)  ## our recovery loop against transformers' Trainer (10 minutes); RECOVERY_DATA=alpaca.jsonl
+bench-recovery: $(READY)  ## our recovery loop against transformers' Trainer (16 minutes); RECOVERY_DATA=alpaca.jsonl
 	@$(VENV)/bin/python benchmarks/recovery.py --profile "$(BENCH_PROFILE)" --data "$(RECOVERY_DATA)" --ledger "$(LEDGER)"
 
-bench-trials: $(READY)  ## what a trial costs by stage, and how that grows with the model and the items (3 minutes)
+bench-trials: $(READY)  ## what a trial costs by stage, and how that grows with the model and the items (6 minutes)
 	@$(VENV)/bin/python benchmarks/trials.py --profile "$(BENCH_PROFILE)" --ledger "$(LEDGER)"
 	@$(VENV)/bin/python benchmarks/trials.py --growth
 

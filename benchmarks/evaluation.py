@@ -1,14 +1,16 @@
 """Shared-context scoring against lm-eval's own backend, on one pruned model. `make bench-evaluation`.
 
-Speed: paired runs over questions in the seven tasks' natural mix, lm-eval's backend at each of some batch sizes, ours
-right after each; the ratio is to its best batch size. Equality: every item of an equal number from each task, with
-lm-eval's backend as it is and with its log-softmax in float64 (its `softmax_dtype`); and for the choices of the largest
-log-likelihoods, which rounding moves furthest, how far either backend is from a model that is all in float64.
+Speed: paired runs over questions in the seven tasks' natural mix, lm-eval's backend at batch sizes that double until
+one is slower than the one before, ours right after each; the ratio is to its best batch size. Equality: every item of
+an equal number from each task, with lm-eval's backend as it is and with its log-softmax in float64 (its
+`softmax_dtype`); and for the choices of the largest log-likelihoods, which rounding moves furthest, how far either
+backend is from a model that is all in float64.
 """
 
 import argparse
 import copy
 import dataclasses
+import itertools
 import statistics
 import time
 from collections.abc import Sequence
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=280, help="timed, in the natural mix; default: 280")
     parser.add_argument("--check", type=int, default=200, help="items a task that are compared; default: 200")
     parser.add_argument("--exact", type=int, default=40, help="choices computed in float64, too; default: 40")
-    parser.add_argument("--batches", default="4 8 16", help="sizes of lm-eval's backend; default: '4 8 16'")
+    parser.add_argument("--batches", default="", help="sizes of lm-eval's backend; default: from 4 on, doubled")
     parser.add_argument("--runs", type=int, default=3, help="paired runs a batch size; default: 3")
     parser.add_argument("--ledger", default="ledger")
     options = parser.parse_args()
@@ -55,10 +57,11 @@ def main() -> None:
 
     mix = {task: max(1, round(options.items * size / sum(SIZES.values()))) for task, size in SIZES.items()}
     spec, timed = requests(mix)
-    ours, ratios = [], []
+    ours, ratios = list[float](), list[float]()
     lines: list[dict[str, Any]] = []
     evaluate(model, tokenizer, spec, timed)  # tokenised, laid out, and warm
-    for size in map(int, options.batches.split()):
+    others: list[float] = []
+    for size in map(int, options.batches.split()) if options.batches else (2**power for power in itertools.count(2)):
         plain = dataclasses.replace(spec, engine="lm_eval", batch_size=size)
         pairs = []
         for _ in range(options.runs):
@@ -66,9 +69,11 @@ def main() -> None:
             print(f"lm-eval, batches of {size}: {pairs[-1][0]:.1f} s, ours: {pairs[-1][1]:.1f} s", flush=True)
         ratios.append(statistics.median(theirs / mine for theirs, mine in pairs))
         ours += [mine for _, mine in pairs]
-        theirs = statistics.median(theirs for theirs, _ in pairs)
-        lines.append({"engine": f"lm-eval, batches of {size}", "seconds": f"{theirs:.1f}",
+        others.append(statistics.median(theirs for theirs, _ in pairs))
+        lines.append({"engine": f"lm-eval, batches of {size}", "seconds": f"{others[-1]:.2f}",
                       "ours is faster by": f"{ratios[-1]:.2f}"})
+        if not options.batches and others[-1] > min(others):
+            break
     backend = backend_of(model, tokenizer, spec)
     alone = sum(len(context) + len(continuation) - 1 for _, context, continuation in timed.tokenised(backend))
     batches = timed.batches(backend)
@@ -77,7 +82,7 @@ def main() -> None:
     seconds = statistics.median(ours)
     peak = measuring.matrix_product_peak(model.device)
     work = 2 * (tokens * measuring.body_parameters(model) + heads * model.lm_head.weight.numel())
-    lines.append({"engine": "ours", "seconds": f"{seconds:.1f}", "ours is faster by": "1"})
+    lines.append({"engine": "ours", "seconds": f"{seconds:.2f}", "ours is faster by": "1"})
 
     spec, checked = requests(dict.fromkeys(TASKS, options.check))
     mine = evaluate(model, tokenizer, spec, checked)

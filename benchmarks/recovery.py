@@ -2,9 +2,9 @@
 
 Both train the same LoRA, from the same adapter, on as many rows of the same data with LLM-Pruner's recipe (AdamW,
 warm-up, answers only, dropout 0.05, 256 tokens at most), in random batches of 16 rows. The Trainer pads them to the
-longest, as LLM-Pruner's script does; ours cuts them into pieces of about one length. What counts is tokens of real
-text, padding left out. Losses are compared on held-out rows; and step by step on the very same batches, with a plain
-loop over PEFT's own pass.
+longest, as LLM-Pruner's script does; ours lets them follow one another, or cuts them into pieces of about one length
+where that does not pay. What counts is tokens of real text, padding left out. Losses are compared on held-out rows;
+and step by step on the very same batches, with a plain loop over PEFT's own pass.
 """
 
 import argparse
