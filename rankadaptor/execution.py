@@ -291,10 +291,10 @@ class LocalPool:
             worker.pipe.send((task.profile, task.group))
         while True:
             try:
-                while not worker.pipe.poll(0.2):
-                    if self._closed:
-                        raise run_was_ended()
+                while not worker.pipe.poll(0.2) and not self._closed:
                     worker.end_if_stuck(task.profile.stage_limit_s)
+                if self._closed:  # also where a worker that trains tells of a step every few milliseconds
+                    raise run_was_ended()
                 message = worker.pipe.recv()
             except (EOFError, OSError):
                 return

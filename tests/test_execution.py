@@ -150,15 +150,30 @@ def test_a_closed_pool_takes_and_keeps_nothing(tiny_profile, tmp_path):
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
     before = multiprocessing.active_children()  # of other tests
     pool = LocalPool(ledger, 1, 1)
-    running = pool.submit(profile, [step])
-    waiting = pool.submit(profile, [step])
-    pool.close()
-    for future in (running, waiting):
-        with pytest.raises(BadInput, match="the run was ended"):
-            future.result(timeout=60)
+    with ledger.alone(Workshop(profile, ledger).key(step)):  # or it might be finished before the pool is closed
+        running = pool.submit(profile, [step])
+        waiting = pool.submit(profile, [step])
+        pool.close()
+        for future in (running, waiting):
+            with pytest.raises(BadInput, match="the run was ended"):
+                future.result(timeout=60)
     with pytest.raises(BadInput, match="the run was ended"):
         pool.submit(profile, [step])
     assert multiprocessing.active_children() == before
+
+
+def test_a_closed_pool_listens_no_longer_to_a_worker_that_never_pauses(tiny_profile, tmp_path):
+    profile = load_profile(str(tiny_profile))
+    step = Step("prune", profile.prune_spec(Block("shortened", 20)))
+    pool = LocalPool(Ledger(tmp_path / "ledger"), 1, 1)
+    here, there = multiprocessing.Pipe()
+    for share in (0.1, 0.2, 0.3):
+        there.send((step, share))
+    messages = pool._messages(SimpleNamespace(pipe=here), SimpleNamespace(profile=profile, group=[step]))
+    assert next(messages) == (step, 0.1)
+    pool.close()
+    with pytest.raises(BadInput, match="the run was ended"):
+        next(messages)
 
 
 def _interrupted(profile: str, ledger: Path) -> None:
