@@ -9,14 +9,13 @@
     explorer.panel()                             # all of that with a slider a layer, in Jupyter
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
-from IPython.display import display
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, validate_allocation
 from rankadaptor.errors import BadInput, StageFailed
@@ -180,36 +179,49 @@ class _Panel:
 
     def _pressed(self, _: Any = None) -> None:
         self.button.disabled, self.button.description = True, "recovering ..."
+        failed: BadInput | StageFailed | None = None
         try:
-            self._told(lambda: self._explorer.recover(self.block.value, self.ranks(), self.seed.value))
+            self._explorer.recover(self.block.value, self.ranks(), self.seed.value)
+        except (BadInput, StageFailed) as error:
+            failed = error
         finally:
             self.button.disabled, self.button.description = False, "recover for real"
-        self._redraw()
+        self._redraw(failed=failed)
 
-    def _told(self, work: Callable[[], Any]) -> None:
-        """Run it; what goes wrong is a line among the figures."""
-        with self.figures:
-            try:
-                work()
-            except (BadInput, StageFailed) as error:
-                print(f"rankadaptor: {error}")
+    def _redraw(self, _: Any = None, failed: BadInput | StageFailed | None = None) -> None:
+        """All figures at once; what went wrong is a line among them.
 
-    def _redraw(self, _: Any = None) -> None:
-        self.figures.clear_output(wait=True)
-        self._told(self._draw)
+        Made here, not captured from what is printed: over captured output nbclient writes to the kernel while it waits
+        for the kernel's answer, which it may then never see (jupyter_client sends past the socket it listens on).
+        """
+        try:
+            figures = self._figures()
+        except (BadInput, StageFailed) as error:
+            figures, failed = [], failed or error
+        self.figures.outputs = (*figures, *([_line(f"rankadaptor: {failed}")] if failed else []))
 
-    def _draw(self) -> None:
+    def _figures(self) -> list[dict[str, Any]]:
         block, ranks, explorer = self.block.value, self.ranks(), self._explorer
-        costs = explorer.costs(block, ranks)
-        print(f"{costs.parameters:,} of {costs.budget:,} parameters ({100 * costs.parameters / costs.budget:.1f} %),"
-              f" {'within' if costs.within else 'beyond'} the budget")
-        found = explorer.predicted(block, ranks)
-        print("predicted: no table of this block" if found is None else
-              f"predicted: {100 * found[0]:.2f} % gold probability on the search split (members differ by"
-              f" {100 * found[1]:.2f} points)")
+        costs, found = explorer.costs(block, ranks), explorer.predicted(block, ranks)
         measured = explorer.measured(block, ranks)
-        print("measured: not yet" if measured.empty else "measured, report split, percent:")
-        for table in (measured, explorer.nearest(block, ranks)):
-            if not table.empty:
-                percent = [name for name in table if name in ("accuracy", "low", "high", "gold probability")]
-                display(table.assign(**{name: (100 * table[name]).round(2) for name in percent}))
+        lines = [
+            f"{costs.parameters:,} of {costs.budget:,} parameters ({100 * costs.parameters / costs.budget:.1f} %),"
+            f" {'within' if costs.within else 'beyond'} the budget",
+            "predicted: no table of this block" if found is None else
+            f"predicted: {100 * found[0]:.2f} % gold probability on the search split (members differ by"
+            f" {100 * found[1]:.2f} points)",
+            "measured: not yet" if measured.empty else "measured, report split, percent:",
+        ]  # fmt: skip
+        tables = [table for table in (measured, explorer.nearest(block, ranks)) if not table.empty]
+        return [*map(_line, lines), *map(_in_percent, tables)]
+
+
+def _line(text: str) -> dict[str, Any]:
+    return {"output_type": "stream", "name": "stdout", "text": f"{text}\n"}
+
+
+def _in_percent(table: pd.DataFrame) -> dict[str, Any]:
+    percent = [name for name in table if name in ("accuracy", "low", "high", "gold probability")]
+    shown = table.assign(**{name: (100 * table[name]).round(2) for name in percent})
+    return {"output_type": "display_data", "metadata": {},
+            "data": {"text/plain": shown.to_string(), "text/html": shown.to_html()}}

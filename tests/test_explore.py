@@ -10,6 +10,10 @@ from rankadaptor.explore import Explorer, _Panel
 BLOCK = "llm-pruner:50"
 
 
+def lines(panel):
+    return [one["text"].rstrip("\n") for one in panel.figures.outputs if one["output_type"] == "stream"]
+
+
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory):
     return Explorer("tiny", ledger=str(tmp_path_factory.mktemp("ledger")))
@@ -58,9 +62,42 @@ def test_what_the_ledger_holds_is_shown_and_the_button_adds_to_it(tiny_profile, 
     assert [slider.disabled for slider in panel.sliders.children] == [True, False, False, False, False, True]
     panel.sliders.children[2].value = 2
     assert explorer.measured(BLOCK, panel.ranks()).empty
+    assert lines(panel)[-1] == "measured: not yet"
     panel.button.click()
-    assert list(explorer.measured(BLOCK, panel.ranks())["seed"]) == [0]
+    measured = explorer.measured(BLOCK, panel.ranks())
+    assert list(measured["seed"]) == [0]
     assert not panel.button.disabled
+    assert lines(panel)[-1] == "measured, report split, percent:"
+    assert f"{100 * measured.loc[0, 'accuracy']:.2f}" in panel.figures.outputs[-1]["data"]["text/html"]
+
+
+def test_figures_follow_the_sliders(shipped):
+    panel = _Panel(shipped)
+    panel.block.value = BLOCK
+    said, predicted, _ = lines(panel)
+    assert said.endswith("(100.0 %), within the budget")
+    assert predicted.startswith("predicted: ")
+    panel.sliders.children[5].value = max(panel.sliders.children[5].options)
+    assert lines(panel)[0].endswith("beyond the budget")
+    assert lines(panel)[1] != predicted
+    nearest = panel.figures.outputs[-1]["data"]["text/html"]
+    assert all(f"<td>{one:.6f}</td>" in nearest for one in shipped.nearest(BLOCK, panel.ranks())["distance"])
+
+
+def test_what_goes_wrong_is_a_line_among_the_figures(shipped, monkeypatch):
+    panel = _Panel(shipped)
+
+    def full(*_):
+        raise BadInput("the disk is full")
+
+    monkeypatch.setattr(shipped, "recover", full)
+    before = lines(panel)
+    panel.button.click()
+    assert lines(panel) == [*before, "rankadaptor: the disk is full"]
+    assert not panel.button.disabled
+    monkeypatch.setattr(shipped, "costs", full)
+    panel.sliders.children[5].value = panel.sliders.children[5].options[0]
+    assert lines(panel) == ["rankadaptor: the disk is full"]
 
 
 def test_layers_that_are_gone_have_sliders_that_do_not_move(tiny_profile, tmp_path):
