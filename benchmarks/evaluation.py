@@ -36,16 +36,14 @@ SIZES = {"boolq": 3270, "piqa": 1838, "hellaswag": 10042, "winogrande": 1267, "a
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--profile", default="smollm2")
-    parser.add_argument("--block", default="llm-pruner:20")
+    measuring.model_options(parser)
     parser.add_argument("--items", type=int, default=280, help="timed, in the natural mix; default: 280")
     parser.add_argument("--check", type=int, default=200, help="items a task that are compared; default: 200")
     parser.add_argument("--exact", type=int, default=40, help="choices computed in float64, too; default: 40")
     parser.add_argument("--batches", default="", help="sizes of lm-eval's backend; default: from 4 on, doubled")
     parser.add_argument("--runs", type=int, default=3, help="paired runs a batch size; default: 3")
-    parser.add_argument("--ledger", default="ledger")
     options = parser.parse_args()
-    profile, model = measuring.pruned_model(options.profile, options.block, options.ledger)
+    profile, model = measuring.pruned_model(options)
     tokenizer = load_tokenizer(base_model_folder(profile.base_model))
     testbed = profile.benchmarks.kind == "testbed"
 
@@ -59,19 +57,25 @@ def main() -> None:
     spec, timed = requests(mix)
     ours, ratios = list[float](), list[float]()
     lines: list[dict[str, Any]] = []
-    evaluate(model, tokenizer, spec, timed)  # tokenised, laid out, and warm
+    memory = measuring.PeakMemory(model.device)
+    for _ in range(2):  # tokenised, laid out, and warm
+        memory.begin()
+        evaluate(model, tokenizer, spec, timed)
+    ours_held = memory.column()
     others: list[float] = []
     for size in map(int, options.batches.split()) if options.batches else (2**power for power in itertools.count(2)):
         plain = dataclasses.replace(spec, engine="lm_eval", batch_size=size)
         pairs = []
         for _ in range(options.runs):
-            pairs.append((_seconds(model, tokenizer, plain, timed), _seconds(model, tokenizer, spec, timed)))
+            memory.begin()
+            theirs, held = _seconds(model, tokenizer, plain, timed), memory.column()
+            pairs.append((theirs, _seconds(model, tokenizer, spec, timed)))
             print(f"lm-eval, batches of {size}: {pairs[-1][0]:.1f} s, ours: {pairs[-1][1]:.1f} s", flush=True)
         ratios.append(statistics.median(theirs / mine for theirs, mine in pairs))
         ours += [mine for _, mine in pairs]
         others.append(statistics.median(theirs for theirs, _ in pairs))
         lines.append({"engine": f"lm-eval, batches of {size}", "seconds": f"{others[-1]:.2f}",
-                      "ours is faster by": f"{ratios[-1]:.2f}"})
+                      "ours is faster by": f"{ratios[-1]:.2f}"} | held)
         if not options.batches and others[-1] > min(others):
             break
     backend = backend_of(model, tokenizer, spec)
@@ -80,9 +84,9 @@ def main() -> None:
     tokens = sum(len(batch.tokens) for batch in batches)
     heads = sum(len(batch.read) for batch in batches)
     seconds = statistics.median(ours)
-    peak = measuring.matrix_product_peak(model.device)
+    peak = measuring.matrix_product_peak(model.device, model.dtype)
     work = 2 * (tokens * measuring.body_parameters(model) + heads * model.lm_head.weight.numel())
-    lines.append({"engine": "ours", "seconds": f"{seconds:.2f}", "ours is faster by": "1"})
+    lines.append({"engine": "ours", "seconds": f"{seconds:.2f}", "ours is faster by": "1"} | ours_held)
 
     spec, checked = requests(dict.fromkeys(TASKS, options.check))
     mine = evaluate(model, tokenizer, spec, checked)
@@ -96,12 +100,13 @@ def main() -> None:
     found, plain_found = _log_likelihoods(mine), _log_likelihoods(theirs_items)
     furthest, furthest_careful = (float((found - other).abs().max()) for other in (plain_found, exact_softmax))
     mine_off, theirs_off = _from_float64(model, choices, found, plain_found, options.exact)
+    name, label = measuring.named("evaluation", options, profile, model)
     about = (
-        f"{profile.base_model.label}, {options.block}, {sum(mix.values())} questions in the natural mix of the seven"
+        f"{label}, {sum(mix.values())} questions in the natural mix of the seven"
         f" tasks ({', '.join(f'{task} {count}' for task, count in mix.items())}), medians of {options.runs} paired"
         f" runs. Ours computes {tokens:,} tokens where choices one by one have {alone:,} ({alone / tokens:.2f} times as"
         f" many), and the output head at {heads:,} positions; it reaches {work / seconds / peak:.0%} of the machine's"
-        f" matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in float32; attention not counted).\n\n**Speed:**"
+        f" matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in its precision; attention not counted).\n\n**Speed:**"
         f" {min(ratios):.2f} times that of lm-eval's backend at the best of these batch sizes. **Equality** on"
         f" {len(mine):,} items ({options.check} a task at most): {differing} predictions differ, log-likelihoods by at"
         f" most {furthest:.1e} nats; by at most {furthest_careful:.1e} where lm-eval's backend takes its log-softmax in"
@@ -109,7 +114,7 @@ def main() -> None:
         f" {mine_off:.1e} nats from what the model computes in float64, lm-eval's backend {theirs_off:.1e}."
     )
     title = "Evaluation: shared contexts against lm-eval's backend"
-    measuring.write(f"evaluation-{profile.name}", title, about, lines, {
+    measuring.write(name, title, about, lines, {
         "options": measuring.told(options), "ratios": ratios, "tokens": tokens, "tokens_alone": alone,
         "head_positions": heads, "peak_flops": peak, "predictions_that_differ": differing,
         "largest_difference_nats": furthest, "largest_difference_nats_float64_softmax": furthest_careful,

@@ -12,29 +12,90 @@ from transformers import PreTrainedModel
 
 from rankadaptor import provenance
 from rankadaptor.ledger import Ledger
+from rankadaptor.models import base_model_folder, default_device, load_tokenizer
 from rankadaptor.products import product
 from rankadaptor.profiles import Profile, load_profile
+from rankadaptor.pruned_llama import PrunedLlamaConfig, PrunedLlamaForCausalLM
+from rankadaptor.pruning import pruned_shapes
+from rankadaptor.published import published_architecture, published_config
 from rankadaptor.specs import Block
 from rankadaptor.stages import Step, Workshop
 
 REPORTS = Path(__file__).parents[1] / "reports" / "benchmarks"
 
 
-def pruned_model(profile: str, block: str, ledger: str) -> tuple[Profile, PreTrainedModel]:
-    """A profile, and one of its pruned models: from the ledger, or pruned now."""
-    chosen = load_profile(profile)
-    step = Step("prune", chosen.prune_spec(Block.parse(block)))
-    return chosen, Workshop(chosen, Ledger(ledger)).model(step)
+def model_options(parser: argparse.ArgumentParser) -> None:
+    """What says which model is measured; see `pruned_model`."""
+    parser.add_argument("--profile", default="smollm2", help="whose model, data and tokenizer; default: smollm2")
+    parser.add_argument("--block", default="llm-pruner:20")
+    parser.add_argument("--shape", default="", help="a profile such as llama-7b, whose shapes random weights are given")
+    parser.add_argument("--dtype", default="", choices=("", "float32", "bfloat16"), help="default: as it is saved")
+    parser.add_argument("--ledger", default="ledger")
 
 
-def matrix_product_peak(device: torch.device, seconds: float = 1.0) -> float:
-    """Floating-point operations a second of the best square float32 product, a multiplication and an addition each.
+def pruned_model(options: argparse.Namespace) -> tuple[Profile, PreTrainedModel]:
+    """A profile, and one of its pruned models: from the ledger, or pruned now; or random weights of another shape."""
+    chosen = load_profile(options.profile)
+    if options.shape:
+        model = _random_model(options.shape, options.block, len(load_tokenizer(base_model_folder(chosen.base_model))))
+    else:
+        step = Step("prune", chosen.prune_spec(Block.parse(options.block)))
+        model = Workshop(chosen, Ledger(options.ledger)).model(step)
+    return chosen, model.to(getattr(torch, options.dtype)) if options.dtype else model
+
+
+def _random_model(shape: str, block: str, vocabulary: int) -> PreTrainedModel:
+    """Random weights in bfloat16, in the shape that a block of a published model is pruned to."""
+    profile = load_profile(shape)
+    pruned = pruned_shapes(published_architecture(profile.name), profile.prune_spec(Block.parse(block)))
+    config = published_config(profile.name) | {"vocab_size": vocabulary, "num_hidden_layers": len(pruned.layers)}
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with default_device():
+            model = PrunedLlamaForCausalLM(PrunedLlamaConfig(
+                **config, layer_shapes=[[one.heads, one.kv_heads, one.mlp_width] for one in pruned.layers],
+                original_layers=list(pruned.original_layers), original_layer_count=pruned.original_layer_count))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return model.eval()
+
+
+def named(kind: str, options: argparse.Namespace, profile: Profile, model: PreTrainedModel) -> tuple[str, str]:
+    """What a record is called, and what it says of the model."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    label = f"random weights in the shape of {options.shape}" if options.shape else profile.base_model.label
+    parts = [kind, options.shape or profile.name, *([dtype] if options.dtype else []),
+             *(["gpu"] if model.device.type == "cuda" else [])]
+    return "-".join(parts), f"{label}, {options.block}, {dtype}"
+
+
+class PeakMemory:
+    """Most memory of a GPU that was held since `begin`, in GB; nothing elsewhere."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def begin(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def column(self) -> dict[str, str]:
+        """For a line of a table."""
+        if self.device.type != "cuda":
+            return {}
+        return {"peak memory (GB)": f"{torch.cuda.max_memory_allocated(self.device) / 1e9:.1f}"}
+
+
+def matrix_product_peak(device: torch.device, dtype: torch.dtype = torch.float32, seconds: float = 1.0) -> float:
+    """Floating-point operations a second of the best square product, a multiplication and an addition each.
 
     Of our products: on a CPU the faster one of MKL and oneDNN is not always what PyTorch takes.
     """
     best = 0.0
-    for size in (512, 1024, 2048):
-        a, b = (torch.randn(size, size, device=device) for _ in range(2))
+    for size in (512, 1024, 2048) if device.type == "cpu" else (4096, 8192):
+        a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
         product(a, b)
         began, count = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:

@@ -64,6 +64,7 @@ def plain(model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row], spec: Rec
             disable_tqdm=True,
             remove_unused_columns=False,
             use_cpu=model.device.type == "cpu",
+            bf16=model.dtype == torch.bfloat16,
         )
         trainer = Trainer(adapted, arguments, together, examples)  # type: ignore[arg-type]
         began = time.perf_counter()
@@ -115,15 +116,13 @@ def held_out_loss(adapted: Any, tokenizer: Any, rows: Sequence[Row], most: int) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--profile", default="smollm2")
-    parser.add_argument("--block", default="llm-pruner:20")
+    measuring.model_options(parser)
     parser.add_argument("--data", default="", help=".jsonl of instruction rows; default: the profile's")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rows", type=int, default=16, help="of a step, in micro-batches of 16; default: 16")
     parser.add_argument("--seeds", default="0 1 2")
-    parser.add_argument("--ledger", default="ledger")
     options = parser.parse_args()
-    profile, model = measuring.pruned_model(options.profile, options.block, options.ledger)
+    profile, model = measuring.pruned_model(options)
     tokenizer = load_tokenizer(base_model_folder(profile.base_model))
     data = profile.recovery_data
     if options.data:
@@ -142,11 +141,14 @@ def main() -> None:
     rates: list[float] = []  # of ours: floating-point operations a second
     speeds: dict[str, list[float]] = {way: [] for way in ways}
     losses: dict[str, list[float]] = {way: [] for way in ways}
+    memory, held_memory = measuring.PeakMemory(model.device), dict[str, dict[str, str]]()
     for seed in map(int, options.seeds.split()):
         spec = RecoverySpec("lora", allocation, "fixed_alpha", profile.adapters.alpha, recipe, seed)
         for way, run in ways.items():
-            _, model = measuring.pruned_model(options.profile, options.block, options.ledger)
+            _, model = measuring.pruned_model(options)
+            memory.begin()
             seconds, tokens, adapted = run(model, tokenizer, rows, spec)
+            held_memory[way] = memory.column()
             speeds[way].append(tokens / seconds)
             losses[way].append(held_out_loss(adapted, tokenizer, held, recipe.max_length_tokens))
             if run is ours:
@@ -159,25 +161,26 @@ def main() -> None:
     table = [{"way": way, "tokens of real text a second": f"{statistics.median(speeds[way]):,.0f}",
               "held-out loss, mean and range over seeds":
                   f"{statistics.mean(losses[way]):.4f} [{min(losses[way]):.4f}, {max(losses[way]):.4f}]"}
-             for way in ways]
+             | held_memory[way] for way in ways]
     exact = dataclasses.replace(spec, recipe=dataclasses.replace(recipe, lora_dropout=0.0, batch_rows=MICRO_BATCH))
     curves = []
     for curve in (lambda base: train(attach_adapter(base, exact), tokenizer, rows, exact).losses,
                   lambda base: same_batches(base, tokenizer, rows, exact)):
-        curves.append(curve(measuring.pruned_model(options.profile, options.block, options.ledger)[1]))
+        curves.append(curve(measuring.pruned_model(options)[1]))
     apart = max(abs(a - b) for a, b in zip(*curves, strict=True))
-    peak = measuring.matrix_product_peak(model.device)
+    peak = measuring.matrix_product_peak(model.device, model.dtype)
+    name, label = measuring.named("recovery", options, profile, model)
     about = (
-        f"{profile.base_model.label}, {options.block}, {data.label}: {options.steps} steps of {options.rows} rows,"
+        f"{label}, {data.label}: {options.steps} steps of {options.rows} rows,"
         f" micro-batches of {MICRO_BATCH}, dropout 0.05, LoRA r={profile.adapters.lora_rank}, seeds {options.seeds}."
         f"\n\n**Speed:** {statistics.median(ratios):.2f} times the Trainer's, paired by seed"
         f" ({', '.join(f'{ratio:.2f}' for ratio in ratios)}). Ours reaches {statistics.median(rates) / peak:.0%} of the"
-        f" machine's matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in float32), where only products with frozen"
+        f" machine's matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in its precision), where only products with frozen"
         " weights count, forward and backward.\n\n**Equality:** on the very same batches, without dropout, our loop and"
         f" a plain one over PEFT's own pass have losses that differ by at most {apart:.1e} at any of {recipe.steps}"
         f" steps, on their way from {curves[0][0]:.3f} to {curves[0][-1]:.3f}."
     )
-    measuring.write(f"recovery-{profile.name}", "Recovery: our loop against transformers' Trainer", about, table,
+    measuring.write(name, "Recovery: our loop against transformers' Trainer", about, table,
                  {"options": measuring.told(options) | {"data": data.label}, "ratios": ratios, "speeds": speeds,
                   "losses": losses, "curves": curves, "peak_flops": peak, "flops": rates})
 

@@ -23,7 +23,7 @@ from rankadaptor.allocation import uniform_allocation
 from rankadaptor.corpora.recovery_rows import recovery_rows
 from rankadaptor.evaluation import evaluate
 from rankadaptor.evaluation.layout import TokenisedPair, lay_out
-from rankadaptor.evaluation.shared_context import score, tokens_per_batch
+from rankadaptor.evaluation.shared_context import limits, score
 from rankadaptor.ledger import Ledger
 from rankadaptor.models import architecture_of, base_model_folder, load_tokenizer
 from rankadaptor.profiles import Profile, load_profile
@@ -109,7 +109,7 @@ def _cost(size: dict[str, int], repeats: int) -> tuple[float, float]:
     steps = [end - began for began, end in itertools.pairwise(ends[1:])]  # but for the first, which packs weights
     model = adapted.unload().eval()
     pairs = _questions(size["items"], size["choices"])
-    batches = lay_out(pairs, 512, tokens_per_batch(model.device))
+    batches = lay_out(pairs, 512, *limits(model.device))
     scorings = []
     for _ in range(repeats):
         began = time.perf_counter()

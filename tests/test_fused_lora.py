@@ -75,13 +75,41 @@ def test_other_kinds_are_left_to_peft(settings):
         assert len(together) == 0
 
 
-def test_another_precision_is_left_to_peft():
+def test_float32_adapters_on_half_precision_are_as_near_to_the_truth_as_pefts():
+    exact = loss_and_gradients(with_lora(tiny_llama()), IDS)
+    model = with_lora(tiny_llama().bfloat16())
+    plain = loss_and_gradients(model, IDS)
+    with fused(model) as together:
+        assert len(together) == 4 * len(PROJECTIONS)
+        ours = loss_and_gradients(model, IDS)
+    assert abs(ours[0] - exact[0]) <= 2 * abs(plain[0] - exact[0]) + 5e-3
+    off, allowed = (
+        torch.stack([(found[1][name] - gradient).norm() / gradient.norm() for name, gradient in exact[1].items()])
+        for found in (ours, plain))
+    assert off.mean() < 1.2 * allowed.mean()
+    assert all(gradient.dtype == torch.float32 for gradient in ours[1].values())
+
+
+def test_adapters_in_less_than_their_bases_precision_are_left_to_peft():
     model = with_lora(tiny_llama())
     for name, parameter in model.named_parameters():
-        if "lora" not in name:
+        if "lora" in name:
             parameter.data = parameter.data.bfloat16()
     with fused(model) as together:
         assert len(together) == 0
+
+
+def test_a_mask_drops_what_places_drop(monkeypatch):
+    """On a GPU what is kept is a mask."""
+    model = with_lora(tiny_llama(), dropout=0.3)
+    places = lambda x: torch.arange(0, x.numel(), 3)  # noqa: E731
+    found = []
+    for drawn in (lambda x, share: places(x),
+                  lambda x, share: torch.ones(x.numel(), dtype=torch.bool).index_fill(0, places(x), False).view_as(x)):
+        monkeypatch.setattr(fused_lora, "_drawn", drawn)
+        with fused(model):
+            found.append(loss_and_gradients(model, IDS))
+    assert_same_loss_and_gradients(*found)
 
 
 def test_an_error_inside_leaves_pefts_pass_behind():

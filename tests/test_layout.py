@@ -60,14 +60,14 @@ def test_every_prediction_is_made_from_the_choices_own_tokens(seed, tokens_per_b
         pairs, max_length)
 
 
-@pytest.mark.parametrize("settings", [
-    {"_PIECE": 1}, {"_PIECE": 3, "_WORTH_IT": 1}, {"_COMMON": 10**6, "_WORTH_IT": 1}, {"_ALIKE": 0.0}, {"_ALIKE": 1.0},
+@pytest.mark.parametrize(("settings", "limits"), [
+    ({}, (1,)), ({"_WORTH_IT": 1}, (3,)), ({"_COMMON": 10**6, "_WORTH_IT": 1}, ()), ({}, (32, 0.0)), ({}, (32, 1.0)),
 ])
-def test_and_so_it_is_however_trees_are_cut(settings, monkeypatch):
+def test_and_so_it_is_however_trees_are_cut(settings, limits, monkeypatch):
     for name, number in settings.items():
         monkeypatch.setattr(layout, name, number)
     pairs = ragged_choices(7)
-    found = predictions(lay_out(pairs, 512, 200))
+    found = predictions(lay_out(pairs, 512, 200, *limits))
     assert {choice: sorted(made, key=lambda one: len(one[0])) for choice, made in found.items()} == expected(pairs, 512)
 
 

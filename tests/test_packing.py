@@ -1,5 +1,7 @@
 """Rows one after another: nothing of one row reaches another, and nothing is computed for padding."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import llamas, tiny_llama, with_lora
@@ -30,6 +32,13 @@ def loss_and_gradients(adapted, cut):
     return loss, {name: one.grad.clone() for name, one in adapted.named_parameters() if one.requires_grad}
 
 
+@pytest.fixture(params=["cpu", "cuda"])
+def attention_of(request, monkeypatch):
+    """The attention of either device, on this one."""
+    monkeypatch.setitem(rows._ATTENTION, "cpu", rows._ATTENTION[request.param])
+
+
+@pytest.mark.usefixtures("attention_of")
 @pytest.mark.parametrize("name", ["grouped", "plain", "width", "depth"])
 @pytest.mark.parametrize("lengths", [(2, 9, 90, 64, 65, 17), (70, 70), (1, 5, 3), (12,)])
 def test_losses_and_gradients_are_those_of_rows_side_by_side(name, lengths):
@@ -43,11 +52,12 @@ def test_losses_and_gradients_are_those_of_rows_side_by_side(name, lengths):
         torch.testing.assert_close(gradient, beside[1][name_of], atol=5e-6, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("attention_of")
 def test_states_of_a_row_do_not_depend_on_its_neighbours():
     model, batch = tiny_llama(), examples(5, 80, 13)
     piece = packed(batch)
     with torch.no_grad(), packing(model, RECIPE):
-        together = model.model(input_ids=piece.ids, position_ids=piece.positions, lengths=piece.lengths,
+        together = model.model(input_ids=piece.ids, position_ids=piece.positions, rows=piece.rows,
                                use_cache=False).last_hidden_state[0]
     with torch.no_grad():
         alone = [model.model(input_ids=torch.tensor([one.input_ids]), use_cache=False).last_hidden_state[0]
@@ -55,6 +65,7 @@ def test_states_of_a_row_do_not_depend_on_its_neighbours():
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("attention_of")
 def test_bfloat16_is_no_further_from_the_truth_than_rows_side_by_side():
     batch = examples(40, 7, 90)
     exact, _ = loss_and_gradients(with_lora(tiny_llama()), [padded(batch, 0)])
@@ -67,23 +78,31 @@ def test_bfloat16_is_no_further_from_the_truth_than_rows_side_by_side():
 
 @pytest.mark.parametrize("micro", [1, 3, 8])
 @pytest.mark.parametrize("most", [1, 100, 4096])
-def test_every_row_is_read_once_in_pieces_of_few_rows(micro, most, monkeypatch):
-    monkeypatch.setattr(rows, "_TOKENS", most)
+def test_every_row_is_read_once_in_pieces_that_fit(micro, most, monkeypatch):
+    monkeypatch.setitem(rows._TOKENS, "cpu", most)
     batch = examples(30, 4, 55, 17, 60, 8, 41, 23)
-    cut = pieces(batch, Recipe(**(vars(RECIPE) | {"micro_batch_rows": micro})), True, 0)
-    assert max(len(piece.lengths) for piece in cut) <= micro
-    assert sorted(length for piece in cut for length in piece.lengths) == sorted(len(one.input_ids) for one in batch)
+    recipe = replace(RECIPE, micro_batch_rows=micro, max_length_tokens=60)
+    cut = pieces(batch, recipe, True, 0, torch.device("cpu"))
+    assert max(piece.ids.numel() for piece in cut) <= min(most, micro * 60) + 60
+    assert len(cut) == min(len(batch), -(-238 // min(most, micro * 60)))
+    assert sorted(length for piece in cut for length in piece.rows.lengths) == [4, 8, 17, 23, 30, 41, 55, 60]
     assert sum(piece.ids.numel() for piece in cut) == sum(len(one.input_ids) for one in batch)
     assert all(piece.targets.tolist() == piece.ids[0, piece.read + 1].tolist() for piece in cut)
     assert sum(len(piece.targets) for piece in cut) == sum(
         label != IGNORED for one in batch for label in one.labels[1:])
 
 
+def test_places_are_those_of_rows_side_by_side():
+    piece = packed(examples(3, 7, 2))
+    beside = torch.zeros(3 * 7, dtype=torch.int64).index_copy(0, piece.rows.places, piece.ids[0]).view(3, 7)
+    assert torch.equal(beside, padded(examples(3, 7, 2), 0).ids)
+
+
 @pytest.mark.parametrize(("attention", "grouping"), [("eager", "micro_batches"), ("sdpa", "batches")])
 def test_rows_stay_side_by_side_under_other_attention_and_where_they_are_of_one_length(attention, grouping):
     model = tiny_llama()
     model.set_attn_implementation(attention)
-    with packing(model, Recipe(**(vars(RECIPE) | {"length_grouping": grouping}))) as packs:
+    with packing(model, replace(RECIPE, length_grouping=grouping)) as packs:
         assert not packs
         assert model.config._attn_implementation == attention
 

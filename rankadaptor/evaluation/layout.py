@@ -19,8 +19,6 @@ from rankadaptor.errors import BadInput
 
 _COMMON = 8  # a choice joins a tree if they share at least one token in so many, ...
 _WORTH_IT = 4  # ... and a node of its own needs as many: each costs attention a segment
-_PIECE = 32  # tokens of a segment at most
-_ALIKE = 0.8  # segments whose attention is one call have at least this share of the longest one's tokens
 
 # (context, continuation), the context's tokens, the continuation's: what lm-eval's backends score.
 TokenisedPair = tuple[tuple[str, str], list[int], list[int]]
@@ -47,13 +45,18 @@ class Batch(NamedTuple):
     choices: torch.Tensor  # (targets,): whose it is
 
 
-def lay_out(pairs: Sequence[TokenisedPair], max_length: int, tokens_per_batch: int) -> list[Batch]:
+def lay_out(
+    pairs: Sequence[TokenisedPair], max_length: int, tokens_per_batch: int, segment: int = 32, alike: float = 0.8
+) -> list[Batch]:
     """Batches that score every pair. They depend on no model, and serve all of one tokenizer and context length.
 
     Args:
         pairs: Choices, in any order.
         max_length: Tokens that the model reads; longer choices lose tokens on the left, as with lm-eval's own backend.
         tokens_per_batch: A choice that is longer goes alone.
+        segment: Tokens of a segment at most.
+        alike: Segments whose attention is one call have at least this share of the longest one's tokens, their own and
+            above: the less, the fewer calls, and the more is filled up in them.
 
     Raises:
         BadInput: on a choice without a context or a continuation, or whose continuation alone is too long.
@@ -67,10 +70,10 @@ def lay_out(pairs: Sequence[TokenisedPair], max_length: int, tokens_per_batch: i
     held: list[_Tree] = []
     for tree in trees:
         if held and sum(one.size for one in held) + tree.size > tokens_per_batch:
-            batches.append(_batch(held))
+            batches.append(_batch(held, segment, alike))
             held = []
         held.append(tree)
-    return [*batches, _batch(held)] if held else batches
+    return [*batches, _batch(held, segment, alike)] if held else batches
 
 
 @dataclass(eq=False)
@@ -136,7 +139,7 @@ def _split(tree: _Tree, node: _Node, at: int) -> _Node:
     return upper
 
 
-def _batch(trees: Sequence[_Tree]) -> Batch:
+def _batch(trees: Sequence[_Tree], segment: int, alike: float) -> Batch:
     tokens: list[int] = []
     positions: list[int] = []
     segments: list[_Segment] = []
@@ -147,7 +150,7 @@ def _batch(trees: Sequence[_Tree]) -> Batch:
             node.place = len(tokens)
             tokens += node.text[node.start : node.end]
             positions += range(node.start, node.end)
-            segments += _segments(node)
+            segments += _segments(node, segment)
         for choice, end, scored in tree.ends:
             path = end.path()
             for depth, token in enumerate(scored, end.end - len(scored)):
@@ -155,7 +158,7 @@ def _batch(trees: Sequence[_Tree]) -> Batch:
                 of_place.append(places.setdefault(node.place + depth - node.start, len(places)))
                 targets.append(token)
                 choices.append(choice)
-    parts, order = _parts(_alike(segments), len(tokens))
+    parts, order = _parts(_alike(segments, alike), len(tokens))
     return Batch(torch.tensor(tokens), torch.tensor(positions), parts, order, torch.tensor(list(places)),
                  torch.tensor(of_place), torch.tensor(targets), torch.tensor(choices))
 
@@ -168,24 +171,24 @@ class _Segment(NamedTuple):
     above: list[int]
 
 
-def _segments(node: _Node) -> Iterator[_Segment]:
+def _segments(node: _Node, most: int) -> Iterator[_Segment]:
     above = [place for one in node.path()[:-1] for place in range(one.place, one.place + one.end - one.start)]
-    for start in range(0, node.end - node.start, _PIECE):
-        length = min(_PIECE, node.end - node.start - start)
+    for start in range(0, node.end - node.start, most):
+        length = min(most, node.end - node.start - start)
         yield _Segment(node.place + start, length, [*above, *range(node.place, node.place + start)])
 
 
-def _alike(segments: Sequence[_Segment]) -> Iterator[list[_Segment]]:
+def _alike(segments: Sequence[_Segment], share: float) -> Iterator[list[_Segment]]:
     """Segments in groups whose lengths, and the lengths above, are alike."""
-    for group in _grouped(segments, lambda one: len(one.above)):
-        yield from _grouped(group, lambda one: one.length)
+    for group in _grouped(segments, lambda one: len(one.above), share):
+        yield from _grouped(group, lambda one: one.length, share)
 
 
-def _grouped(segments: Sequence[_Segment], size: Callable[[_Segment], int]) -> list[list[_Segment]]:
+def _grouped(segments: Sequence[_Segment], size: Callable[[_Segment], int], share: float) -> list[list[_Segment]]:
     """In groups whose sizes are alike, the longest first."""
     groups: list[list[_Segment]] = []
     for one in sorted(segments, key=size, reverse=True):
-        if groups and size(one) >= _ALIKE * size(groups[-1][0]):
+        if groups and size(one) >= share * size(groups[-1][0]):
             groups[-1].append(one)
         else:
             groups.append([one])

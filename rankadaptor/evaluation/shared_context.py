@@ -19,7 +19,9 @@ from rankadaptor.forwards import attending
 from rankadaptor.products import packed, quick_products
 from rankadaptor.quick_layers import quick_layers
 
-_TOKENS_PER_BATCH = {"cpu": 1536, "cuda": 16_384}  # on a CPU 1,024 were 4 % slower, 1,792 1 %
+# Of a batch: its tokens, those of a segment, and how alike segments of one call are; as `lay_out` has them. On a CPU
+# 1,024 tokens were 4 % slower, 1,792 1 %.
+_LIMITS = {"cpu": (1536, 32, 0.8), "cuda": (16_384, 64, 0.5)}
 _HEAD_COLUMNS = {"cpu": 2048, "cuda": 16_384}  # tokens of the vocabulary that logits are held of at a time
 _TREES = "rankadaptor_trees"  # what transformers knows `_attention` as
 
@@ -67,25 +69,25 @@ class _Segments:
         return self.known[kv_heads, group]
 
     def _made(self, kv_heads: int, group: int) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]:
-        heads = torch.arange(kv_heads)
+        heads = torch.arange(kv_heads, device=self.device)
         parts, places_of_results, before = [], [], 0
-        for part in self.batch.parts:
+        for part in (Part(*(one.to(self.device) for one in part)) for part in self.batch.parts):
             keys = torch.cat([part.above, part.queries], -1)
             places = [one[:, None] * kv_heads + heads[:, None] for one in (part.queries, keys)]
-            parts.append(tuple(one.to(self.device) for one in (*places, self._mask(part, group))))
-            results = before + torch.arange(places[0].numel()).view_as(places[0])
+            parts.append((*places, self._mask(part, group)))
+            results = before + torch.arange(places[0].numel(), device=self.device).view_as(places[0])
             places_of_results.append(results.transpose(1, 2).flatten(0, 1))  # (queries, kv heads)
             before += results.numel()
-        return parts, torch.cat(places_of_results)[self.batch.order].flatten().to(self.device)
+        return parts, torch.cat(places_of_results)[self.batch.order.to(self.device)].flatten()
 
     def _mask(self, part: Part, group: int) -> torch.Tensor:
         lengths = part.above_lengths
         if bool((lengths == lengths[0]).all()):
             lengths = lengths[:1]
-        above = torch.arange(part.above.shape[1]) < lengths[:, None]  # (segments or 1, keys above)
-        own = torch.ones(part.queries.shape[1], part.queries.shape[1], dtype=torch.bool).tril()
+        above = torch.arange(part.above.shape[1], device=self.device) < lengths[:, None]  # (segments or 1, keys above)
+        own = torch.ones(part.queries.shape[1], part.queries.shape[1], dtype=torch.bool, device=self.device).tril()
         seen = torch.cat([above[:, None].expand(-1, len(own), -1), own.expand(len(above), -1, -1)], -1)
-        mask = torch.zeros(seen.shape, dtype=self.dtype).masked_fill_(~seen, -torch.inf)
+        mask = torch.zeros(seen.shape, dtype=self.dtype, device=self.device).masked_fill_(~seen, -torch.inf)
         return mask.repeat_interleave(group, 1)[:, None]
 
 
@@ -150,9 +152,9 @@ class _Head:
         return (scores - total[of_place]).cpu(), (scores >= likeliest[of_place]).cpu()
 
 
-def tokens_per_batch(device: torch.device) -> int:
-    """How many tokens a device is given at a time."""
-    return _TOKENS_PER_BATCH.get(device.type, _TOKENS_PER_BATCH["cpu"])
+def limits(device: torch.device) -> tuple[int, int, float]:
+    """What `lay_out` is to know of a device."""
+    return _LIMITS.get(device.type, _LIMITS["cpu"])
 
 
 class SharedContextLM(HFLM):
@@ -161,6 +163,6 @@ class SharedContextLM(HFLM):
     def _loglikelihood_tokens(
         self, requests: list[TokenisedPair], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        batches = lay_out(requests, self.max_length, tokens_per_batch(self.model.device))
+        batches = lay_out(requests, self.max_length, *limits(self.model.device))
         total, greedy = score(self.model, batches, len(requests))
         return list(zip(total.tolist(), greedy.tolist(), strict=True))

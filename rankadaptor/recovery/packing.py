@@ -1,7 +1,8 @@
 """A batch as the layers read it, piece by piece: rows side by side, or one after another without padding.
 
 Of random rows a seventh of the tokens is padding, even of rows sorted and cut by length. Where nothing but attention
-looks at more than one token, rows may follow one another, and attention takes them apart.
+looks at more than one token, rows may follow one another, and attention takes them apart: row by row on a CPU; on a GPU
+side by side in one call, where padding costs attention alone.
 """
 
 import contextlib
@@ -12,15 +13,24 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from rankadaptor.forwards import attending
 from rankadaptor.recovery.prompts import IGNORED, Example, collate, micro_batches
 from rankadaptor.specs import Recipe
 
-_TOKENS = 1024  # of rows that follow one another, at most; on a CPU twice as many were 8 % slower, half as many 4 %
+# Of rows that follow one another, at most. On a CPU twice as many were 8 % slower, half as many 4 %.
+_TOKENS = {"cpu": 1024, "cuda": 8192}
 _ROWS = "rankadaptor_rows"  # what transformers knows `_attention` as
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that follow one another, as attention takes them apart."""
+
+    lengths: list[int]
+    places: torch.Tensor  # of each token, were the rows side by side and as long as the longest  # (tokens,)
 
 
 @dataclass(frozen=True)
@@ -29,17 +39,24 @@ class Piece:
 
     ids: torch.Tensor  # (rows, tokens), or (1, tokens) of rows that follow one another
     positions: torch.Tensor | None  # as ids; None: each row's own
-    lengths: list[int] | None  # of the rows that follow one another
+    rows: Rows | None  # those that follow one another
     read: torch.Tensor  # places, of all positions in turn, that a supervised token is predicted from  # (targets,)
     targets: torch.Tensor  # those tokens  # (targets,)
+
+    def to(self, device: torch.device) -> "Piece":
+        """The same, read on a device."""
+        return Piece(
+            self.ids.to(device), None if self.positions is None else self.positions.to(device),
+            None if self.rows is None else Rows(self.rows.lengths, self.rows.places.to(device)),
+            self.read.to(device), self.targets.to(device),
+        )
 
 
 @contextlib.contextmanager
 def packing(model: PreTrainedModel, recipe: Recipe) -> Iterator[bool]:
     """Let a model take rows apart that follow one another, where that pays; yields whether it does.
 
-    It does on a CPU, under PyTorch's own attention, for random batches: those of one length have next to no padding,
-    and on a GPU attention row by row costs more than it.
+    It does under PyTorch's own attention, for random batches: those of one length have next to no padding.
     """
     if not _pays(model, recipe):
         yield False
@@ -51,17 +68,19 @@ def packing(model: PreTrainedModel, recipe: Recipe) -> Iterator[bool]:
 def _pays(model: PreTrainedModel, recipe: Recipe) -> bool:
     return (
         recipe.length_grouping == "micro_batches"
-        and model.device.type == "cpu"
+        and model.device.type in _ATTENTION
         and model.config._attn_implementation == "sdpa"
     )
 
 
-def pieces(batch: Sequence[Example], recipe: Recipe, packs: bool, pad_token_id: int) -> list[Piece]:
-    """A batch in pieces that fit one forward pass, of `micro_batch_rows` rows at most."""
+def pieces(
+    batch: Sequence[Example], recipe: Recipe, packs: bool, pad_token_id: int, device: torch.device
+) -> list[Piece]:
+    """A batch in pieces that fit one forward pass: no larger than `micro_batch_rows` rows of full length would be."""
     if not packs:
         return [padded(examples, pad_token_id) for examples in micro_batches(batch, recipe)]
     tokens = sum(len(example.input_ids) for example in batch)
-    count = max(ceil(tokens / _TOKENS), ceil(len(batch) / recipe.micro_batch_rows))
+    count = ceil(tokens / min(_TOKENS[device.type], recipe.micro_batch_rows * recipe.max_length_tokens))
     ordered = sorted(batch, key=lambda example: -len(example.input_ids))  # dealt out: pieces of about one size
     return [packed(ordered[first::count]) for first in range(min(count, len(batch)))]
 
@@ -78,12 +97,13 @@ def packed(examples: Sequence[Example]) -> Piece:
     ids = torch.tensor([token for example in examples for token in example.input_ids])
     predicted = torch.cat([_later(torch.tensor([example.labels])) for example in examples], 1)
     positions = torch.cat([torch.arange(length) for length in lengths])
-    return Piece(ids[None], positions[None], lengths, *_supervised(predicted))
+    places = positions + torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)) * max(lengths)
+    return Piece(ids[None], positions[None], Rows(lengths, places), *_supervised(predicted))
 
 
 def _later(labels: torch.Tensor) -> torch.Tensor:
     """What each position predicts; a row's last one nothing.  # (rows, tokens)"""
-    return nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    return functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
 
 
 def _supervised(predicted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,15 +118,74 @@ def _attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: None,
-    lengths: Sequence[int],
+    rows: Rows,
     scaling: float,
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Each row's own attention; of (1, heads, tokens, head width), but the result has tokens first."""
-    rows = zip(*(one.split(lengths, 2) for one in (query, key, value)), strict=True)
-    found = [sdpa_attention_forward(module, *row, None, dropout=dropout, scaling=scaling)[0] for row in rows]
-    return torch.cat(found, 1), None
+    return _ATTENTION[query.device.type](query, key, value, rows, scaling, dropout), None
+
+
+def _row_by_row(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Rows, scaling: float, dropout: float
+) -> torch.Tensor:
+    each = zip(*(one.split(rows.lengths, 2) for one in (query, key, value)), strict=True)
+    return torch.cat([_causal(*row, scaling=scaling, dropout=dropout) for row in each], 1)
+
+
+def _side_by_side(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Rows, scaling: float, dropout: float
+) -> torch.Tensor:
+    """Padding comes last, where causal order hides it, and what is found there is not looked at."""
+    if query.dtype == torch.float32:  # PyTorch's kernel for it has as many heads of keys as of queries
+        key, value = (one.repeat_interleave(query.shape[1] // one.shape[1], 1) for one in (key, value))
+    shape = len(rows.lengths), max(rows.lengths)
+    beside = [_Spread.apply(one[0].transpose(0, 1), rows.places, shape).transpose(1, 2) for one in (query, key, value)]
+    return _Gathered.apply(_causal(*beside, scaling=scaling, dropout=dropout).flatten(0, 1), rows.places)[None]
+
+
+_ATTENTION = {"cpu": _row_by_row, "cuda": _side_by_side}
+
+
+def _causal(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float, dropout: float
+) -> torch.Tensor:
+    """PyTorch's, of (rows, heads, tokens, head width), but the result has tokens before heads."""
+    return functional.scaled_dot_product_attention(
+        query, key, value, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=key.shape[1] != query.shape[1],
+    ).transpose(1, 2)
+
+
+class _Spread(torch.autograd.Function):
+    """Tokens (tokens, ...) at their places among zeros (rows, longest, ...)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, places: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+        ctx.save_for_backward(places)
+        return _spread(x, places, shape[0] * shape[1]).unflatten(0, shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return gradients[0].flatten(0, 1).index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class _Gathered(torch.autograd.Function):
+    """The way back. Autograd's own gradient would add where it is enough to write."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(places)
+        ctx.count = len(x)
+        return x.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return _spread(gradients[0], ctx.saved_tensors[0], ctx.count), None
+
+
+def _spread(x: torch.Tensor, places: torch.Tensor, count: int) -> torch.Tensor:
+    return x.new_zeros(count, *x.shape[1:]).index_copy_(0, places, x)
 
 
 AttentionInterface.register(_ROWS, _attention)

@@ -65,7 +65,7 @@ def train(
         schedule = get_linear_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
         torch.manual_seed(spec.seed)  # dropout draws from the global generator
         for step, batch in enumerate(planned):
-            loss = _accumulate(adapted, pieces(batch, recipe, packs, tokenizer.pad_token_id))
+            loss = _accumulate(adapted, pieces(batch, recipe, packs, tokenizer.pad_token_id, adapted.device))
             norm = torch.nn.utils.clip_grad_norm_([numbers], recipe.clip_norm).item()
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise RecoveryDiverged(f"loss {loss} and gradient norm {norm} at step {step + 1} of {recipe.steps}:"
@@ -106,7 +106,7 @@ def _as_one(parameters: Sequence[nn.Parameter]) -> Iterator[nn.Parameter]:
 
 @contextlib.contextmanager
 def _quick(adapted: PeftModel) -> Iterator[None]:
-    """On a CPU, the passes that are this project's own."""
+    """The passes that are this project's own."""
     with fused(adapted) as together, quick_products(adapted), quick_layers(adapted, together):
         yield
 
@@ -115,18 +115,16 @@ def _accumulate(adapted: PeftModel, cut: Sequence[Piece]) -> float:
     """Gradients of one batch's mean loss over supervised tokens; the output head sees those tokens only."""
     model = adapted.get_base_model()
     supervised = sum(len(piece.targets) for piece in cut)
-    total = 0.0
-    for piece in cut:
-        ids, read, targets = (tensor.to(model.device) for tensor in (piece.ids, piece.read, piece.targets))
-        positions = None if piece.positions is None else piece.positions.to(model.device)
-        hidden = model.model(input_ids=ids, position_ids=positions, lengths=piece.lengths, use_cache=False)
+    losses = []
+    for piece in (piece.to(model.device) for piece in cut):
+        hidden = model.model(input_ids=piece.ids, position_ids=piece.positions, rows=piece.rows, use_cache=False)
         states = hidden.last_hidden_state.flatten(0, 1)  # (tokens, width)
-        loss = summed_cross_entropy(model.lm_head, states[read], targets) / supervised
-        total += loss.item()
+        loss = summed_cross_entropy(model.lm_head, states[piece.read], piece.targets) / supervised
         loss.backward()
+        losses.append(loss.detach())
     if isinstance(adapted.base_model, AdaLoraModel):
         _orthogonality(adapted).backward()
-    return total
+    return sum(loss.item() for loss in losses)  # looked at once all is under way: a GPU does not wait for it
 
 
 def _orthogonality(adapted: PeftModel) -> torch.Tensor:
