@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 
 from rankadaptor.corpora.benchmarks import evaluation_rows
 from rankadaptor.evaluation import Requests, evaluate
+from rankadaptor.evaluation.items import item_table
 from rankadaptor.evaluation.layout import TokenisedPair
 from rankadaptor.evaluation.scoring import backend_of
 from rankadaptor.models import base_model_folder, load_tokenizer
@@ -91,16 +92,18 @@ def main() -> None:
     spec, checked = requests(dict.fromkeys(TASKS, options.check))
     mine = evaluate(model, tokenizer, spec, checked)
     theirs_items = evaluate(model, tokenizer, dataclasses.replace(spec, engine="lm_eval", batch_size=8), checked)
-    differing = sum(int((mine[name] != theirs_items[name]).sum()) for name in ("acc", "acc_norm"))
     choices = checked.tokenised(backend)
     careful = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, add_bos_token=spec.bos, backend="causal",
                    softmax_dtype="float64")
     exact_softmax = torch.tensor([one for one, _ in careful._loglikelihood_tokens(choices, disable_tqdm=True)],
                                  dtype=torch.float64)
     found, plain_found = _log_likelihoods(mine), _log_likelihoods(theirs_items)
+    differing, differing_careful = (
+        sum(int((mine[name] != items[name]).sum()) for name in ("acc", "acc_norm"))
+        for items in (theirs_items, item_table(checked.questions, exact_softmax.tolist())))
     furthest, furthest_careful = (float((found - other).abs().max()) for other in (plain_found, exact_softmax))
     mine_off, theirs_off = _from_float64(model, choices, found, plain_found, options.exact)
-    name, label = measuring.named("evaluation", options, profile, model)
+    name, label = measuring.named("evaluation", options, model.device, options.block)
     about = (
         f"{label}, {sum(mix.values())} questions in the natural mix of the seven"
         f" tasks ({', '.join(f'{task} {count}' for task, count in mix.items())}), medians of {options.runs} paired"
@@ -109,15 +112,16 @@ def main() -> None:
         f" matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in its precision; attention not counted).\n\n**Speed:**"
         f" {min(ratios):.2f} times that of lm-eval's backend at the best of these batch sizes. **Equality** on"
         f" {len(mine):,} items ({options.check} a task at most): {differing} predictions differ, log-likelihoods by at"
-        f" most {furthest:.1e} nats; by at most {furthest_careful:.1e} where lm-eval's backend takes its log-softmax in"
-        f" float64 (`softmax_dtype`). In the {options.exact} choices of the largest log-likelihoods ours is at most"
-        f" {mine_off:.1e} nats from what the model computes in float64, lm-eval's backend {theirs_off:.1e}."
+        f" most {furthest:.1e} nats; {differing_careful} and by at most {furthest_careful:.1e} where lm-eval's backend"
+        f" takes its log-softmax in float64 (`softmax_dtype`). In the {options.exact} choices of the largest"
+        f" log-likelihoods ours is at most {mine_off:.1e} nats from what the model computes in float64, lm-eval's backend {theirs_off:.1e}."
     )
     title = "Evaluation: shared contexts against lm-eval's backend"
     measuring.write(name, title, about, lines, {
         "options": measuring.told(options), "ratios": ratios, "tokens": tokens, "tokens_alone": alone,
         "head_positions": heads, "peak_flops": peak, "predictions_that_differ": differing,
         "largest_difference_nats": furthest, "largest_difference_nats_float64_softmax": furthest_careful,
+        "predictions_that_differ_float64_softmax": differing_careful,
         "items_compared": len(mine),
         "furthest_from_float64_nats": {"ours": mine_off, "lm_eval": theirs_off}})
 

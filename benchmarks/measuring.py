@@ -1,6 +1,7 @@
 """What the benchmarks share: the machine's own peak, and one way of writing down what was measured."""
 
 import argparse
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -11,13 +12,14 @@ import torch
 from transformers import PreTrainedModel
 
 from rankadaptor import provenance
+from rankadaptor.architecture import Architecture
 from rankadaptor.ledger import Ledger
 from rankadaptor.models import base_model_folder, default_device, load_tokenizer
 from rankadaptor.products import product
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.pruned_llama import PrunedLlamaConfig, PrunedLlamaForCausalLM
 from rankadaptor.pruning import pruned_shapes
-from rankadaptor.published import published_architecture, published_config
+from rankadaptor.published import published_architecture
 from rankadaptor.specs import Block
 from rankadaptor.stages import Step, Workshop
 
@@ -35,39 +37,50 @@ def model_options(parser: argparse.ArgumentParser) -> None:
 
 def pruned_model(options: argparse.Namespace) -> tuple[Profile, PreTrainedModel]:
     """A profile, and one of its pruned models: from the ledger, or pruned now; or random weights of another shape."""
-    chosen = load_profile(options.profile)
+    chosen, block = load_profile(options.profile), Block.parse(options.block)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it plans every shape anew, which would count against the others
     if options.shape:
-        model = _random_model(options.shape, options.block, len(load_tokenizer(base_model_folder(chosen.base_model))))
+        shape = pruned_shapes(published_architecture(options.shape), load_profile(options.shape).prune_spec(block))
+        vocabulary = len(load_tokenizer(base_model_folder(chosen.base_model)))
+        model = random_model(dataclasses.replace(shape, vocab_size=vocabulary))
     else:
-        step = Step("prune", chosen.prune_spec(Block.parse(options.block)))
-        model = Workshop(chosen, Ledger(options.ledger)).model(step)
+        model = Workshop(chosen, Ledger(options.ledger)).model(Step("prune", chosen.prune_spec(block)))
     return chosen, model.to(getattr(torch, options.dtype)) if options.dtype else model
 
 
-def _random_model(shape: str, block: str, vocabulary: int) -> PreTrainedModel:
-    """Random weights in bfloat16, in the shape that a block of a published model is pruned to."""
-    profile = load_profile(shape)
-    pruned = pruned_shapes(published_architecture(profile.name), profile.prune_spec(Block.parse(block)))
-    config = published_config(profile.name) | {"vocab_size": vocabulary, "num_hidden_layers": len(pruned.layers)}
+def random_model(shape: Architecture) -> PreTrainedModel:
+    """Random weights in bfloat16, dense or pruned."""
+    first = shape.layers[0]
+    config = PrunedLlamaConfig(
+        hidden_size=shape.hidden_size, head_dim=shape.head_dim, vocab_size=shape.vocab_size,
+        tie_word_embeddings=shape.tied_embeddings, num_hidden_layers=len(shape.layers), num_attention_heads=first.heads,
+        num_key_value_heads=first.kv_heads, intermediate_size=first.mlp_width,
+        layer_shapes=[[one.heads, one.kv_heads, one.mlp_width] for one in shape.layers],
+        original_layers=list(shape.original_layers), original_layer_count=shape.original_layer_count)
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     try:
         with default_device():
-            model = PrunedLlamaForCausalLM(PrunedLlamaConfig(
-                **config, layer_shapes=[[one.heads, one.kv_heads, one.mlp_width] for one in pruned.layers],
-                original_layers=list(pruned.original_layers), original_layer_count=pruned.original_layer_count))
+            return PrunedLlamaForCausalLM(config).eval()
     finally:
         torch.set_default_dtype(torch.float32)
-    return model.eval()
 
 
-def named(kind: str, options: argparse.Namespace, profile: Profile, model: PreTrainedModel) -> tuple[str, str]:
+def named(kind: str, options: argparse.Namespace, device: torch.device, block: str = "") -> tuple[str, str]:
     """What a record is called, and what it says of the model."""
-    dtype = str(model.dtype).removeprefix("torch.")
-    label = f"random weights in the shape of {options.shape}" if options.shape else profile.base_model.label
-    parts = [kind, options.shape or profile.name, *([dtype] if options.dtype else []),
-             *(["gpu"] if model.device.type == "cuda" else [])]
-    return "-".join(parts), f"{label}, {options.block}, {dtype}"
+    dtype = getattr(options, "dtype", "")
+    profile = load_profile(options.profile)
+    label = f"random weights in the shape of {options.shape}, bfloat16" if options.shape else profile.base_model.label
+    name = "-".join([kind, options.shape or profile.name, *([dtype] if dtype else []),
+                     *(["gpu"] if device.type == "cuda" else [])])
+    return name, ", ".join([label, *([block] if block else []), *([f"as {dtype}"] if dtype else [])])
+
+
+def now(device: torch.device) -> float:
+    """Seconds, once a device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 class PeakMemory:

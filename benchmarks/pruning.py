@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from transformers import PreTrainedModel
 from rankadaptor.models import base_model_folder, default_device, load_model
 from rankadaptor.profiles import load_profile
 from rankadaptor.pruning.importance import unit_importance
+from rankadaptor.published import published_architecture
 
 _GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 CRITERIA = ("element1", "element2", "mixed")
@@ -52,16 +52,26 @@ def plain_importance(model: PreTrainedModel, windows: torch.Tensor, criterion: s
     model.zero_grad()
 
 
-def measure(profile: str, way: str, criterion: str, samples: int, tokens: int) -> dict[str, float]:
+def measure(options: argparse.Namespace, way: str, criterion: str) -> dict[str, float]:
     """Peak memory over the weights, seconds, and operations that one pass over the windows needs, in this process."""
-    folder = base_model_folder(load_profile(profile).base_model)
+    folder = base_model_folder(load_profile(options.profile).base_model)
     before = _resident_bytes()
-    model = load_model(folder)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.clone()  # not mapped from the file, whose pages the system may drop
+    if options.shape:
+        model = measuring.random_model(published_architecture(options.shape))
+    else:
+        model = load_model(folder)
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()  # not mapped from the file, whose pages the system may drop
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    windows = torch.randint(0, model.config.vocab_size, (samples, tokens), generator=torch.Generator().manual_seed(0))
-    windows = windows.to(model.device)
+    windows = torch.randint(0, model.config.vocab_size, (options.samples, options.tokens),
+                            generator=torch.Generator().manual_seed(0)).to(model.device)
+
+    def run(some: torch.Tensor) -> None:
+        if way == "plain":
+            plain_importance(model, some, criterion)
+        else:
+            unit_importance(model, some, criterion)
+
     peak, done = [0], threading.Event()
 
     def watch() -> None:
@@ -70,12 +80,13 @@ def measure(profile: str, way: str, criterion: str, samples: int, tokens: int) -
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    began = time.perf_counter()
-    if way == "plain":
-        plain_importance(model, windows, criterion)
-    else:
-        unit_importance(model, windows, criterion)
-    seconds = time.perf_counter() - began
+    memory = measuring.PeakMemory(model.device)
+    if model.device.type == "cuda":
+        run(windows[:1])  # a GPU's first pass loads what later ones have
+    memory.begin()
+    began = measuring.now(model.device)
+    run(windows)
+    seconds = measuring.now(model.device) - began
     done.set()
     watcher.join()
     used = torch.cuda.max_memory_allocated() if model.device.type == "cuda" else peak[0] - before
@@ -92,33 +103,36 @@ def _resident_bytes() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", default="smollm2")
+    parser.add_argument("--shape", default="", help="a model such as llama-7b, whose shapes random weights are given")
+    parser.add_argument("--criteria", default=" ".join(CRITERIA))
     parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--runs", type=int, default=3, help="paired runs of each kind of importance; default: 3")
     parser.add_argument("--one", nargs=2, metavar=("WAY", "CRITERION"), help="measure in this process, print JSON")
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(options.profile, *options.one, options.samples, options.tokens)))
+        print(json.dumps(measure(options, *options.one)))
         return
     runs: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for criterion in CRITERIA:
+    criteria = options.criteria.split()
+    for criterion in criteria:
         for _ in range(options.runs):
             for way in WAYS:
-                command = [sys.executable, __file__, "--profile", options.profile, "--samples", str(options.samples),
-                           "--tokens", str(options.tokens), "--one", way, criterion]
+                command = [sys.executable, __file__, "--profile", options.profile, "--shape", options.shape,
+                           "--samples", str(options.samples), "--tokens", str(options.tokens), "--one", way, criterion]
                 done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | _GIVE_BACK)
                 runs.setdefault((criterion, way), []).append(json.loads(done.stdout))
-    peak = measuring.matrix_product_peak(default_device())
-    table = [_line(criterion, runs[criterion, "plain"], runs[criterion, "ours"], peak) for criterion in CRITERIA]
-    profile = load_profile(options.profile)
+    peak = measuring.matrix_product_peak(default_device(), torch.bfloat16 if options.shape else torch.float32)
+    table = [_line(criterion, runs[criterion, "plain"], runs[criterion, "ours"], peak) for criterion in criteria]
+    name, label = measuring.named("pruning", options, default_device())
     about = (
-        f"{profile.base_model.label}, {options.samples} windows of {options.tokens} tokens, medians of {options.runs}"
+        f"{label}, {options.samples} windows of {options.tokens} tokens, medians of {options.runs}"
         " paired runs, each in a process of its own. Memory is the highest held while importance is measured, the"
         " weights included, as a multiple of the weights' size. Share of peak: what one pass forward and backward"
-        f" needs, of the machine's matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in float32)."
+        f" needs, of the machine's matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in its precision)."
     )
     told = {name: value for name, value in measuring.told(options).items() if name != "one"}
-    measuring.write(f"pruning-{profile.name}", "Importance: one pass against a gradient for every parameter", about,
+    measuring.write(name, "Importance: one pass against a gradient for every parameter", about,
                     table, {"options": told, "peak_flops": peak,
                             "runs": {" ".join(key): values for key, values in runs.items()}})
 

@@ -1,10 +1,10 @@
 """The recovery loop against transformers' Trainer with PEFT, on one pruned model. `make bench-recovery`.
 
 Both train the same LoRA, from the same adapter, on as many rows of the same data with LLM-Pruner's recipe (AdamW,
-warm-up, answers only, dropout 0.05, 256 tokens at most), in random batches of 16 rows. The Trainer pads them to the
-longest, as LLM-Pruner's script does; ours lets them follow one another, or cuts them into pieces of about one length
-where that does not pay. What counts is tokens of real text, padding left out. Losses are compared on held-out rows;
-and step by step on the very same batches, with a plain loop over PEFT's own pass.
+warm-up, answers only, dropout 0.05, 256 tokens at most), in random batches, micro-batches of 16 rows. The Trainer pads
+them to the longest, as LLM-Pruner's script does; ours lets them follow one another. What counts is tokens of real text,
+padding left out. Losses are compared on held-out rows; and step by step on the very same batches, with a plain loop
+over PEFT's own pass.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import dataclasses
 import random
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,17 +66,17 @@ def plain(model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row], spec: Rec
             bf16=model.dtype == torch.bfloat16,
         )
         trainer = Trainer(adapted, arguments, together, examples)  # type: ignore[arg-type]
-        began = time.perf_counter()
+        began = measuring.now(model.device)
         trainer.train()
-        seconds = time.perf_counter() - began
+        seconds = measuring.now(model.device) - began
     return seconds, sum(len(example.input_ids) for example in examples), adapted.eval()
 
 
 def ours(model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row], spec: RecoverySpec) -> tuple[float, int, Any]:
     adapted = attach_adapter(model, spec)
-    began = time.perf_counter()
+    began = measuring.now(model.device)
     result = train(adapted, tokenizer, rows, spec)
-    return time.perf_counter() - began, result.tokens, adapted
+    return measuring.now(model.device) - began, result.tokens, adapted
 
 
 def same_batches(model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row], spec: RecoverySpec) -> list[float]:
@@ -142,13 +141,19 @@ def main() -> None:
     speeds: dict[str, list[float]] = {way: [] for way in ways}
     losses: dict[str, list[float]] = {way: [] for way in ways}
     memory, held_memory = measuring.PeakMemory(model.device), dict[str, dict[str, str]]()
-    for seed in map(int, options.seeds.split()):
+    seeds = [int(seed) for seed in options.seeds.split()]
+    warm = [seeds[0]] if model.device.type == "cuda" else []  # a GPU's first steps load what later ones have
+    adapted: Any = None
+    for number, seed in enumerate([*warm, *seeds]):
         spec = RecoverySpec("lora", allocation, "fixed_alpha", profile.adapters.alpha, recipe, seed)
         for way, run in ways.items():
+            del model, adapted  # before the next one takes their memory
             _, model = measuring.pruned_model(options)
             memory.begin()
             seconds, tokens, adapted = run(model, tokenizer, rows, spec)
             held_memory[way] = memory.column()
+            if number < len(warm):
+                continue
             speeds[way].append(tokens / seconds)
             losses[way].append(held_out_loss(adapted, tokenizer, held, recipe.max_length_tokens))
             if run is ours:
@@ -162,14 +167,16 @@ def main() -> None:
               "held-out loss, mean and range over seeds":
                   f"{statistics.mean(losses[way]):.4f} [{min(losses[way]):.4f}, {max(losses[way]):.4f}]"}
              | held_memory[way] for way in ways]
+    device, dtype = model.device, model.dtype
+    name, label = measuring.named("recovery", options, model.device, options.block)
+    del model, adapted
     exact = dataclasses.replace(spec, recipe=dataclasses.replace(recipe, lora_dropout=0.0, batch_rows=MICRO_BATCH))
     curves = []
     for curve in (lambda base: train(attach_adapter(base, exact), tokenizer, rows, exact).losses,
                   lambda base: same_batches(base, tokenizer, rows, exact)):
         curves.append(curve(measuring.pruned_model(options)[1]))
     apart = max(abs(a - b) for a, b in zip(*curves, strict=True))
-    peak = measuring.matrix_product_peak(model.device, model.dtype)
-    name, label = measuring.named("recovery", options, profile, model)
+    peak = measuring.matrix_product_peak(device, dtype)
     about = (
         f"{label}, {data.label}: {options.steps} steps of {options.rows} rows,"
         f" micro-batches of {MICRO_BATCH}, dropout 0.05, LoRA r={profile.adapters.lora_rank}, seeds {options.seeds}."

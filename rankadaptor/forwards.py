@@ -6,7 +6,10 @@ from functools import partial
 from typing import Any
 
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
+
+_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @contextlib.contextmanager
@@ -29,11 +32,13 @@ def replaced(modules: Sequence[nn.Module], forward: Callable[..., Any]) -> Itera
 def attending(model: PreTrainedModel, kind: str) -> Iterator[None]:
     """Let a model's layers attend by what `AttentionInterface` knows as `kind`, under no mask of transformers' own.
 
-    `kind` must be registered there, and not with `AttentionMaskInterface`.
+    `kind` must be registered there, and not with `AttentionMaskInterface`. On a GPU PyTorch's attention is not cuDNN's
+    meanwhile, which plans every shape anew, for longer than a batch takes.
     """
     own = model.config._attn_implementation
     model.config._attn_implementation = kind
     try:
-        yield
+        with sdpa_kernel(_KERNELS) if model.device.type == "cuda" else contextlib.nullcontext():
+            yield
     finally:
         model.config._attn_implementation = own

@@ -141,7 +141,7 @@ def test_gradients_with_dropout_are_those_of_pefts_pass_under_one_mask(monkeypat
     kept = {}
 
     def mask(x, share):
-        return kept.setdefault(tuple(x.shape), torch.rand(x.shape, device=x.device) > share)
+        return kept.setdefault(tuple(x.shape), (torch.rand(x.shape, device=x.device) > share).to(x.dtype))
 
     class Fixed(torch.nn.Dropout):
         def forward(self, x):

@@ -96,6 +96,7 @@ def test_places_are_those_of_rows_side_by_side():
     piece = packed(examples(3, 7, 2))
     beside = torch.zeros(3 * 7, dtype=torch.int64).index_copy(0, piece.rows.places, piece.ids[0]).view(3, 7)
     assert torch.equal(beside, padded(examples(3, 7, 2), 0).ids)
+    assert torch.equal(piece.ids[0, piece.rows.sources][beside > 0], beside[beside > 0])  # no token is 0
 
 
 @pytest.mark.parametrize(("attention", "grouping"), [("eager", "micro_batches"), ("sdpa", "batches")])

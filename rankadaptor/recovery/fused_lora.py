@@ -4,7 +4,7 @@ PEFT's own pass is right everywhere and slow: 16 operations a module where 8 do,
 on a CPU, a random number for every input where one for every dropped input does (at 5 %, a twentieth). Within `fused`,
 plain LoRA modules compute
 
-    y = W x + s / (1 - p) B A D x,     D: each input kept with probability 1 - p
+    y = W x + (s / (1 - p) B) A D x,     D: each input kept with probability 1 - p
 
 as before, gradients by hand; modules of one input, such as a layer's q, k and v, share what they can (`Together`).
 Without dropout, losses and gradients are PEFT's to rounding; with it, in distribution. Adapters in float32 on a base in
@@ -113,28 +113,28 @@ class _FusedLora(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, group: _Group, share: float, *parts: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         flat = x.reshape(-1, x.shape[-1])  # (tokens, in)
-        downs, ups = _factors(parts, flat.dtype)
+        scales = [scaling / (1 - share) for scaling in group.scalings]
+        downs = [down.to(flat.dtype) for down in parts[::2]]
+        ups = [(up * scale).to(flat.dtype) for up, scale in zip(parts[1::2], scales, strict=True)]
         drawn = [_drawn(flat, share) for _ in downs] if share else []
         if share:
             lows = [product(down, _less(flat, some)) for some, down in zip(drawn, downs, strict=True)]
         else:
             lows = product(_joined(downs), flat).split([len(down) for down in downs])  # (rank, tokens) each
-        ctx.scales = [scaling / (1 - share) for scaling in group.scalings]
-        ctx.save_for_backward(flat, *parts, *lows, *drawn)
-        ctx.products, ctx.shape = group.products, x.shape
+        ctx.save_for_backward(flat, *downs, *ups, *lows, *drawn)
+        ctx.products, ctx.scales, ctx.shape, ctx.dtypes = group.products, scales, x.shape, [one.dtype for one in parts]
         return tuple(
-            forward(flat).addmm_(low.T, up.T, alpha=scale).view(*x.shape[:-1], -1)
-            for (forward, _), low, up, scale in zip(group.products, lows, ups, ctx.scales, strict=True)
+            forward(flat).addmm_(low.T, up.T).view(*x.shape[:-1], -1)
+            for (forward, _), low, up in zip(group.products, lows, ups, strict=True)
         )
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
         count = len(ctx.products)
         flat, *rest = ctx.saved_tensors
-        parts, lows, drawn = rest[: 2 * count], rest[2 * count : 3 * count], rest[3 * count :]
-        downs, ups = _factors(parts, flat.dtype)
+        downs, ups, lows, drawn = (rest[i * count : (i + 1) * count] for i in range(4))
         flown = [gradient.reshape(len(flat), -1) for gradient in gradients]  # (tokens, out) each
-        of_lows = [product(up.T, one).mul_(scale) for one, up, scale in zip(flown, ups, ctx.scales, strict=True)]
+        of_lows = [product(up.T, one) for one, up in zip(flown, ups, strict=True)]
         of_ups = [product(low, one.T).T * scale for low, one, scale in zip(lows, flown, ctx.scales, strict=True)]
         if drawn:
             of_downs = [product(one, _less(flat, some).T) for one, some in zip(of_lows, drawn, strict=True)]
@@ -148,17 +148,12 @@ class _FusedLora(torch.autograd.Function):
                 of_x += backward(one)
             if drawn:
                 for one, down, some in zip(of_lows, downs, drawn, strict=True):
-                    of_x += _drop(one.T @ down, some)
+                    _add_less(of_x, one.T @ down, some)
             else:
                 of_x.addmm_(of_low.T, _joined(downs))
             of_x = of_x.view(ctx.shape)
         of_parts = (one for pair in zip(of_downs, of_ups, strict=True) for one in pair)
-        return of_x, None, None, *(one.to(part.dtype) for one, part in zip(of_parts, parts, strict=True))
-
-
-def _factors(parts: Sequence[torch.Tensor], dtype: torch.dtype) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """A and B of each module, in the precision of their products."""
-    return [down.to(dtype) for down in parts[::2]], [up.to(dtype) for up in parts[1::2]]
+        return of_x, None, None, *(one.to(dtype) for one, dtype in zip(of_parts, ctx.dtypes, strict=True))
 
 
 def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -166,22 +161,27 @@ def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _drawn(x: torch.Tensor, share: float) -> torch.Tensor:
-    """Which numbers of x are dropped: their places; on a GPU, where draws cost little, a mask of the others."""
+    """Which numbers of x are dropped: their places; on a GPU, where draws cost little, 0 for them and 1 for others."""
     if x.device.type == "cpu":
         return dropped_places(x.numel(), share)
-    return torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - share)
+    return torch.empty_like(x).bernoulli_(1 - share)
 
 
 def _less(x: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
     """A copy of x less what is dropped."""
-    return x * drawn if drawn.dtype == torch.bool else _drop(x.clone(), drawn)
+    return x * drawn if drawn.is_floating_point() else _drop(x.clone(), drawn)
 
 
-def _drop(x: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-    """The same in place."""
-    if drawn.dtype == torch.bool:
-        return x.mul_(drawn)
-    x.view(-1).index_fill_(0, drawn, 0.0)
+def _add_less(total: torch.Tensor, x: torch.Tensor, drawn: torch.Tensor) -> None:
+    """Adds x less what is dropped, whose place it may take."""
+    if drawn.is_floating_point():
+        total.addcmul_(x, drawn)
+    else:
+        total += _drop(x, drawn)
+
+
+def _drop(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    x.view(-1).index_fill_(0, places, 0.0)
     return x
 
 

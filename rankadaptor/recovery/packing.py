@@ -31,6 +31,11 @@ class Rows:
 
     lengths: list[int]
     places: torch.Tensor  # of each token, were the rows side by side and as long as the longest  # (tokens,)
+    sources: torch.Tensor  # which token is at each of those places; where there is none, any  # (rows, longest)
+
+    def to(self, device: torch.device) -> "Rows":
+        """The same, looked up on a device."""
+        return Rows(self.lengths, self.places.to(device), self.sources.to(device))
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Piece:
         """The same, read on a device."""
         return Piece(
             self.ids.to(device), None if self.positions is None else self.positions.to(device),
-            None if self.rows is None else Rows(self.rows.lengths, self.rows.places.to(device)),
+            None if self.rows is None else self.rows.to(device),
             self.read.to(device), self.targets.to(device),
         )
 
@@ -98,7 +103,9 @@ def packed(examples: Sequence[Example]) -> Piece:
     predicted = torch.cat([_later(torch.tensor([example.labels])) for example in examples], 1)
     positions = torch.cat([torch.arange(length) for length in lengths])
     places = positions + torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)) * max(lengths)
-    return Piece(ids[None], positions[None], Rows(lengths, places), *_supervised(predicted))
+    sources = torch.zeros(len(lengths) * max(lengths), dtype=torch.int64).index_copy_(0, places, torch.arange(len(ids)))
+    rows = Rows(lengths, places, sources.view(len(lengths), -1))
+    return Piece(ids[None], positions[None], rows, *_supervised(predicted))
 
 
 def _later(labels: torch.Tensor) -> torch.Tensor:
@@ -140,9 +147,8 @@ def _side_by_side(
     """Padding comes last, where causal order hides it, and what is found there is not looked at."""
     if query.dtype == torch.float32:  # PyTorch's kernel for it has as many heads of keys as of queries
         key, value = (one.repeat_interleave(query.shape[1] // one.shape[1], 1) for one in (key, value))
-    shape = len(rows.lengths), max(rows.lengths)
-    beside = [_Spread.apply(one[0].transpose(0, 1), rows.places, shape).transpose(1, 2) for one in (query, key, value)]
-    return _Gathered.apply(_causal(*beside, scaling=scaling, dropout=dropout).flatten(0, 1), rows.places)[None]
+    beside = [_Beside.apply(one[0].transpose(0, 1), rows).transpose(1, 2) for one in (query, key, value)]
+    return _Apart.apply(_causal(*beside, scaling=scaling, dropout=dropout), rows)[None]
 
 
 _ATTENTION = {"cpu": _row_by_row, "cuda": _side_by_side}
@@ -157,35 +163,32 @@ def _causal(
     ).transpose(1, 2)
 
 
-class _Spread(torch.autograd.Function):
-    """Tokens (tokens, ...) at their places among zeros (rows, longest, ...)."""
+class _Beside(torch.autograd.Function):
+    """Tokens (tokens, ...) as rows (rows, longest, ...); what stands for padding has no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, places: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-        ctx.save_for_backward(places)
-        return _spread(x, places, shape[0] * shape[1]).unflatten(0, shape)
+    def forward(ctx: Any, x: torch.Tensor, rows: Rows) -> torch.Tensor:
+        ctx.rows = rows
+        return x.index_select(0, rows.sources.flatten()).unflatten(0, rows.sources.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return gradients[0].flatten(0, 1).index_select(0, ctx.saved_tensors[0]), None, None
+        return gradients[0].flatten(0, 1).index_select(0, ctx.rows.places), None
 
 
-class _Gathered(torch.autograd.Function):
+class _Apart(torch.autograd.Function):
     """The way back. Autograd's own gradient would add where it is enough to write."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(places)
-        ctx.count = len(x)
-        return x.index_select(0, places)
+    def forward(ctx: Any, x: torch.Tensor, rows: Rows) -> torch.Tensor:
+        ctx.rows = rows
+        return x.flatten(0, 1).index_select(0, rows.places)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return _spread(gradients[0], ctx.saved_tensors[0], ctx.count), None
-
-
-def _spread(x: torch.Tensor, places: torch.Tensor, count: int) -> torch.Tensor:
-    return x.new_zeros(count, *x.shape[1:]).index_copy_(0, places, x)
+        rows, gradient = ctx.rows, gradients[0]
+        of_x = gradient.new_zeros(rows.sources.numel(), *gradient.shape[1:])
+        return of_x.index_copy_(0, rows.places, gradient).unflatten(0, rows.sources.shape), None
 
 
 AttentionInterface.register(_ROWS, _attention)
