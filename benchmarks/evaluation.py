@@ -112,9 +112,10 @@ def main() -> None:
         f" matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in its precision; attention not counted).\n\n**Speed:**"
         f" {min(ratios):.2f} times that of lm-eval's backend at the best of these batch sizes. **Equality** on"
         f" {len(mine):,} items ({options.check} a task at most): {differing} predictions differ, log-likelihoods by at"
-        f" most {furthest:.1e} nats; {differing_careful} and by at most {furthest_careful:.1e} where lm-eval's backend"
-        f" takes its log-softmax in float64 (`softmax_dtype`). In the {options.exact} choices of the largest"
-        f" log-likelihoods ours is at most {mine_off:.1e} nats from what the model computes in float64, lm-eval's backend {theirs_off:.1e}."
+        f" most {furthest:.1e} nats; {differing_careful}, and by at most {furthest_careful:.1e}, where lm-eval's"
+        f" backend takes its log-softmax in float64 (`softmax_dtype`). In the {options.exact} choices of the largest"
+        f" log-likelihoods ours is at most {mine_off:.1e} nats from what the model computes in float64, lm-eval's"
+        f" backend {theirs_off:.1e}."
     )
     title = "Evaluation: shared contexts against lm-eval's backend"
     measuring.write(name, title, about, lines, {

@@ -68,10 +68,10 @@ def random_model(shape: Architecture) -> PreTrainedModel:
 
 def named(kind: str, options: argparse.Namespace, device: torch.device, block: str = "") -> tuple[str, str]:
     """What a record is called, and what it says of the model."""
-    dtype = getattr(options, "dtype", "")
+    dtype, shape = getattr(options, "dtype", ""), getattr(options, "shape", "")  # not every benchmark has them
     profile = load_profile(options.profile)
-    label = f"random weights in the shape of {options.shape}, bfloat16" if options.shape else profile.base_model.label
-    name = "-".join([kind, options.shape or profile.name, *([dtype] if dtype else []),
+    label = f"random weights in the shape of {shape}, bfloat16" if shape else profile.base_model.label
+    name = "-".join([kind, shape or profile.name, *([dtype] if dtype else []),
                      *(["gpu"] if device.type == "cuda" else [])])
     return name, ", ".join([label, *([block] if block else []), *([f"as {dtype}"] if dtype else [])])
 

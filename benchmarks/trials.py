@@ -25,7 +25,7 @@ from rankadaptor.evaluation import evaluate
 from rankadaptor.evaluation.layout import TokenisedPair, lay_out
 from rankadaptor.evaluation.shared_context import limits, score
 from rankadaptor.ledger import Ledger
-from rankadaptor.models import architecture_of, base_model_folder, load_tokenizer
+from rankadaptor.models import architecture_of, base_model_folder, default_device, load_tokenizer
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.recovery.adapters import attach_adapter, save_adapter
 from rankadaptor.recovery.loaded import LoadedModel
@@ -75,9 +75,9 @@ def by_stage(profile: Profile, block: str, ledger: str, repeats: int) -> list[di
 
 
 def _timed(times: dict[str, list[float]], name: str, work: Callable[[], Any]) -> Any:
-    began = time.perf_counter()
+    began = measuring.now(default_device())
     result = work()
-    times.setdefault(name, []).append(time.perf_counter() - began)
+    times.setdefault(name, []).append(measuring.now(default_device()) - began)
     return result
 
 
@@ -150,9 +150,10 @@ def main() -> None:
         return
     torch.set_num_threads(profile.threads or torch.get_num_threads())
     trial = by_stage(profile, options.block, options.ledger, options.repeats)
-    about = (f"{profile.base_model.label}, {options.block}, {len(TASKS)} tasks, budget quick, medians of"
+    name, label = measuring.named("trials", options, default_device(), options.block)
+    about = (f"{label}, {len(TASKS)} tasks, budget quick, medians of"
              f" {options.repeats}.")
-    measuring.write(f"trials-{profile.name}", "What a trial costs", about, trial, {"options": measuring.told(options)})
+    measuring.write(name, "What a trial costs", about, trial, {"options": measuring.told(options)})
 
 
 if __name__ == "__main__":
