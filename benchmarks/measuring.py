@@ -126,8 +126,9 @@ def body_parameters(model: PreTrainedModel) -> int:
 
 
 def told(options: argparse.Namespace) -> dict[str, Any]:
-    """The options of a benchmark as its record has them: where this machine keeps its ledger is no part of it."""
-    return {name: value for name, value in vars(options).items() if name != "ledger"}
+    """The options of a benchmark as its record has them: where this machine keeps things is no part of it."""
+    kept = {name: value for name, value in vars(options).items() if name != "ledger"}
+    return kept | {"profile": load_profile(options.profile).name}
 
 
 def write(name: str, title: str, about: str, table: Sequence[dict[str, Any]], more: dict[str, Any]) -> Path:

@@ -32,8 +32,8 @@ def replaced(modules: Sequence[nn.Module], forward: Callable[..., Any]) -> Itera
 def attending(model: PreTrainedModel, kind: str) -> Iterator[None]:
     """Let a model's layers attend by what `AttentionInterface` knows as `kind`, under no mask of transformers' own.
 
-    `kind` must be registered there, and not with `AttentionMaskInterface`. On a GPU PyTorch's attention is not cuDNN's
-    meanwhile, which plans every shape anew, for longer than a batch takes.
+    `kind` must be registered there, and not with `AttentionMaskInterface`, or be the model's own. On a GPU, PyTorch's
+    attention is not cuDNN's meanwhile, which plans every shape anew, for longer than a batch takes.
     """
     own = model.config._attn_implementation
     model.config._attn_implementation = kind

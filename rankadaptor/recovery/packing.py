@@ -20,7 +20,8 @@ from rankadaptor.forwards import attending
 from rankadaptor.recovery.prompts import IGNORED, Example, collate, micro_batches
 from rankadaptor.specs import Recipe
 
-# Of rows that follow one another, at most. On a CPU twice as many were 8 % slower, half as many 4 %.
+# Of rows that follow one another, at most. On a CPU twice as many were 8 % slower, half as many 4 %; on an H200, in a
+# model of 135 M parameters, half as many took 1.3 times as long, a quarter 3.8 times.
 _TOKENS = {"cpu": 1024, "cuda": 8192}
 _ROWS = "rankadaptor_rows"  # what transformers knows `_attention` as
 
@@ -63,11 +64,9 @@ def packing(model: PreTrainedModel, recipe: Recipe) -> Iterator[bool]:
 
     It does under PyTorch's own attention, for random batches: those of one length have next to no padding.
     """
-    if not _pays(model, recipe):
-        yield False
-        return
-    with attending(model, _ROWS):
-        yield True
+    packs = _pays(model, recipe)
+    with attending(model, _ROWS if packs else model.config._attn_implementation):
+        yield packs
 
 
 def _pays(model: PreTrainedModel, recipe: Recipe) -> bool:
