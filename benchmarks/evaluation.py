@@ -25,8 +25,9 @@ from transformers import PreTrainedModel
 from rankadaptor.corpora.benchmarks import evaluation_rows
 from rankadaptor.evaluation import Requests, evaluate
 from rankadaptor.evaluation.items import item_table
-from rankadaptor.evaluation.layout import TokenisedPair
+from rankadaptor.evaluation.layout import TokenisedPair, lay_out
 from rankadaptor.evaluation.scoring import backend_of
+from rankadaptor.evaluation.shared_context import limits_of
 from rankadaptor.models import base_model_folder, load_tokenizer
 from rankadaptor.specs import TASKS, EvaluationSpec
 
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--batches", default="", help="sizes of lm-eval's backend; default: from 4 on, doubled")
     parser.add_argument("--runs", type=int, default=3, help="paired runs a batch size; default: 3")
     options = parser.parse_args()
+    measuring.without_plans()
     profile, model = measuring.pruned_model(options)
     tokenizer = load_tokenizer(base_model_folder(profile.base_model))
     testbed = profile.benchmarks.kind == "testbed"
@@ -82,6 +84,9 @@ def main() -> None:
     backend = backend_of(model, tokenizer, spec)
     alone = sum(len(context) + len(continuation) - 1 for _, context, continuation in timed.tokenised(backend))
     batches = timed.batches(backend)
+    began = time.perf_counter()
+    lay_out(timed.tokenised(backend), backend.max_length, limits_of(model.device))
+    laying_out = time.perf_counter() - began
     tokens = sum(len(batch.tokens) for batch in batches)
     heads = sum(len(batch.read) for batch in batches)
     seconds = statistics.median(ours)
@@ -103,13 +108,15 @@ def main() -> None:
         for items in (theirs_items, item_table(checked.questions, exact_softmax.tolist())))
     furthest, furthest_careful = (float((found - other).abs().max()) for other in (plain_found, exact_softmax))
     mine_off, theirs_off = _from_float64(model, choices, found, plain_found, options.exact)
-    name, label = measuring.named("evaluation", options, model.device, options.block)
+    name, label = measuring.named("evaluation", options.profile, model.device, options.block, options.shape,
+                                  options.dtype)
     about = (
         f"{label}, {sum(mix.values())} questions in the natural mix of the seven"
         f" tasks ({', '.join(f'{task} {count}' for task, count in mix.items())}), medians of {options.runs} paired"
         f" runs. Ours computes {tokens:,} tokens where choices one by one have {alone:,} ({alone / tokens:.2f} times as"
         f" many), and the output head at {heads:,} positions; it reaches {work / seconds / peak:.0%} of the machine's"
-        f" matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in its precision; attention not counted).\n\n**Speed:**"
+        f" matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in its precision; attention not counted). Laying choices"
+        f" out takes {laying_out:.2f} s, once for all models of a tokenizer, and is not timed.\n\n**Speed:**"
         f" {min(ratios):.2f} times that of lm-eval's backend at the best of these batch sizes. **Equality** on"
         f" {len(mine):,} items ({options.check} a task at most): {differing} predictions differ, log-likelihoods by at"
         f" most {furthest:.1e} nats; {differing_careful}, and by at most {furthest_careful:.1e}, where lm-eval's"
@@ -120,7 +127,8 @@ def main() -> None:
     title = "Evaluation: shared contexts against lm-eval's backend"
     measuring.write(name, title, about, lines, {
         "options": measuring.told(options), "ratios": ratios, "tokens": tokens, "tokens_alone": alone,
-        "head_positions": heads, "peak_flops": peak, "predictions_that_differ": differing,
+        "head_positions": heads, "lay_out_seconds": laying_out, "peak_flops": peak,
+        "predictions_that_differ": differing,
         "largest_difference_nats": furthest, "largest_difference_nats_float64_softmax": furthest_careful,
         "predictions_that_differ_float64_softmax": differing_careful,
         "items_compared": len(mine),

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import gc
 import json
 import time
 from collections.abc import Sequence
@@ -38,7 +39,6 @@ def model_options(parser: argparse.ArgumentParser) -> None:
 def pruned_model(options: argparse.Namespace) -> tuple[Profile, PreTrainedModel]:
     """A profile, and one of its pruned models: from the ledger, or pruned now; or random weights of another shape."""
     chosen, block = load_profile(options.profile), Block.parse(options.block)
-    torch.backends.cuda.enable_cudnn_sdp(False)  # it plans every shape anew, which would count against the others
     if options.shape:
         shape = pruned_shapes(published_architecture(options.shape), load_profile(options.shape).prune_spec(block))
         vocabulary = len(load_tokenizer(base_model_folder(chosen.base_model)))
@@ -66,14 +66,20 @@ def random_model(shape: Architecture) -> PreTrainedModel:
         torch.set_default_dtype(torch.float32)
 
 
-def named(kind: str, options: argparse.Namespace, device: torch.device, block: str = "") -> tuple[str, str]:
-    """What a record is called, and what it says of the model."""
-    dtype, shape = getattr(options, "dtype", ""), getattr(options, "shape", "")  # not every benchmark has them
-    profile = load_profile(options.profile)
-    label = f"random weights in the shape of {shape}, bfloat16" if shape else profile.base_model.label
-    name = "-".join([kind, shape or profile.name, *([dtype] if dtype else []),
+def named(
+    kind: str, profile: str, device: torch.device, block: str = "", shape: str = "", dtype: str = ""
+) -> tuple[str, str]:
+    """What a record is called, and what it says of the model; as `model_options` has them."""
+    chosen = load_profile(profile)
+    label = f"random weights in the shape of {shape}, bfloat16" if shape else chosen.base_model.label
+    name = "-".join([kind, shape or chosen.name, *([dtype] if dtype else []),
                      *(["gpu"] if device.type == "cuda" else [])])
     return name, ", ".join([label, *([block] if block else []), *([f"as {dtype}"] if dtype else [])])
+
+
+def without_plans() -> None:
+    """cuDNN's attention plans every shape anew on a GPU, which in a short run would count against the others."""
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def now(device: torch.device) -> float:
@@ -84,21 +90,22 @@ def now(device: torch.device) -> float:
 
 
 class PeakMemory:
-    """Most memory of a GPU that was held since `begin`, in GB; nothing elsewhere."""
+    """Most memory of a GPU that was held since `begin`; nothing elsewhere."""
 
     def __init__(self, device: torch.device):
-        self.device = device
+        self._device = device
 
     def begin(self) -> None:
-        if self.device.type == "cuda":
+        if self._device.type == "cuda":
+            gc.collect()
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
+            torch.cuda.reset_peak_memory_stats(self._device)
 
     def column(self) -> dict[str, str]:
         """For a line of a table."""
-        if self.device.type != "cuda":
+        if self._device.type != "cuda":
             return {}
-        return {"peak memory (GB)": f"{torch.cuda.max_memory_allocated(self.device) / 1e9:.1f}"}
+        return {"peak memory (GB)": f"{torch.cuda.max_memory_allocated(self._device) / 1e9:.1f}"}
 
 
 def matrix_product_peak(device: torch.device, dtype: torch.dtype = torch.float32, seconds: float = 1.0) -> float:

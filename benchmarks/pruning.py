@@ -52,7 +52,7 @@ def plain_importance(model: PreTrainedModel, windows: torch.Tensor, criterion: s
     model.zero_grad()
 
 
-def measure(options: argparse.Namespace, way: str, criterion: str) -> dict[str, float]:
+def measure(options: argparse.Namespace, way: str, criterion: str) -> dict[str, Any]:
     """Peak memory over the weights, seconds, and operations that one pass over the windows needs, in this process."""
     folder = base_model_folder(load_profile(options.profile).base_model)
     before = _resident_bytes()
@@ -92,7 +92,8 @@ def measure(options: argparse.Namespace, way: str, criterion: str) -> dict[str, 
     used = torch.cuda.max_memory_allocated() if model.device.type == "cuda" else peak[0] - before
     # A multiplication and an addition for each number of a matrix: forward, and backward to inputs and to weights.
     matrices = measuring.body_parameters(model) + model.lm_head.weight.numel()
-    return {"memory": used / weights, "seconds": seconds, "operations": 6 * windows.numel() * matrices}
+    return {"memory": used / weights, "seconds": seconds, "operations": 6 * windows.numel() * matrices,
+            "precision": str(model.dtype).removeprefix("torch.")}
 
 
 def _resident_bytes() -> int:
@@ -113,7 +114,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options, *options.one)))
         return
-    runs: dict[tuple[str, str], list[dict[str, float]]] = {}
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     criteria = options.criteria.split()
     for criterion in criteria:
         for _ in range(options.runs):
@@ -122,14 +123,15 @@ def main() -> None:
                            "--samples", str(options.samples), "--tokens", str(options.tokens), "--one", way, criterion]
                 done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | _GIVE_BACK)
                 runs.setdefault((criterion, way), []).append(json.loads(done.stdout))
-    peak = measuring.matrix_product_peak(default_device(), torch.bfloat16 if options.shape else torch.float32)
+    precision = runs[criteria[0], "ours"][0]["precision"]
+    peak = measuring.matrix_product_peak(default_device(), getattr(torch, precision))
     table = [_line(criterion, runs[criterion, "plain"], runs[criterion, "ours"], peak) for criterion in criteria]
-    name, label = measuring.named("pruning", options, default_device())
+    name, label = measuring.named("pruning", options.profile, default_device(), shape=options.shape)
     about = (
         f"{label}, {options.samples} windows of {options.tokens} tokens, medians of {options.runs}"
         " paired runs, each in a process of its own. Memory is the highest held while importance is measured, the"
         " weights included, as a multiple of the weights' size. Share of peak: what one pass forward and backward"
-        f" needs, of the machine's matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in its precision)."
+        f" needs, of the machine's matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in {precision})."
     )
     told = {name: value for name, value in measuring.told(options).items() if name != "one"}
     measuring.write(name, "Importance: one pass against a gradient for every parameter", about,
@@ -138,9 +140,9 @@ def main() -> None:
 
 
 def _line(
-    criterion: str, plain: Sequence[dict[str, float]], ours: Sequence[dict[str, float]], peak: float
+    criterion: str, plain: Sequence[dict[str, Any]], ours: Sequence[dict[str, Any]], peak: float
 ) -> dict[str, Any]:
-    def median(runs: Sequence[dict[str, float]], what: str) -> float:
+    def median(runs: Sequence[dict[str, Any]], what: str) -> float:
         return statistics.median(run[what] for run in runs)
 
     ratio = statistics.median(a["seconds"] / b["seconds"] for a, b in zip(plain, ours, strict=True))

@@ -23,7 +23,7 @@ from rankadaptor.allocation import uniform_allocation
 from rankadaptor.corpora.recovery_rows import recovery_rows
 from rankadaptor.evaluation import evaluate
 from rankadaptor.evaluation.layout import TokenisedPair, lay_out
-from rankadaptor.evaluation.shared_context import limits, score
+from rankadaptor.evaluation.shared_context import limits_of, score
 from rankadaptor.ledger import Ledger
 from rankadaptor.models import architecture_of, base_model_folder, default_device, load_tokenizer
 from rankadaptor.profiles import Profile, load_profile
@@ -109,7 +109,7 @@ def _cost(size: dict[str, int], repeats: int) -> tuple[float, float]:
     steps = [end - began for began, end in itertools.pairwise(ends[1:])]  # but for the first, which packs weights
     model = adapted.unload().eval()
     pairs = _questions(size["items"], size["choices"])
-    batches = lay_out(pairs, 512, *limits(model.device))
+    batches = lay_out(pairs, 512, limits_of(model.device))
     scorings = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -150,7 +150,7 @@ def main() -> None:
         return
     torch.set_num_threads(profile.threads or torch.get_num_threads())
     trial = by_stage(profile, options.block, options.ledger, options.repeats)
-    name, label = measuring.named("trials", options, default_device(), options.block)
+    name, label = measuring.named("trials", options.profile, default_device(), options.block)
     about = (f"{label}, {len(TASKS)} tasks, budget quick, medians of"
              f" {options.repeats}.")
     measuring.write(name, "What a trial costs", about, trial, {"options": measuring.told(options)})

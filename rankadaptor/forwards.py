@@ -30,10 +30,10 @@ def replaced(modules: Sequence[nn.Module], forward: Callable[..., Any]) -> Itera
 
 @contextlib.contextmanager
 def attending(model: PreTrainedModel, kind: str) -> Iterator[None]:
-    """Let a model's layers attend by what `AttentionInterface` knows as `kind`, under no mask of transformers' own.
+    """Let a model's layers attend by what `AttentionInterface` knows as `kind`: under no mask of transformers' own, if
+    it is not registered with `AttentionMaskInterface`, too.
 
-    `kind` must be registered there, and not with `AttentionMaskInterface`, or be the model's own. On a GPU, PyTorch's
-    attention is not cuDNN's meanwhile, which plans every shape anew, for longer than a batch takes.
+    On a GPU, PyTorch's attention is not cuDNN's meanwhile, which plans every shape anew, for longer than a batch takes.
     """
     own = model.config._attn_implementation
     model.config._attn_implementation = kind

@@ -1,4 +1,4 @@
-"""LLaMA's layers in fewer operations: norms, rotary positions and, on a CPU, attention, with gradients by hand.
+"""LLaMA's layers in fewer operations: rotary positions, on a CPU norms and attention as well, gradients by hand.
 
 transformers writes the former as a dozen elementwise operations each, and autograd doubles that; PyTorch's fused
 attention computes in blocks that short rows do not fill. In a small model they take longer than the products. Results

@@ -208,7 +208,7 @@ class Recipe:
 
     steps: int  # optimizer steps
     batch_rows: int  # examples a step (the effective batch)
-    micro_batch_rows: int  # examples a forward pass; changes memory and speed, not the batch
+    micro_batch_rows: int  # examples a forward pass, or what they take; changes memory and speed, not the batch
     learning_rate: float
     warmup_steps: int
     max_length_tokens: int

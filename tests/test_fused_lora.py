@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same_loss_and_gradients, loss_and_gradients, tiny_llama, with_lora
+from peft.tuners.lora import Linear
 
 from rankadaptor.architecture import PROJECTIONS
 from rankadaptor.products import packed
+from rankadaptor.quick_layers import quick_layers
 from rankadaptor.recovery import fused_lora
 from rankadaptor.recovery.fused_lora import dropped_places, fused
 
@@ -75,7 +77,8 @@ def test_other_kinds_are_left_to_peft(settings):
         assert len(together) == 0
 
 
-def test_float32_adapters_on_half_precision_are_as_near_to_the_truth_as_pefts():
+def test_float32_adapters_on_half_precision_are_as_near_to_the_truth_as_pefts(monkeypatch):
+    monkeypatch.setattr(fused_lora, "_fits", lambda adapter, weight: True)  # as on a GPU
     exact = loss_and_gradients(with_lora(tiny_llama()), IDS)
     model = with_lora(tiny_llama().bfloat16())
     plain = loss_and_gradients(model, IDS)
@@ -90,28 +93,60 @@ def test_float32_adapters_on_half_precision_are_as_near_to_the_truth_as_pefts():
     assert all(gradient.dtype == torch.float32 for gradient in ours[1].values())
 
 
-def test_adapters_in_less_than_their_bases_precision_are_left_to_peft():
+@pytest.mark.parametrize(("base", "adapter"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_another_precision_is_left_to_peft_on_a_cpu(base, adapter):
     model = with_lora(tiny_llama())
     for name, parameter in model.named_parameters():
-        if "lora" in name:
-            parameter.data = parameter.data.bfloat16()
+        parameter.data = parameter.data.to(getattr(torch, adapter if "lora" in name else base))
     with fused(model) as together:
         assert len(together) == 0
 
 
 def test_a_mask_drops_what_places_drop(monkeypatch):
-    """On a GPU, what is kept is told by numbers."""
+    """On a GPU what is kept is told by a mask. Every module drops something else."""
     model = with_lora(tiny_llama(), dropout=0.3)
     found = []
-    for mask in (False, True):
-        def drawn(x, share, mask=mask):
-            places = torch.arange(0, x.numel(), 3)
-            return torch.ones(x.numel()).index_fill(0, places, 0).view_as(x) if mask else places
+    for by_mask in (False, True):
+        draw = torch.Generator().manual_seed(4)
+
+        def drawn(x, share, by_mask=by_mask, draw=draw):
+            kept = torch.rand(x.shape, generator=draw) > share
+            return kept if by_mask else (~kept).flatten().nonzero()[:, 0]
 
         monkeypatch.setattr(fused_lora, "_drawn", drawn)
         with fused(model):
             found.append(loss_and_gradients(model, IDS))
     assert_same_loss_and_gradients(*found)
+
+
+def test_losses_and_gradients_with_dropout_are_pefts_where_the_same_is_dropped(monkeypatch):
+    """Masks in the order of the modules' forward passes: q, k, v, o, gate, up, down."""
+    masks = []
+
+    def drawn(x, share):
+        masks.append(torch.rand(x.shape, generator=torch.Generator().manual_seed(len(masks))) > share)
+        return masks[-1]
+
+    monkeypatch.setattr(fused_lora, "_drawn", drawn)
+    model = with_lora(tiny_llama(), dropout=0.3)
+    with fused(model) as together, quick_layers(model, together):
+        ours = loss_and_gradients(model, IDS)
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.lora_dropout["default"] = Dropped(masks)
+    assert_same_loss_and_gradients(ours, loss_and_gradients(model, IDS))
+    assert not masks
+
+
+class Dropped(torch.nn.Dropout):
+    """Drops what the first of some masks does, which is gone then."""
+
+    def __init__(self, masks):
+        super().__init__(0.3)
+        self.masks = masks
+
+    def forward(self, x):
+        return x * self.masks.pop(0).view(x.shape) / (1 - self.p)
 
 
 def test_an_error_inside_leaves_pefts_pass_behind():

@@ -5,17 +5,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import llamas, loss_and_gradients, ragged_choices, sentence, tiny_llama, with_lora
+from conftest import llamas, ragged_choices, sentence, tiny_llama, with_lora
 
 from rankadaptor.allocation import uniform_allocation
 from rankadaptor.evaluation import evaluate
-from rankadaptor.evaluation.layout import lay_out
-from rankadaptor.evaluation.shared_context import limits, score
+from rankadaptor.evaluation.layout import Limits, lay_out
+from rankadaptor.evaluation.shared_context import limits_of, score
 from rankadaptor.ledger import Ledger
 from rankadaptor.models import architecture_of, base_model, base_model_folder, load_tokenizer
 from rankadaptor.products import product
 from rankadaptor.profiles import load_profile
-from rankadaptor.recovery import fused_lora, training
+from rankadaptor.recovery import training
 from rankadaptor.recovery.adapters import attach_adapter, save_adapter
 from rankadaptor.recovery.fused_lora import fused
 from rankadaptor.recovery.loaded import LoadedModel
@@ -55,17 +55,17 @@ def apart(found, exact):
 @pytest.mark.parametrize("name", ["grouped", "plain", "width", "depth"])
 def test_choices_score_as_on_a_cpu(name):
     pairs = ragged_choices(1)
-    expected, _ = score(llamas()[name], lay_out(pairs, 512, 512), len(pairs))
-    for made in (limits(GPU), (200, 32, 0.8), (4096, 64, 0.0)):
-        found, _ = score(llamas()[name].to(GPU), lay_out(pairs, 512, *made), len(pairs))
+    expected, _ = score(llamas()[name], lay_out(pairs, 512, Limits(512)), len(pairs))
+    for made in (limits_of(GPU), Limits(200), Limits(4096, 64, 0.0)):
+        found, _ = score(llamas()[name].to(GPU), lay_out(pairs, 512, made), len(pairs))
         torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-5)
 
 
 def test_half_precision_scores_are_as_near_to_the_truth_as_a_plain_pass():
     pairs = ragged_choices(2)
-    exact, _ = score(tiny_llama(), lay_out(pairs, 512, 512), len(pairs))
+    exact, _ = score(tiny_llama(), lay_out(pairs, 512, Limits(512)), len(pairs))
     rounded = tiny_llama().bfloat16().to(GPU)
-    ours, _ = score(rounded, lay_out(pairs, 512, *limits(GPU)), len(pairs))
+    ours, _ = score(rounded, lay_out(pairs, 512, limits_of(GPU)), len(pairs))
     plain = []
     with torch.no_grad():
         for _, context, continuation in pairs:
@@ -117,8 +117,10 @@ def test_other_methods_train_there(method, tokenizer):
     recipe = replace(RECIPE, steps=12)
     spec = RecoverySpec(method, uniform_allocation(3, architecture_of(tiny_llama())), "fixed_alpha", 16, recipe, 0,
                         adalora_init_rank=4 if method == "adalora" else None)
-    losses = train(attach_adapter(tiny_llama().to(GPU), spec), tokenizer, ROWS, spec).losses
-    assert losses[-1] < losses[0]
+    here, there = (
+        train(attach_adapter(tiny_llama().to(device), spec), tokenizer, ROWS, spec).losses for device in ("cpu", GPU))
+    assert there == pytest.approx(here, abs=5e-3)
+    assert there[-1] < there[0]
 
 
 def test_dropout_is_of_the_adapters_input_and_keeps_its_mean():
@@ -134,30 +136,6 @@ def test_dropout_is_of_the_adapters_input_and_keeps_its_mean():
     error = (drawn.mean(dim=0) - exact).abs() / (drawn.std(dim=0) / 4000**0.5)
     assert error.mean() < 1.2
     assert error.max() < 5
-
-
-def test_gradients_with_dropout_are_those_of_pefts_pass_under_one_mask(monkeypatch):
-    ids = torch.randint(2, 96, (3, 11), generator=torch.Generator().manual_seed(0)).to(GPU)
-    kept = {}
-
-    def mask(x, share):
-        return kept.setdefault(tuple(x.shape), (torch.rand(x.shape, device=x.device) > share).to(x.dtype))
-
-    class Fixed(torch.nn.Dropout):
-        def forward(self, x):
-            return x * mask(x.flatten(0, -2), self.p).view(x.shape) / (1 - self.p)
-
-    monkeypatch.setattr(fused_lora, "_drawn", mask)
-    model = with_lora(tiny_llama(), dropout=0.3).to(GPU)
-    with fused(model):
-        ours = loss_and_gradients(model, ids)
-    for module in model.modules():
-        if hasattr(module, "lora_dropout"):
-            module.lora_dropout["default"] = Fixed(0.3)
-    plain = loss_and_gradients(model, ids)
-    assert ours[0] == pytest.approx(plain[0], abs=1e-5)
-    for name, gradient in ours[1].items():
-        torch.testing.assert_close(gradient, plain[1][name], atol=2e-5, rtol=1e-3)
 
 
 def test_float32_products_stay_float32():

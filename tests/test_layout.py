@@ -8,7 +8,7 @@ from conftest import ragged_choices
 
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation import layout
-from rankadaptor.evaluation.layout import lay_out
+from rankadaptor.evaluation.layout import Limits, lay_out
 
 UNLIMITED = 10**6
 
@@ -55,7 +55,7 @@ def expected(pairs, max_length):
 @pytest.mark.parametrize("max_length", [12, 512])
 def test_every_prediction_is_made_from_the_choices_own_tokens(seed, tokens_per_batch, max_length):
     pairs = ragged_choices(seed)
-    found = predictions(lay_out(pairs, max_length, tokens_per_batch))
+    found = predictions(lay_out(pairs, max_length, Limits(tokens_per_batch)))
     assert {choice: sorted(made, key=lambda one: len(one[0])) for choice, made in found.items()} == expected(
         pairs, max_length)
 
@@ -67,14 +67,14 @@ def test_and_so_it_is_however_trees_are_cut(settings, limits, monkeypatch):
     for name, number in settings.items():
         monkeypatch.setattr(layout, name, number)
     pairs = ragged_choices(7)
-    found = predictions(lay_out(pairs, 512, 200, *limits))
+    found = predictions(lay_out(pairs, 512, Limits(200, *limits)))
     assert {choice: sorted(made, key=lambda one: len(one[0])) for choice, made in found.items()} == expected(pairs, 512)
 
 
 def test_the_order_of_questions_does_not_matter():
     pairs = ragged_choices(3)
     shuffled = random.Random(0).sample(range(len(pairs)), len(pairs))
-    first, second = lay_out(pairs, 512, 200), lay_out([pairs[place] for place in shuffled], 512, 200)
+    first, second = lay_out(pairs, 512, Limits(200)), lay_out([pairs[place] for place in shuffled], 512, Limits(200))
     assert [batch.tokens.tolist() for batch in first] == [batch.tokens.tolist() for batch in second]
 
 
@@ -85,12 +85,12 @@ def test_with_every_node_worth_it_tokens_are_the_prefixes_that_differ(monkeypatc
         pairs = ragged_choices(seed)
         texts = [context + continuation[:-1] for _, context, continuation in pairs]
         prefixes = {tuple(text[:end]) for text in texts for end in range(1, len(text) + 1)}
-        assert sum(len(batch.tokens) for batch in lay_out(pairs, 512, UNLIMITED)) == len(prefixes)
+        assert sum(len(batch.tokens) for batch in lay_out(pairs, 512, Limits(UNLIMITED))) == len(prefixes)
 
 
 def test_batches_keep_to_their_tokens_unless_one_choice_has_more():
     pairs = ragged_choices(4)
-    for batch in lay_out(pairs, 512, 50):
+    for batch in lay_out(pairs, 512, Limits(50)):
         longest = max(len(pairs[choice][1]) + len(pairs[choice][2]) - 1 for choice in batch.choices.tolist())
         assert len(batch.tokens) <= max(50, longest)
 
@@ -104,7 +104,7 @@ def test_tokens_and_places_are_counted_as_planned():
         ([90, *context[:9], 70], [60, 61]), ([90, *context[:9], 71], [60, 61]),  # 10 + 2 x 2 tokens
         ([91, *context[:9]], [60]), ([91, *context[:9], 60, 80], [70]),  # one goes on from the other's last token
     )
-    (batch,) = lay_out(pairs, 512, UNLIMITED)
+    (batch,) = lay_out(pairs, 512, Limits(UNLIMITED))
     assert len(batch.tokens) == 20 + 23 + 14 + 12
     assert len(batch.read) == 1 + 4 + 4 + 2
     # lm-eval's own backend would compute 20 + 20 + 22 + 21 + 12 + 12 + 10 + 12 tokens, and the head over all of them.
@@ -113,22 +113,22 @@ def test_tokens_and_places_are_counted_as_planned():
 def test_questions_that_begin_alike_share_their_beginning():
     preamble = list(range(2, 82))
     pairs = pairs_of(*(([*preamble, question, 90], [question, 91]) for question in range(10, 60)))
-    assert sum(len(batch.tokens) for batch in lay_out(pairs, 512, UNLIMITED)) == 80 + 50 * 3
+    assert sum(len(batch.tokens) for batch in lay_out(pairs, 512, Limits(UNLIMITED))) == 80 + 50 * 3
 
 
 def test_little_in_common_is_not_shared():
     """A tree for a few tokens would cost attention more than they do."""
     pairs = pairs_of(([2, 3, 4, 5, *range(30, 70)], [7]), ([2, 3, 4, 5, *range(20, 60)], [7]))
-    assert sum(len(batch.tokens) for batch in lay_out(pairs, 512, UNLIMITED)) == 88
+    assert sum(len(batch.tokens) for batch in lay_out(pairs, 512, Limits(UNLIMITED))) == 88
     pairs = pairs_of(([2, 3, 4, 5, 30, 31], [7]), ([2, 3, 4, 5, 20, 21], [7]))
-    assert sum(len(batch.tokens) for batch in lay_out(pairs, 512, UNLIMITED)) == 8
+    assert sum(len(batch.tokens) for batch in lay_out(pairs, 512, Limits(UNLIMITED))) == 8
 
 
 def test_attention_computes_little_that_it_hides():
     """Rows of 320 tokens in causal order: of queries x keys half and the blocks on the diagonal; filled up hardly."""
     lengths = (320, 310, 300, 290)
     pairs = pairs_of(*((list(range(length, 2 * length)), [7]) for length in lengths))
-    (batch,) = lay_out(pairs, 512, UNLIMITED)
+    (batch,) = lay_out(pairs, 512, Limits(UNLIMITED))
     computed = sum(part.queries.numel() * (part.above.shape[1] + part.queries.shape[1]) for part in batch.parts)
     needed = sum(length * (length + 1) // 2 for length in lengths)
     assert needed < computed < 1.2 * needed
@@ -138,15 +138,15 @@ def test_attention_computes_little_that_it_hides():
 def test_what_lm_eval_refuses_is_refused(context, continuation):
     says = f"a choice has {len(context)} tokens of context and {len(continuation)} of continuation"
     with pytest.raises(BadInput, match=says):
-        lay_out(pairs_of(([3, 4], [5]), (context, continuation)), 12, UNLIMITED)
+        lay_out(pairs_of(([3, 4], [5]), (context, continuation)), 12, Limits(UNLIMITED))
 
 
 def test_no_choice_is_no_batch():
-    assert lay_out([], 512, UNLIMITED) == []
+    assert lay_out([], 512, Limits(UNLIMITED)) == []
 
 
 def test_tensors_are_whole_numbers_of_the_shapes_that_are_told():
-    for batch in lay_out(ragged_choices(5), 512, 200):
+    for batch in lay_out(ragged_choices(5), 512, Limits(200)):
         assert batch.tokens.shape == batch.positions.shape == batch.order.shape
         assert batch.of_place.shape == batch.targets.shape == batch.choices.shape
         assert {tensor.dtype for tensor in batch if isinstance(tensor, torch.Tensor)} == {torch.int64}

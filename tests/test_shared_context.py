@@ -8,7 +8,7 @@ from lm_eval.api.instance import Instance
 
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation import Requests, evaluate
-from rankadaptor.evaluation.layout import lay_out
+from rankadaptor.evaluation.layout import Limits, lay_out
 from rankadaptor.evaluation.scoring import backend_of
 from rankadaptor.evaluation.shared_context import score
 from rankadaptor.specs import TASKS, EvaluationSpec
@@ -31,7 +31,7 @@ def alone(model, context, continuation):
 @pytest.mark.parametrize("tokens_per_batch", [1, 200, 4096])
 def test_every_choice_scores_as_it_does_alone(name, tokens_per_batch):
     model, pairs = llamas()[name], ragged_choices(tokens_per_batch)
-    found, greedy = score(model, lay_out(pairs, 512, tokens_per_batch), len(pairs))
+    found, greedy = score(model, lay_out(pairs, 512, Limits(tokens_per_batch)), len(pairs))
     for place, (_, context, continuation) in enumerate(pairs):
         expected, is_greedy = alone(model, context, continuation)
         assert found[place].item() == pytest.approx(expected, abs=2e-5)
@@ -41,7 +41,7 @@ def test_every_choice_scores_as_it_does_alone(name, tokens_per_batch):
 def test_eager_attention_gives_the_same():
     model, pairs = tiny_llama(), ragged_choices(1)
     assert model.config._attn_implementation == "sdpa"
-    batches = lay_out(pairs, 512, MOST)
+    batches = lay_out(pairs, 512, Limits(MOST))
     expected, _ = score(model, batches, len(pairs))
     model.set_attn_implementation("eager")
     assert torch.allclose(score(model, batches, len(pairs))[0], expected, atol=1e-5)
@@ -51,16 +51,16 @@ def test_the_models_own_attention_is_back_after_an_error(monkeypatch):
     model = tiny_llama()
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", None)
     with pytest.raises(TypeError):
-        score(model, lay_out(ragged_choices(1), 512, MOST), 1)
+        score(model, lay_out(ragged_choices(1), 512, Limits(MOST)), 1)
     assert model.config._attn_implementation == "sdpa"
     assert not [module for module in model.modules() if "forward" in vars(module)]
 
 
 def test_half_precision_is_as_near_to_the_truth_as_a_plain_pass():
     pairs = ragged_choices(2)
-    exact, _ = score(tiny_llama(), lay_out(pairs, 512, MOST), len(pairs))
+    exact, _ = score(tiny_llama(), lay_out(pairs, 512, Limits(MOST)), len(pairs))
     rounded = tiny_llama().bfloat16()
-    ours, _ = score(rounded, lay_out(pairs, 512, MOST), len(pairs))
+    ours, _ = score(rounded, lay_out(pairs, 512, Limits(MOST)), len(pairs))
     plain = torch.tensor([alone(rounded, context, continuation)[0] for _, context, continuation in pairs])
     assert (ours - exact).abs().mean() < 1.2 * (plain - exact).abs().mean()
     assert (ours - exact).abs().max() < 0.5
@@ -68,7 +68,7 @@ def test_half_precision_is_as_near_to_the_truth_as_a_plain_pass():
 
 def test_choices_longer_than_the_context_lose_tokens_on_the_left():
     model, pairs = tiny_llama(), ragged_choices(3)
-    found, _ = score(model, lay_out(pairs, 12, MOST), len(pairs))
+    found, _ = score(model, lay_out(pairs, 12, Limits(MOST)), len(pairs))
     for place, (_, context, continuation) in enumerate(pairs):
         whole = (context + continuation)[-13:]
         cut = whole[: len(whole) - len(continuation)]

@@ -24,6 +24,16 @@ _WORTH_IT = 4  # ... and a node of its own needs as many: each costs attention a
 TokenisedPair = tuple[tuple[str, str], list[int], list[int]]
 
 
+class Limits(NamedTuple):
+    """How a device likes its batches."""
+
+    tokens_per_batch: int  # a choice that is longer goes alone
+    segment_tokens: int = 32  # of a segment at most
+    # Segments whose attention is one call have at least this share of the longest one's tokens, own and above: the less
+    # it is, the fewer calls, and the more is filled up in them.
+    alike_share: float = 0.8
+
+
 class Part(NamedTuple):
     """Segments whose attention is one call. Numbers are places in the batch; what short segments lack is filled up."""
 
@@ -45,18 +55,12 @@ class Batch(NamedTuple):
     choices: torch.Tensor  # (targets,): whose it is
 
 
-def lay_out(
-    pairs: Sequence[TokenisedPair], max_length: int, tokens_per_batch: int, segment: int = 32, alike: float = 0.8
-) -> list[Batch]:
+def lay_out(pairs: Sequence[TokenisedPair], max_length: int, limits: Limits) -> list[Batch]:
     """Batches that score every pair. They depend on no model, and serve all of one tokenizer and context length.
 
     Args:
         pairs: Choices, in any order.
         max_length: Tokens that the model reads; longer choices lose tokens on the left, as with lm-eval's own backend.
-        tokens_per_batch: A choice that is longer goes alone.
-        segment: Tokens of a segment at most.
-        alike: Segments whose attention is one call have at least this share of the longest one's tokens, their own and
-            above: the less, the fewer calls, and the more is filled up in them.
 
     Raises:
         BadInput: on a choice without a context or a continuation, or whose continuation alone is too long.
@@ -65,15 +69,16 @@ def lay_out(
         if not (context and 0 < len(continuation) <= max_length):
             raise BadInput(f"a choice has {len(context)} tokens of context and {len(continuation)} of continuation:"
                            f" give at least one of both, and at most {max_length}, which the model reads")
-    trees = sorted(_trees(pairs, max_length, tokens_per_batch), key=lambda tree: (-tree.nodes[0].end, -tree.size))
+    trees = sorted(_trees(pairs, max_length, limits.tokens_per_batch),
+                   key=lambda tree: (-tree.nodes[0].end, -tree.size))
     batches: list[Batch] = []
     held: list[_Tree] = []
     for tree in trees:
-        if held and sum(one.size for one in held) + tree.size > tokens_per_batch:
-            batches.append(_batch(held, segment, alike))
+        if held and sum(one.size for one in held) + tree.size > limits.tokens_per_batch:
+            batches.append(_batch(held, limits))
             held = []
         held.append(tree)
-    return [*batches, _batch(held, segment, alike)] if held else batches
+    return [*batches, _batch(held, limits)] if held else batches
 
 
 @dataclass(eq=False)
@@ -139,7 +144,7 @@ def _split(tree: _Tree, node: _Node, at: int) -> _Node:
     return upper
 
 
-def _batch(trees: Sequence[_Tree], segment: int, alike: float) -> Batch:
+def _batch(trees: Sequence[_Tree], limits: Limits) -> Batch:
     tokens: list[int] = []
     positions: list[int] = []
     segments: list[_Segment] = []
@@ -150,7 +155,7 @@ def _batch(trees: Sequence[_Tree], segment: int, alike: float) -> Batch:
             node.place = len(tokens)
             tokens += node.text[node.start : node.end]
             positions += range(node.start, node.end)
-            segments += _segments(node, segment)
+            segments += _segments(node, limits.segment_tokens)
         for choice, end, scored in tree.ends:
             path = end.path()
             for depth, token in enumerate(scored, end.end - len(scored)):
@@ -158,7 +163,7 @@ def _batch(trees: Sequence[_Tree], segment: int, alike: float) -> Batch:
                 of_place.append(places.setdefault(node.place + depth - node.start, len(places)))
                 targets.append(token)
                 choices.append(choice)
-    parts, order = _parts(_alike(segments, alike), len(tokens))
+    parts, order = _parts(_alike(segments, limits.alike_share), len(tokens))
     return Batch(torch.tensor(tokens), torch.tensor(positions), parts, order, torch.tensor(list(places)),
                  torch.tensor(of_place), torch.tensor(targets), torch.tensor(choices))
 

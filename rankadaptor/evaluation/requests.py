@@ -17,8 +17,8 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from rankadaptor.corpora.benchmarks import Row, gold_label
-from rankadaptor.evaluation.layout import Batch, TokenisedPair, lay_out
-from rankadaptor.evaluation.shared_context import limits
+from rankadaptor.evaluation.layout import Batch, Limits, TokenisedPair, lay_out
+from rankadaptor.evaluation.shared_context import limits_of
 from rankadaptor.models import Tokenizer
 from rankadaptor.specs import EvaluationSpec
 from rankadaptor.testbed import TASK_DEFINITIONS
@@ -56,7 +56,7 @@ class Requests:
             question for name in spec.tasks for question in _questions(name, self.tasks[names[name]], rows[name])
         ]
         self._tokenised: tuple[Tokenizer, list[TokenisedPair]] | None = None
-        self._batches: tuple[tuple[Tokenizer, int, int, int, float], list[Batch]] | None = None
+        self._batches: tuple[tuple[Tokenizer, int, Limits], list[Batch]] | None = None
 
     def tokenised(self, backend: HFLM) -> list[TokenisedPair]:
         """Every choice of every question, tokenised by lm-eval's rule; kept as long as the tokenizer is the same."""
@@ -68,7 +68,7 @@ class Requests:
 
     def batches(self, backend: HFLM) -> list[Batch]:
         """Every question, laid out for `shared_context.score`; kept for models of one tokenizer, length and device."""
-        made_for = backend.tokenizer, backend.max_length, *limits(backend.model.device)
+        made_for = backend.tokenizer, backend.max_length, limits_of(backend.model.device)
         if self._batches is None or self._batches[0] != made_for:
             self._batches = made_for, lay_out(self.tokenised(backend), *made_for[1:])
         return self._batches[1]

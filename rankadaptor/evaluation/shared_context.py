@@ -14,14 +14,13 @@ from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
-from rankadaptor.evaluation.layout import Batch, Part, TokenisedPair, lay_out
+from rankadaptor.evaluation.layout import Batch, Limits, Part, TokenisedPair, lay_out
 from rankadaptor.forwards import attending
 from rankadaptor.products import packed, quick_products
 from rankadaptor.quick_layers import quick_layers
 
-# Of a batch: its tokens, those of a segment, and how alike segments of one call are; as `lay_out` has them. On a CPU
-# 1,024 tokens were 4 % slower, 1,792 1 %; on an H200 16,384 were 7 %, and a call costs more than what is filled up.
-_LIMITS = {"cpu": (1536, 32, 0.8), "cuda": (32_768, 64, 0.25)}
+# On a CPU 1,024 tokens were 4 % slower, 1,792 1 %; on an H200 16,384 were 8 %, and a call costs more than filling up.
+_LIMITS = {"cpu": Limits(1536), "cuda": Limits(32_768, 64, 0.25)}
 _HEAD_COLUMNS = {"cpu": 2048, "cuda": 16_384}  # tokens of the vocabulary that logits are held of at a time
 _TREES = "rankadaptor_trees"  # what transformers knows `_attention` as
 
@@ -152,8 +151,7 @@ class _Head:
         return (scores - total[of_place]).cpu(), (scores >= likeliest[of_place]).cpu()
 
 
-def limits(device: torch.device) -> tuple[int, int, float]:
-    """What `lay_out` is to know of a device."""
+def limits_of(device: torch.device) -> Limits:
     return _LIMITS.get(device.type, _LIMITS["cpu"])
 
 
@@ -163,6 +161,6 @@ class SharedContextLM(HFLM):
     def _loglikelihood_tokens(
         self, requests: list[TokenisedPair], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        batches = lay_out(requests, self.max_length, *limits(self.model.device))
+        batches = lay_out(requests, self.max_length, limits_of(self.model.device))
         total, greedy = score(self.model, batches, len(requests))
         return list(zip(total.tolist(), greedy.tolist(), strict=True))

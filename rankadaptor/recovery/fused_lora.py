@@ -1,4 +1,4 @@
-"""LoRA's forward and backward pass in few operations, with a dropout that draws only what it drops.
+"""LoRA's forward and backward pass in few operations, with a dropout that, on a CPU, draws only what it drops.
 
 PEFT's own pass is right everywhere and slow: 16 operations a module where 8 do, on a half-precision base in float32;
 on a CPU, a random number for every input where one for every dropped input does (at 5 %, a twentieth). Within `fused`,
@@ -7,8 +7,9 @@ plain LoRA modules compute
     y = W x + (s / (1 - p) B) A D x,     D: each input kept with probability 1 - p
 
 as before, gradients by hand; modules of one input, such as a layer's q, k and v, share what they can (`Together`).
-Without dropout, losses and gradients are PEFT's to rounding; with it, in distribution. Adapters in float32 on a base in
-half precision stay in float32, as do their gradients; products are taken in the base's precision, as autocast would.
+Without dropout, losses and gradients are PEFT's to rounding; with it, in distribution. Where adapters are in float32 on
+a base in half precision, products are taken in the base's precision, as autocast does, and their gradients summed up in
+float32.
 """
 
 import contextlib
@@ -81,8 +82,8 @@ class Together:
 def fused(adapted: PeftModel) -> Iterator[Together]:
     """Let the plain LoRA modules of an adapter compute their pass as above; yields what applies several.
 
-    Left as they are: modules of other kinds (AdaLoRA's, variants such as DoRA), with a bias, quantised or merged, and
-    adapters in less than their base's precision.
+    Left as they are: modules of other kinds (AdaLoRA's, variants such as DoRA), with a bias, quantised or merged,
+    adapters in less than their base's precision and, on a CPU, in another one.
     """
     modules = [one for one in adapted.modules() if isinstance(one, Linear) and _is_plain(one)]
     together = Together(modules)
@@ -96,11 +97,17 @@ def _is_plain(module: Linear) -> bool:
         type(base) is nn.Linear
         and base.bias is None
         and list(module.lora_A) == module.active_adapters == ["default"]
-        and all(part["default"].weight.dtype in (base.weight.dtype, torch.float32)
-                for part in (module.lora_A, module.lora_B))
+        and all(_fits(part["default"].weight, base.weight) for part in (module.lora_A, module.lora_B))
         and not (module.merged or module.disable_adapters or module.lora_variant or module.lora_bias["default"])
         and not base.weight.requires_grad
     )
+
+
+def _fits(adapter: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether an adapter is in its base's precision or, on a GPU, in a higher one."""
+    if weight.device.type == "cpu":
+        return adapter.dtype == weight.dtype
+    return torch.promote_types(adapter.dtype, weight.dtype) == adapter.dtype
 
 
 class _FusedLora(torch.autograd.Function):
@@ -148,7 +155,7 @@ class _FusedLora(torch.autograd.Function):
                 of_x += backward(one)
             if drawn:
                 for one, down, some in zip(of_lows, downs, drawn, strict=True):
-                    _add_less(of_x, one.T @ down, some)
+                    of_x += _drop(one.T @ down, some)
             else:
                 of_x.addmm_(of_low.T, _joined(downs))
             of_x = of_x.view(ctx.shape)
@@ -161,27 +168,24 @@ def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _drawn(x: torch.Tensor, share: float) -> torch.Tensor:
-    """Which numbers of x are dropped: their places; on a GPU, where draws cost little, 0 for them and 1 for others."""
+    """Which numbers of x are dropped: their places; on a GPU, where draws cost little, a mask of the others."""
     if x.device.type == "cpu":
         return dropped_places(x.numel(), share)
-    return torch.empty_like(x).bernoulli_(1 - share)
+    return torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - share)
 
 
 def _less(x: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
     """A copy of x less what is dropped."""
-    return x * drawn if drawn.is_floating_point() else _drop(x.clone(), drawn)
+    if drawn.dtype == torch.bool:
+        return torch.ops.aten.native_dropout_backward(x, drawn, 1.0)  # x * drawn, which would convert the mask first
+    return _drop(x.clone(), drawn)
 
 
-def _add_less(total: torch.Tensor, x: torch.Tensor, drawn: torch.Tensor) -> None:
-    """Adds x less what is dropped, whose place it may take."""
-    if drawn.is_floating_point():
-        total.addcmul_(x, drawn)
-    else:
-        total += _drop(x, drawn)
-
-
-def _drop(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    x.view(-1).index_fill_(0, places, 0.0)
+def _drop(x: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    """x less what is dropped, whose place it may take."""
+    if drawn.dtype == torch.bool:
+        return _less(x, drawn)
+    x.view(-1).index_fill_(0, drawn, 0.0)
     return x
 
 

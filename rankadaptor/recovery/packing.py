@@ -20,8 +20,8 @@ from rankadaptor.forwards import attending
 from rankadaptor.recovery.prompts import IGNORED, Example, collate, micro_batches
 from rankadaptor.specs import Recipe
 
-# Of rows that follow one another, at most. On a CPU twice as many were 8 % slower, half as many 4 %; on an H200, in a
-# model of 135 M parameters, half as many took 1.3 times as long, a quarter 3.8 times.
+# Of rows that follow one another, at most. On a CPU twice as many were 8 % slower, half as many 4 %; on an H200, in
+# SmolLM2, 4,096 tokens were slower than 8,192 and 2,048 much slower: what a pass costs beside its products is the same.
 _TOKENS = {"cpu": 1024, "cuda": 8192}
 _ROWS = "rankadaptor_rows"  # what transformers knows `_attention` as
 
@@ -32,11 +32,6 @@ class Rows:
 
     lengths: list[int]
     places: torch.Tensor  # of each token, were the rows side by side and as long as the longest  # (tokens,)
-    sources: torch.Tensor  # which token is at each of those places; where there is none, any  # (rows, longest)
-
-    def to(self, device: torch.device) -> "Rows":
-        """The same, looked up on a device."""
-        return Rows(self.lengths, self.places.to(device), self.sources.to(device))
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class Piece:
         """The same, read on a device."""
         return Piece(
             self.ids.to(device), None if self.positions is None else self.positions.to(device),
-            None if self.rows is None else self.rows.to(device),
+            None if self.rows is None else Rows(self.rows.lengths, self.rows.places.to(device)),
             self.read.to(device), self.targets.to(device),
         )
 
@@ -80,11 +75,19 @@ def _pays(model: PreTrainedModel, recipe: Recipe) -> bool:
 def pieces(
     batch: Sequence[Example], recipe: Recipe, packs: bool, pad_token_id: int, device: torch.device
 ) -> list[Piece]:
-    """A batch in pieces that fit one forward pass: no larger than `micro_batch_rows` rows of full length would be."""
+    """A batch in pieces that fit one forward pass.
+
+    On a CPU they have `micro_batch_rows` rows at most; on a GPU about as many tokens as so many rows of full length,
+    and in attention, padding included, about twice as many.
+    """
     if not packs:
         return [padded(examples, pad_token_id) for examples in micro_batches(batch, recipe)]
-    tokens = sum(len(example.input_ids) for example in batch)
-    count = ceil(tokens / min(_TOKENS[device.type], recipe.micro_batch_rows * recipe.max_length_tokens))
+    lengths = [len(example.input_ids) for example in batch]
+    if device.type == "cpu":
+        count = max(ceil(sum(lengths) / _TOKENS["cpu"]), ceil(len(batch) / recipe.micro_batch_rows))
+    else:
+        most = min(_TOKENS[device.type], recipe.micro_batch_rows * recipe.max_length_tokens)
+        count = max(ceil(sum(lengths) / most), ceil(len(batch) * max(lengths) / (2 * most)))
     ordered = sorted(batch, key=lambda example: -len(example.input_ids))  # dealt out: pieces of about one size
     return [packed(ordered[first::count]) for first in range(min(count, len(batch)))]
 
@@ -102,9 +105,7 @@ def packed(examples: Sequence[Example]) -> Piece:
     predicted = torch.cat([_later(torch.tensor([example.labels])) for example in examples], 1)
     positions = torch.cat([torch.arange(length) for length in lengths])
     places = positions + torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)) * max(lengths)
-    sources = torch.zeros(len(lengths) * max(lengths), dtype=torch.int64).index_copy_(0, places, torch.arange(len(ids)))
-    rows = Rows(lengths, places, sources.view(len(lengths), -1))
-    return Piece(ids[None], positions[None], rows, *_supervised(predicted))
+    return Piece(ids[None], positions[None], Rows(lengths, places), *_supervised(predicted))
 
 
 def _later(labels: torch.Tensor) -> torch.Tensor:
@@ -144,10 +145,15 @@ def _side_by_side(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Rows, scaling: float, dropout: float
 ) -> torch.Tensor:
     """Padding comes last, where causal order hides it, and what is found there is not looked at."""
-    if query.dtype == torch.float32:  # PyTorch's kernel for it has as many heads of keys as of queries
-        key, value = (one.repeat_interleave(query.shape[1] // one.shape[1], 1) for one in (key, value))
-    beside = [_Beside.apply(one[0].transpose(0, 1), rows).transpose(1, 2) for one in (query, key, value)]
-    return _Apart.apply(_causal(*beside, scaling=scaling, dropout=dropout), rows)[None]
+    group = query.shape[1] // key.shape[1]
+    if group > 1 and query.dtype == torch.float32:  # PyTorch's kernel for it has as many heads of keys as of queries
+        key, value = (one.repeat_interleave(group, 1) for one in (key, value))
+    shape = len(rows.lengths), max(rows.lengths)
+    beside = []  # (rows, heads, longest, head width) each
+    for tokens in (one[0].transpose(0, 1) for one in (query, key, value)):
+        zeros = tokens.new_zeros(shape[0] * shape[1], *tokens.shape[1:])
+        beside.append(zeros.index_copy(0, rows.places, tokens).unflatten(0, shape).transpose(1, 2))
+    return _Apart.apply(_causal(*beside, scaling=scaling, dropout=dropout).flatten(0, 1), rows.places)[None]
 
 
 _ATTENTION = {"cpu": _row_by_row, "cuda": _side_by_side}
@@ -162,32 +168,17 @@ def _causal(
     ).transpose(1, 2)
 
 
-class _Beside(torch.autograd.Function):
-    """Tokens (tokens, ...) as rows (rows, longest, ...); what stands for padding has no gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, rows: Rows) -> torch.Tensor:
-        ctx.rows = rows
-        return x.index_select(0, rows.sources.flatten()).unflatten(0, rows.sources.shape)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return gradients[0].flatten(0, 1).index_select(0, ctx.rows.places), None
-
-
 class _Apart(torch.autograd.Function):
-    """The way back. Autograd's own gradient would add where it is enough to write."""
+    """What is at so many places. Autograd's own gradient would add where it is enough to write."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, rows: Rows) -> torch.Tensor:
-        ctx.rows = rows
-        return x.flatten(0, 1).index_select(0, rows.places)
+    def forward(ctx: Any, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        ctx.places, ctx.shape = places, x.shape
+        return x.index_select(0, places)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        rows, gradient = ctx.rows, gradients[0]
-        of_x = gradient.new_zeros(rows.sources.numel(), *gradient.shape[1:])
-        return of_x.index_copy_(0, rows.places, gradient).unflatten(0, rows.sources.shape), None
+        return gradients[0].new_zeros(ctx.shape).index_copy_(0, ctx.places, gradients[0]), None
 
 
 AttentionInterface.register(_ROWS, _attention)

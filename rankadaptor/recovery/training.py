@@ -116,7 +116,7 @@ def _accumulate(adapted: PeftModel, cut: Sequence[Piece]) -> float:
     model = adapted.get_base_model()
     supervised = sum(len(piece.targets) for piece in cut)
     losses = []
-    for piece in (piece.to(model.device) for piece in cut):
+    for piece in [piece.to(model.device) for piece in cut]:  # all at once: a GPU would wait between them
         hidden = model.model(input_ids=piece.ids, position_ids=piece.positions, rows=piece.rows, use_cache=False)
         states = hidden.last_hidden_state.flatten(0, 1)  # (tokens, width)
         loss = summed_cross_entropy(model.lm_head, states[piece.read], piece.targets) / supervised
@@ -124,7 +124,7 @@ def _accumulate(adapted: PeftModel, cut: Sequence[Piece]) -> float:
         losses.append(loss.detach())
     if isinstance(adapted.base_model, AdaLoraModel):
         _orthogonality(adapted).backward()
-    return sum(loss.item() for loss in losses)  # looked at once all is under way: a GPU does not wait for it
+    return sum(loss.item() for loss in losses)
 
 
 def _orthogonality(adapted: PeftModel) -> torch.Tensor:
