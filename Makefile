@@ -43,7 +43,7 @@ OPTIONS = --profile "$(PROFILE)" --blocks "$(BLOCKS)" --budget "$(BUDGET)" --see
           --allocation "$(ALLOCATION)"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint reproduce-all report lab plan-figure2 reproduce-figure2 plan-table1 reproduce-table1 plan-table2 \
+.PHONY: help setup test test-gpu lint reproduce-all report lab plan-figure2 reproduce-figure2 plan-table1 reproduce-table1 plan-table2 \
   reproduce-table2 plan-table4 reproduce-table4 plan-table5 reproduce-table5 plan-table6 reproduce-table6 \
   plan-figure5 reproduce-figure5 reproduce-figure6 plan-table3 reproduce-table3 plan-ablations reproduce-ablations \
   plan-testbed reproduce-testbed plan-pruning reproduce-pruning rank-table search-report plan-rivals reproduce-rivals bench-pruning \
@@ -71,6 +71,9 @@ $(READY): requirements.lock pyproject.toml
 
 test: $(READY)  ## run the tests (4 to 6 minutes on 2 cores, offline)
 	$(VENV)/bin/python -m pytest
+
+test-gpu: $(READY)  ## what a GPU computes, against a CPU (a minute, where there is one)
+	GPU_TESTS=1 $(VENV)/bin/python -m pytest -n0 tests/test_gpu.py
 
 lint: $(READY)  ## ruff and mypy (seconds)
 	$(VENV)/bin/ruff check .

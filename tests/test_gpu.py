@@ -1,4 +1,4 @@
-"""On a GPU, where there is one: engines compute what they compute on a CPU, and what transformers and PEFT do."""
+"""On a GPU, by `make test-gpu`: engines compute what they compute on a CPU, and what transformers and PEFT do."""
 
 import copy
 from dataclasses import replace
@@ -25,7 +25,7 @@ from rankadaptor.recovery.training import train
 from rankadaptor.specs import Recipe, RecoverySpec
 from rankadaptor.stages import Workshop
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU, or not asked for: make test-gpu")
 GPU = torch.device("cuda")
 RECIPE = Recipe(6, 8, 8, 5e-3, 2, 300, 0.0, 0.0, 1.0, "micro_batches")
 ROWS = [{"instruction": sentence(i, 5), "input": "", "output": sentence(i + 100, 3 + i % 9)} for i in range(64)]
