@@ -28,6 +28,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from rankadaptor.products import product, quick_products
+
 Kind = Literal["element1", "element2", "mixed", "vector"]
 
 # Of a salience, float32 and of the weight's shape, what is kept of it.
@@ -65,7 +67,7 @@ def reduce_saliences(
 
     scale = loss_scale(model, windows)
 
-    with _frozen(model), _tapped(linear, reached), _checkpointed(model):
+    with _frozen(model), _tapped(linear, reached), quick_products(model.lm_head), _checkpointed(model):
         hooks = []
         for name, parameter in others.items():
             parameter.requires_grad_(True)
@@ -95,11 +97,11 @@ def _salience(
     """
     inputs, grads = inputs.float(), grads.float() / scale
     if kind in ("element1", "vector"):
-        return weight * (grads.flatten(0, 1).T @ inputs.flatten(0, 1))
+        return weight * product(grads.flatten(0, 1).T, inputs.flatten(0, 1).T)
     samples = len(inputs)
     total, squares = torch.zeros_like(weight), torch.zeros_like(weight)
     for x, dy in zip(inputs, grads, strict=True):
-        gradient = dy.T @ x  # of the mean over all samples: g_j / samples
+        gradient = product(dy.T, x.T)  # of the mean over all samples: g_j / samples
         squares.addcmul_(gradient, gradient, value=samples)  # g_j^2 / samples
         if kind == "mixed":
             total += gradient
@@ -128,13 +130,13 @@ class _Tap(torch.autograd.Function):
     def forward(context: Any, inputs: torch.Tensor, weight: torch.Tensor, reached: Callable[..., None]) -> torch.Tensor:
         context.save_for_backward(inputs, weight)
         context.reached = reached
-        return functional.linear(inputs, weight)
+        return product(inputs, weight)
 
     @staticmethod
     def backward(context: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         inputs, weight = context.saved_tensors
         context.reached(weight, inputs, grads[0])
-        return grads[0] @ weight, None, None
+        return product(grads[0], weight.T), None, None
 
 
 @contextmanager
