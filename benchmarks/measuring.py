@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 from rankadaptor import provenance
 from rankadaptor.architecture import Architecture
 from rankadaptor.ledger import Ledger
-from rankadaptor.models import base_model_folder, default_device, load_tokenizer
+from rankadaptor.models import base_model_folder, load_tokenizer, random_weights
 from rankadaptor.products import product
 from rankadaptor.profiles import Profile, load_profile
-from rankadaptor.pruned_llama import PrunedLlamaConfig, PrunedLlamaForCausalLM
+from rankadaptor.pruned_llama import PrunedLlamaConfig
 from rankadaptor.pruning import pruned_shapes
 from rankadaptor.published import published_architecture
 from rankadaptor.specs import Block
@@ -57,13 +57,7 @@ def random_model(shape: Architecture) -> PreTrainedModel:
         num_key_value_heads=first.kv_heads, intermediate_size=first.mlp_width,
         layer_shapes=[[one.heads, one.kv_heads, one.mlp_width] for one in shape.layers],
         original_layers=list(shape.original_layers), original_layer_count=shape.original_layer_count)
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with default_device():
-            return PrunedLlamaForCausalLM(config).eval()
-    finally:
-        torch.set_default_dtype(torch.float32)
+    return random_weights(config).eval()
 
 
 def named(
@@ -101,11 +95,14 @@ class PeakMemory:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
 
+    def held(self) -> int | None:
+        """Bytes; None where there is no GPU."""
+        return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else None
+
     def column(self) -> dict[str, str]:
         """For a line of a table."""
-        if self._device.type != "cuda":
-            return {}
-        return {"peak memory (GB)": f"{torch.cuda.max_memory_allocated(self._device) / 1e9:.1f}"}
+        held = self.held()
+        return {} if held is None else {"peak memory (GB)": f"{held / 1e9:.1f}"}
 
 
 def matrix_product_peak(device: torch.device, dtype: torch.dtype = torch.float32, seconds: float = 1.0) -> float:

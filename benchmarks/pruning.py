@@ -89,7 +89,7 @@ def measure(options: argparse.Namespace, way: str, criterion: str) -> dict[str, 
     seconds = measuring.now(model.device) - began
     done.set()
     watcher.join()
-    used = torch.cuda.max_memory_allocated() if model.device.type == "cuda" else peak[0] - before
+    used = memory.held() or peak[0] - before
     # A multiplication and an addition for each number of a matrix: forward, and backward to inputs and to weights.
     matrices = measuring.body_parameters(model) + model.lm_head.weight.numel()
     return {"memory": used / weights, "seconds": seconds, "operations": 6 * windows.numel() * matrices,

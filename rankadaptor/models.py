@@ -118,6 +118,13 @@ def load_model(folder: Path, device: torch.device | None = None, dtype: str = "s
     return model.to(device or default_device()).eval()
 
 
+def random_weights(config: LlamaConfig) -> PreTrainedModel:
+    """A model of some shape in bfloat16, always with the same weights, on the device that models are loaded to."""
+    torch.manual_seed(0)
+    with default_device():
+        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     if tokenizer.pad_token_id is None:  # LLaMA has none; what stands on padding is masked anyway

@@ -16,14 +16,14 @@ from typing import Any
 import pandas as pd
 import torch
 import yaml
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig
 
 from rankadaptor import pages
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments import main_table
 from rankadaptor.ledger_tools import ledger_frame
-from rankadaptor.models import load_tokenizer
+from rankadaptor.models import load_tokenizer, random_weights
 from rankadaptor.profiles import BaseModel, Budget, Profile, Source, load_profile
 from rankadaptor.provenance import machine
 from rankadaptor.pruning import pruned_shapes
@@ -79,15 +79,8 @@ def _write_model(config: Mapping[str, Any], folder: Path, full_size: bool) -> No
         heads = int(shape["num_attention_heads"])
         shape |= {"hidden_size": heads * _HEAD_WIDTH, "intermediate_size": int(shape["intermediate_size"]) // _NARROWER,
                   "vocab_size": len(tokenizer)}
-    torch.manual_seed(0)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        torch.set_default_dtype(torch.bfloat16)
-        try:
-            model = LlamaForCausalLM(LlamaConfig(**shape, pad_token_id=tokenizer.pad_token_id,
-                                                 bos_token_id=tokenizer.bos_token_id,
-                                                 eos_token_id=tokenizer.eos_token_id))
-        finally:
-            torch.set_default_dtype(torch.float32)
+    model = random_weights(LlamaConfig(**shape, pad_token_id=tokenizer.pad_token_id,
+                                       bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id))
     draft = folder.with_name(f".{folder.name}")
     model.save_pretrained(draft)
     tokenizer.save_pretrained(draft)
