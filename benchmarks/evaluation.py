@@ -23,15 +23,17 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
-from rankadaptor.corpora.benchmarks import evaluation_rows
+from rankadaptor.data.benchmarks import evaluation_rows
+from rankadaptor.data.tasks import TASKS
 from rankadaptor.evaluation import Requests, evaluate
 from rankadaptor.evaluation.items import item_table
 from rankadaptor.evaluation.layout import TokenisedPair, lay_out
 from rankadaptor.evaluation.scoring import backend_of
 from rankadaptor.evaluation.shared_context import limits_of
-from rankadaptor.models import Tokenizer, base_model_folder, load_tokenizer
+from rankadaptor.evaluation.spec import EvaluationSpec
+from rankadaptor.models.base_model import base_model_folder
+from rankadaptor.models.checkpoints import Tokenizer, load_tokenizer
 from rankadaptor.profiles import Profile
-from rankadaptor.specs import TASKS, EvaluationSpec
 
 # Items of the splits that are reported: validation, or test of ARC and OBQA.
 SIZES = {"boolq": 3270, "piqa": 1838, "hellaswag": 10042, "winogrande": 1267, "arc_easy": 2376, "arc_challenge": 1172,

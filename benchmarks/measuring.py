@@ -12,17 +12,19 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from rankadaptor import provenance
+from rankadaptor import machine as provenance
 from rankadaptor.architecture import Architecture
-from rankadaptor.ledger import Ledger
-from rankadaptor.models import base_model_folder, load_tokenizer, random_weights
-from rankadaptor.products import product
+from rankadaptor.models.base_model import base_model_folder
+from rankadaptor.models.checkpoints import load_tokenizer, random_weights
+from rankadaptor.models.kernels.products import product
+from rankadaptor.models.pruned_llama import PrunedLlamaConfig
+from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.runner import Runner
+from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import Profile, load_profile
-from rankadaptor.pruned_llama import PrunedLlamaConfig
 from rankadaptor.pruning import pruned_shapes
-from rankadaptor.published import published_architecture
-from rankadaptor.specs import Block
-from rankadaptor.stages import Step, Workshop
+from rankadaptor.pruning.spec import Block
+from rankadaptor.reporting.paper import published_architecture
 
 REPORTS = Path(__file__).parents[1] / "reports" / "benchmarks"
 
@@ -44,7 +46,7 @@ def pruned_model(options: argparse.Namespace) -> tuple[Profile, PreTrainedModel]
         vocabulary = len(load_tokenizer(base_model_folder(chosen.base_model)))
         model = random_model(dataclasses.replace(shape, vocab_size=vocabulary))
     else:
-        model = Workshop(chosen, Ledger(options.ledger)).model(Step("prune", chosen.prune_spec(block)))
+        model = Runner(chosen.inputs(), Ledger(options.ledger)).model(Step("prune", chosen.prune_spec(block)))
     return chosen, model.to(getattr(torch, options.dtype)) if options.dtype else model
 
 

@@ -21,10 +21,11 @@ import measuring
 import torch
 from transformers import PreTrainedModel
 
-from rankadaptor.models import base_model_folder, default_device, load_model
+from rankadaptor.models.base_model import base_model_folder
+from rankadaptor.models.checkpoints import default_device, load_model
 from rankadaptor.profiles import load_profile
 from rankadaptor.pruning.importance import unit_importance
-from rankadaptor.published import published_architecture
+from rankadaptor.reporting.paper import published_architecture
 
 _GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 CRITERIA = ("element1", "element2", "mixed")

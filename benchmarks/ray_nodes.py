@@ -20,8 +20,8 @@ import measuring
 import psutil
 from torture import Run, Watch, contents, finished_keys, small_profile
 
-from rankadaptor.leases import read_holder
-from rankadaptor.ledger_tools import rubbish, verify
+from rankadaptor.pipeline.leases import read_holder
+from rankadaptor.pipeline.ledger_tools import rubbish, verify
 
 _KILLED_AT, _RESTARTED_AT = 6, 16  # entries that are finished by then, of about forty
 

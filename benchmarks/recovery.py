@@ -23,14 +23,16 @@ from torch.nn import functional
 from transformers import PreTrainedModel, Trainer, TrainingArguments, get_linear_schedule_with_warmup
 
 from rankadaptor.allocation import uniform_allocation
-from rankadaptor.corpora.benchmarks import Row
-from rankadaptor.corpora.recovery_rows import recovery_rows
-from rankadaptor.models import architecture_of, base_model_folder, load_tokenizer
-from rankadaptor.profiles import Profile, Source
+from rankadaptor.data.benchmarks import Row
+from rankadaptor.data.instruction_rows import recovery_rows
+from rankadaptor.data.sources import Source
+from rankadaptor.models.base_model import base_model_folder
+from rankadaptor.models.checkpoints import architecture_of, load_tokenizer
+from rankadaptor.profiles import Profile
 from rankadaptor.recovery.adapters import attach_adapter
 from rankadaptor.recovery.prompts import IGNORED, Example, batches, collate, tokenise
+from rankadaptor.recovery.spec import Recipe, RecoverySpec
 from rankadaptor.recovery.training import train
-from rankadaptor.specs import Recipe, RecoverySpec
 
 HELD_OUT = 64
 

@@ -24,8 +24,8 @@ import measuring
 import psutil
 import yaml
 
-from rankadaptor.ledger import is_key
-from rankadaptor.ledger_tools import rubbish, verify
+from rankadaptor.pipeline.ledger import is_key
+from rankadaptor.pipeline.ledger_tools import rubbish, verify
 from rankadaptor.profiles import FOLDER
 
 BLOCKS = "llm-pruner:20 shortened:50"

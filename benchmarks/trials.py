@@ -20,18 +20,21 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from rankadaptor.allocation import uniform_allocation
-from rankadaptor.corpora.recovery_rows import recovery_rows
+from rankadaptor.data.instruction_rows import recovery_rows
+from rankadaptor.data.tasks import TASKS
 from rankadaptor.evaluation import evaluate
 from rankadaptor.evaluation.layout import TokenisedPair, lay_out
 from rankadaptor.evaluation.shared_context import limits_of, score
-from rankadaptor.ledger import Ledger
-from rankadaptor.models import architecture_of, base_model_folder, default_device, load_tokenizer
+from rankadaptor.models.base_model import base_model_folder
+from rankadaptor.models.checkpoints import architecture_of, default_device, load_tokenizer
+from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.runner import Runner
+from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import Profile, load_profile
+from rankadaptor.pruning.spec import Block
 from rankadaptor.recovery.adapters import attach_adapter, save_adapter
 from rankadaptor.recovery.loaded import LoadedModel
 from rankadaptor.recovery.training import train
-from rankadaptor.specs import TASKS, Block
-from rankadaptor.stages import Step, Workshop
 
 _LONG_ROW = {"instruction": "", "input": "", "output": "what a row holds " * 40}  # over 48 tokens, all learned from
 BASE = {"layers": 12, "width": 128, "items": 200, "choices": 4}
@@ -40,17 +43,17 @@ BASE = {"layers": 12, "width": 128, "items": 200, "choices": 4}
 def by_stage(profile: Profile, block: str, ledger: str, repeats: int) -> list[dict[str, Any]]:
     """Medians of every part of a trial, in this process."""
     budget = profile.budget("quick")
-    workshop = Workshop(profile, Ledger(ledger))
+    runner = Runner(profile.inputs(), Ledger(ledger))
     pruned = Step("prune", profile.prune_spec(Block.parse(block)))
     tokenizer = load_tokenizer(base_model_folder(profile.base_model))
     rows = recovery_rows(profile.recovery_data, profile.benchmarks, profile.evaluation.search_pool,
                          profile.evaluation.item_seed)
-    architecture = architecture_of(workshop.model(pruned))
+    architecture = architecture_of(runner.models.model(pruned))
     spec = profile.lora_spec(budget, uniform_allocation(8, architecture), budget.learning_rates[0], 0)
     evaluation = profile.evaluation_spec(budget, "search")
-    requests = workshop.requests(evaluation)
+    requests = runner.models.requests(evaluation)
     times: dict[str, list[float]] = {}
-    loaded = _timed(times, "load the pruned model, once a block", lambda: LoadedModel(workshop.model(pruned)))
+    loaded = _timed(times, "load the pruned model, once a block", lambda: LoadedModel(runner.models.model(pruned)))
     _timed(times, "tokenise and lay out, once for all", lambda: evaluate(loaded.base, tokenizer, evaluation, requests))
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:

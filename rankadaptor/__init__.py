@@ -5,7 +5,7 @@ The package is thin: rank spaces, the performance model, the search, importance 
 shells. Importing it makes transformers' Auto classes know width-pruned checkpoints.
 """
 
-from rankadaptor.pruned_llama import PrunedLlamaConfig, PrunedLlamaForCausalLM
+from rankadaptor.models.pruned_llama import PrunedLlamaConfig, PrunedLlamaForCausalLM
 
 __all__ = ["PrunedLlamaConfig", "PrunedLlamaForCausalLM"]
 __version__ = "0.1.0"

@@ -22,19 +22,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rankadaptor import pages, profiles
+from rankadaptor import profiles
 from rankadaptor.allocation import parse_allocation
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import ArgumentParser, BadInput, StageFailed
-from rankadaptor.specs import (
-    BLOCK_CRITERIA,
-    GROUP_REDUCTIONS,
-    PRUNERS,
-    SCALINGS,
-    UNIT_CRITERIA,
-    PruneSpec,
-    Recipe,
-)
+from rankadaptor.pruning.spec import BLOCK_CRITERIA, GROUP_REDUCTIONS, PRUNERS, UNIT_CRITERIA, PruneSpec
+from rankadaptor.recovery.spec import SCALINGS, Recipe
+from rankadaptor.reporting import pages
 
 _MODEL = "folder with config.json, safetensors and tokenizer, or a hub id pinned to a commit: organisation/model@COMMIT"
 
@@ -131,7 +125,7 @@ def _add_ledger(commands: Any) -> None:
 
 
 def _ledger(options: argparse.Namespace) -> int:
-    from rankadaptor import ledger_tools as tools
+    from rankadaptor.pipeline import ledger_tools as tools
 
     folder = options.ledger
     if options.action == "list":
@@ -233,9 +227,9 @@ def _range(text: str) -> tuple[int, int]:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    from rankadaptor.corpora.hub import checkpoint_folder
-    from rankadaptor.models import check_llama, read_architecture
-    from rankadaptor.pruning.own import prune_folder, summary
+    from rankadaptor.data.hub import checkpoint_folder
+    from rankadaptor.models.checkpoints import check_llama, read_architecture
+    from rankadaptor.pruning.folders import prune_folder, summary
 
     dense = check_llama(checkpoint_folder(options.model, weights=False))
     out = prune_folder(options.model, _prune_spec(options, dense), options.calibration, options.out)
@@ -244,18 +238,18 @@ def _prune(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    from rankadaptor.evaluation.measure import measure_folder
+    from rankadaptor.experiments.measure import measure_folder
 
     print(measure_folder(options.model, options.text or None, options.max_windows))
     return 0
 
 
 def _plan_prune(options: argparse.Namespace) -> int:
-    from rankadaptor.corpora.hub import checkpoint_folder
-    from rankadaptor.models import check_llama
+    from rankadaptor.data.hub import checkpoint_folder
+    from rankadaptor.models.checkpoints import check_llama
     from rankadaptor.pruning import pruned_shapes
-    from rankadaptor.pruning.own import summary
-    from rankadaptor.published import published_architecture
+    from rankadaptor.pruning.folders import summary
+    from rankadaptor.reporting.paper import published_architecture
 
     name = options.model
     if "/" in name or Path(name).is_dir():
@@ -269,7 +263,7 @@ def _plan_prune(options: argparse.Namespace) -> int:
 
 
 def _prune_spec(options: argparse.Namespace, dense: Architecture) -> PruneSpec:
-    from rankadaptor.pruning.own import default_range
+    from rankadaptor.pruning.folders import default_range
 
     width = options.method == "llm-pruner"
     if options.uniform_width and options.layers:
@@ -296,7 +290,7 @@ def _prune_spec(options: argparse.Namespace, dense: Architecture) -> PruneSpec:
 
 
 def _rehearse(options: argparse.Namespace) -> int:
-    from rankadaptor.rehearsal import rehearse
+    from rankadaptor.reporting.rehearsal import rehearse
 
     print(rehearse(options.profile, options.out, options.full_size, options.blocks).read_text())
     return 0
@@ -310,12 +304,12 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _rank_table(options: argparse.Namespace) -> int:
-    from rankadaptor.execution import chosen
-    from rankadaptor.pruning.own import scratch_beside
-    from rankadaptor.rank_table import rank_table
+    from rankadaptor.experiments.rank_table import rank_table
+    from rankadaptor.files import scratch_beside
+    from rankadaptor.pipeline.execution import chosen_execution
 
     table = rank_table(options.profile, options.budget, ledger=options.ledger)
-    here = chosen(table.profile)
+    here = chosen_execution(table.profile.workers)
     if here.executor != "local":
         raise BadInput(f"executor is {here.executor!r}, and a rank table is measured by processes of one machine: leave"
                        " EXECUTOR out")
@@ -327,7 +321,7 @@ def _rank_table(options: argparse.Namespace) -> int:
 
 
 def _own(options: argparse.Namespace) -> int:
-    from rankadaptor.own import RECIPE, best_score, check_search, new_folder, own_model, read_found
+    from rankadaptor.experiments.user_model import RECIPE, best_score, check_search, new_folder, own_model, read_found
 
     new_folder(options.out)
     is_folder = options.command == "recover" and Path(options.allocation).is_dir()
@@ -360,7 +354,7 @@ def _own(options: argparse.Namespace) -> int:
 
 def _trial_teller(most: int) -> Callable[[Any], None]:
     """A line a recovery: its score, and what the rest may take."""
-    from rankadaptor.search import mean_score
+    from rankadaptor.search.loop import mean_score
 
     started, told = time.monotonic(), 0
 
@@ -381,7 +375,7 @@ def _tell(one: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from rankadaptor.own import scores
+    from rankadaptor.experiments.user_model import scores
 
     table = scores(options.model, options.adapter, options.benchmarks, options.tasks, options.items)
     percent = table.assign(**{name: 100 * table[name] for name in ("score", "low", "high", "gold probability")})
@@ -430,14 +424,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _page(options: argparse.Namespace) -> int:
-    from rankadaptor.costs import Plan
-    from rankadaptor.execution import chosen
-    from rankadaptor.preflight import check
+    from rankadaptor.experiments.plan import Plan
+    from rankadaptor.experiments.preflight import check
+    from rankadaptor.pipeline.execution import chosen_execution
 
     for name in ("workers", "executor"):  # which notebooks read, in processes of their own
         if (value := getattr(options, name)) is not None:
             os.environ[f"RANKADAPTOR_{name.upper()}"] = value
-    chosen(profiles.load_profile(options.profile))  # refuses what it does not know before a notebook starts
+    # Refuses what it does not know before a notebook starts.
+    chosen_execution(profiles.load_profile(options.profile).workers)
     given = {name: getattr(options, name) for name in _PAGE_OPTIONS} | {"seeds": _seeds(options.seeds)}
     if options.command == "plan":
         planned = pages.plan(options.page, given)

@@ -26,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rankadaptor.architecture import PROJECTIONS
 from rankadaptor.pruning import prune
-from rankadaptor.specs import PruneSpec
+from rankadaptor.pruning.spec import PruneSpec
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # of the kernels that tests start; this process has read it already
 huggingface_hub.constants.HF_HUB_OFFLINE = True
@@ -202,7 +202,7 @@ def benchmark_row(task: str, seed: int) -> dict:
 
 @pytest.fixture(scope="session")
 def benchmark_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from rankadaptor.specs import TASKS
+    from rankadaptor.data.tasks import TASKS
 
     folder = tmp_path_factory.mktemp("benchmarks")
     for task in TASKS:

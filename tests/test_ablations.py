@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from rankadaptor.__main__ import main
-from rankadaptor.ablations import ABLATIONS, HONEST, NAIVE, TABLE_3, ablation_tables
+from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
+from rankadaptor.experiments.ablations import ABLATIONS, HONEST, NAIVE, TABLE_3, ablation_tables
 from rankadaptor.profiles import load_profile
 from rankadaptor.reporting import ablations as drawn
-from rankadaptor.search import mean_score
-from rankadaptor.specs import TASKS
+from rankadaptor.search.loop import mean_score
 
 
 def flat(value, path=""):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from rankadaptor.allocation import (
-    Pool,
     SolutionSpace,
     quarters_allocation,
     trainable_parameters,
@@ -13,6 +12,7 @@ from rankadaptor.allocation import (
 )
 from rankadaptor.architecture import Architecture, Ranges
 from rankadaptor.errors import BadInput
+from rankadaptor.search.pool import Pool
 
 CONFIG = {"hidden_size": 64, "num_attention_heads": 8, "num_hidden_layers": 32, "intermediate_size": 160,
           "vocab_size": 100}

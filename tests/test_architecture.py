@@ -8,10 +8,10 @@ from rankadaptor.__main__ import main
 from rankadaptor.allocation import trainable_parameters, uniform_allocation
 from rankadaptor.architecture import Ranges
 from rankadaptor.errors import BadInput
-from rankadaptor.models import architecture_of
+from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.profiles import load_profile
 from rankadaptor.pruning.width import empty_model
-from rankadaptor.published import published_architecture, published_config
+from rankadaptor.reporting.paper import published_architecture, published_config
 
 
 def planned(capsys, model, layers, *more):

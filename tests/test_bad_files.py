@@ -9,7 +9,7 @@ import yaml
 
 from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput
-from rankadaptor.experiments import main_table
+from rankadaptor.experiments.main_table import main_table
 from rankadaptor.profiles import load_profile
 
 WORDS = "give|take|name|use|mend|restore|convert|put|remove|write|choose|check|restore|search anew|leave"

@@ -10,8 +10,10 @@ from conftest import wheel_index
 
 from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput
+from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.profiles import load_profile, names
-from rankadaptor.specs import Block, EvaluationSpec, PruneSpec, Recipe
+from rankadaptor.pruning.spec import Block, PruneSpec
+from rankadaptor.recovery.spec import Recipe
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import wheel_index
 
-from rankadaptor.corpora import downloads
-from rankadaptor.corpora.benchmarks import (
+from rankadaptor.data import sources as downloads
+from rankadaptor.data.benchmarks import (
     REPORT_SPLIT,
     benchmark_identity,
     benchmark_rows,
@@ -21,12 +21,13 @@ from rankadaptor.corpora.benchmarks import (
     stratified_order,
     wheel_members,
 )
-from rankadaptor.corpora.decontamination import decontaminated, grams, scored_items
-from rankadaptor.corpora.recovery_rows import recovery_rows
-from rankadaptor.corpora.text import calibration_texts, calibration_windows, perplexity_texts
+from rankadaptor.data.decontamination import decontaminated, grams, scored_items
+from rankadaptor.data.instruction_rows import RecoveryData, recovery_rows
+from rankadaptor.data.sources import Source
+from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.text import calibration_texts, calibration_windows, perplexity_texts
 from rankadaptor.errors import BadInput
-from rankadaptor.profiles import RecoveryData, Source, load_profile
-from rankadaptor.specs import TASKS
+from rankadaptor.profiles import load_profile
 
 PROFILE = load_profile("smollm2")
 # The public data sets in the hub's schema, where somebody has laid them beside the checkout.

@@ -5,16 +5,18 @@ import json
 
 import pytest
 
+from rankadaptor.data.tasks import TASKS
 from rankadaptor.evaluation import METRIC, Requests, evaluate
 from rankadaptor.evaluation.items import task_metrics
-from rankadaptor.instrument import CHANCE
-from rankadaptor.ledger import sha256_file
-from rankadaptor.models import architecture_of, base_model_folder, load_model, load_tokenizer
+from rankadaptor.evaluation.spec import EvaluationSpec
+from rankadaptor.experiments.pretraining import PretrainingRecipe
+from rankadaptor.experiments.testbed_quality import CHANCE
+from rankadaptor.files import sha256_file
+from rankadaptor.models.base_model import base_model_folder
+from rankadaptor.models.checkpoints import architecture_of, load_model, load_tokenizer
 from rankadaptor.profiles import load_profile
-from rankadaptor.specs import TASKS, EvaluationSpec
 from rankadaptor.testbed import MODEL
 from rankadaptor.testbed.corpus import pretraining_digest
-from rankadaptor.testbed.pretraining import PretrainingRecipe
 from rankadaptor.testbed.tasks import task_rows
 from rankadaptor.testbed.world import SEED
 

@@ -6,10 +6,11 @@ import torch
 from conftest import benchmark_row, tiny_llama
 from lm_eval import evaluator
 
+from rankadaptor.data.tasks import TASKS
 from rankadaptor.evaluation import METRIC, Requests, evaluate
 from rankadaptor.evaluation.items import gold_probability, task_metrics
 from rankadaptor.evaluation.scoring import backend_of
-from rankadaptor.specs import TASKS, EvaluationSpec
+from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.testbed.tasks import task_rows
 from rankadaptor.testbed.world import SEED
 

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from conftest import assert_executed
 
-from rankadaptor import pages
 from rankadaptor.__main__ import main
-from rankadaptor.places import ledger_folder, reports_folder
+from rankadaptor.experiments.paths import ledger_folder, reports_folder
 from rankadaptor.profiles import FOLDER
-from rankadaptor.records import read_table
+from rankadaptor.ranktable.meta_records import read_table
+from rankadaptor.reporting import pages
 from rankadaptor.reporting.notebooks import run_notebook
 
 ROOT = Path(__file__).parents[1]

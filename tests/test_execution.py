@@ -15,14 +15,20 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from rankadaptor import execution, experiments, failures, ray_execution, stages
 from rankadaptor.errors import BadInput
-from rankadaptor.execution import LocalPool, chosen, follow, groups_of
-from rankadaptor.ledger import Ledger
+from rankadaptor.experiments import main_table as experiments
+from rankadaptor.pipeline import execution, failures
+from rankadaptor.pipeline import ray_pool as ray_execution
+from rankadaptor.pipeline import runner as runner_module
+from rankadaptor.pipeline.execution import chosen, follow, groups_of
+from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.local_pool import LocalPool
+from rankadaptor.pipeline.runner import Runner
+from rankadaptor.pipeline.stages import prune as prune_stage
+from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import load_profile
+from rankadaptor.pruning.spec import Block
 from rankadaptor.reporting import tables
-from rankadaptor.specs import Block
-from rankadaptor.stages import Step, Workshop
 
 BLOCKS = "llm-pruner:50 shortened:20"
 
@@ -91,14 +97,14 @@ def test_steps_that_wait_for_one_stage_are_one_group(tiny_profile, tmp_path):
     profile = table.profile
     pruned = Step("prune", profile.prune_spec(Block("shortened", 20)))
     specs = [profile.lora_spec(table.budget, (8,) * 6, 1e-3, seed) for seed in (0, 1)]
-    workshop = Workshop(profile, Ledger(tmp_path))
+    runner = Runner(profile.inputs(), Ledger(tmp_path))
     batch = [step for spec in specs for step in (
         Step("evaluate", profile.evaluation_spec(table.budget, "report"), Step("recover", spec, pruned)),
         Step("generate", profile.evaluation.generation, Step("recover", spec, pruned)))]
-    assert [len(group) for group in groups_of(workshop, batch)] == [4]  # nothing is pruned yet
-    workshop.run(pruned)
-    assert groups_of(workshop, batch) == [batch[:2], batch[2:]]
-    assert groups_of(workshop, [pruned]) == []
+    assert [len(group) for group in groups_of(runner, batch)] == [4]  # nothing is pruned yet
+    runner.run(pruned)
+    assert groups_of(runner, batch) == [batch[:2], batch[2:]]
+    assert groups_of(runner, [pruned]) == []
 
 
 class Pool:
@@ -111,7 +117,7 @@ class Pool:
         future = execution.Future()
         self.asked.append(group)
         if self.error is None:
-            run = Workshop(profile, Ledger(self.ledger))
+            run = Runner(profile.inputs(), Ledger(self.ledger))
             execution.run_group(run, group)
             future.set_result(None)
         else:
@@ -133,9 +139,9 @@ def test_an_error_ends_all_pieces_of_work(tiny_profile, tmp_path):
 def test_what_failed_ends_its_piece_and_not_the_others(tiny_profile, tmp_path):
     table = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=tmp_path / "ledger", table="table6")
     first = Step("prune", table.profile.prune_spec(Block.parse("llm-pruner:50")))
-    workshop = Workshop(table.profile, table.ledger)
+    runner = Runner(table.profile.inputs(), table.ledger)
     for _ in range(3):
-        failures.note(table.ledger, workshop.key(first), "prune", "killed", "signal 9")
+        failures.note(table.ledger, runner.key(first), "prune", "killed", "signal 9")
     pool = Pool()
     pool.ledger = table.ledger.folder
     follow(table.works(), pool, 1)
@@ -150,7 +156,7 @@ def test_a_closed_pool_takes_and_keeps_nothing(tiny_profile, tmp_path):
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
     before = multiprocessing.active_children()  # of other tests
     pool = LocalPool(ledger, 1, 1)
-    with ledger.alone(Workshop(profile, ledger).key(step)):  # or it might be finished before the pool is closed
+    with ledger.alone(Runner(profile.inputs(), ledger).key(step)):  # or it might be finished before the pool is closed
         running = pool.submit(profile, [step])
         waiting = pool.submit(profile, [step])
         pool.close()
@@ -218,9 +224,9 @@ def test_a_worker_that_hangs_is_killed_at_the_limit_and_its_stage_taken_up_again
 
     with LocalPool(ledger, 1, 1, hang_once) as pool:
         pool.submit(profile, [step]).result(timeout=120)
-    workshop = Workshop(profile, ledger)
-    assert workshop.find(step) is not None
-    assert [one["kind"] for one in ledger.failures(workshop.key(step))] == ["timed out"]
+    runner = Runner(profile.inputs(), ledger)
+    assert runner.find(step) is not None
+    assert [one["kind"] for one in ledger.failures(runner.key(step))] == ["timed out"]
 
 
 def test_what_progress_is_told_to_may_fail_and_nothing_hangs(tiny_profile, tmp_path):
@@ -240,8 +246,8 @@ def test_what_another_process_is_at_comes_last(tiny_profile, tmp_path):
     table = experiments.main_table(str(tiny_profile), "shortened:20", "quick", ledger=tmp_path / "ledger")
     profile, ledger = table.profile, table.ledger
     pruned = Step("prune", profile.prune_spec(Block("shortened", 20)))
-    workshop = Workshop(profile, ledger)
-    workshop.run(pruned)
+    runner = Runner(profile.inputs(), ledger)
+    runner.run(pruned)
     steps = [Step("recover", profile.lora_spec(table.budget, (8, 8, 8, 8, 0, 8), 1e-3, seed), pruned)
              for seed in range(3)]
     begun, go_on = threading.Event(), threading.Event()
@@ -251,16 +257,16 @@ def test_what_another_process_is_at_comes_last(tiny_profile, tmp_path):
         assert go_on.wait(60)
         return {}
 
-    other = threading.Thread(target=ledger.compute, args=(workshop.key(steps[0]), {}, slowly))
+    other = threading.Thread(target=ledger.compute, args=(runner.key(steps[0]), {}, slowly))
     other.start()
     assert begun.wait(60)
-    assert [workshop.is_elsewhere(step) for step in steps] == [True, False, False]
-    assert groups_of(workshop, steps) == [[steps[1]], [steps[2]], [steps[0]]]
+    assert [runner.is_elsewhere(step) for step in steps] == [True, False, False]
+    assert groups_of(runner, steps) == [[steps[1]], [steps[2]], [steps[0]]]
     threading.Timer(3, go_on.set).start()
     table._run_all(steps)
     other.join()
-    assert [key for _, key in table._workshop.computed] == [workshop.key(step) for step in steps[1:]]
-    assert not workshop.is_elsewhere(steps[0])
+    assert [key for _, key in table._runner.computed] == [runner.key(step) for step in steps[1:]]
+    assert not runner.is_elsewhere(steps[0])
 
 
 class FakeRay:
@@ -341,7 +347,7 @@ def test_a_rays_pool_tells_of_every_end(on_fake_ray, monkeypatch):
     lost = pool.submit(profile, group)
     cluster.asked[-1].set_exception(errors.WorkerCrashedError("the node died"))
     assert lost.result(timeout=20) is None
-    assert Workshop(profile, pool._ledger).is_settled(group[0])  # given up, and passed over
+    assert Runner(profile.inputs(), pool._ledger).is_settled(group[0])  # given up, and passed over
     monkeypatch.setattr(ray_execution, "note_ended", lambda *_: (_ for _ in ()).throw(BadInput("the disk is full")))
     failures_gone = pool.submit(profile, [Step("prune", profile.prune_spec(Block("shortened", 50)))])
     cluster.asked[-1].set_exception(errors.NodeDiedError("gone"))
@@ -376,12 +382,12 @@ def test_a_task_that_hangs_says_so_and_ends_its_process(tiny_profile, tmp_path, 
     statuses = []
     monkeypatch.setattr(ray_execution.os, "_exit", statuses.append)
     monkeypatch.setattr(ray_execution, "GRACE_S", 0.1)
-    monkeypatch.setattr(stages, "within", lambda seconds: contextlib.nullcontext())
-    prune = stages.prune
-    monkeypatch.setattr(stages, "prune", lambda *given: time.sleep(1) or prune(*given))
+    monkeypatch.setattr(runner_module, "within", lambda seconds: contextlib.nullcontext())
+    prune = prune_stage.prune
+    monkeypatch.setattr(prune_stage, "prune", lambda *given: time.sleep(1) or prune(*given))
     profile = dataclasses.replace(load_profile(str(tiny_profile)), stage_limit_s=0.1)
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
     ray_execution._run(profile, tmp_path / "ledger", [step], os.getcwd())
     assert statuses == [ray_execution._STUCK]
-    noted = Ledger(tmp_path / "ledger").failures(Workshop(profile, Ledger(tmp_path / "ledger")).key(step))
+    noted = Ledger(tmp_path / "ledger").failures(Runner(profile.inputs(), Ledger(tmp_path / "ledger")).key(step))
     assert [one["kind"] for one in noted] == ["timed out"]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from rankadaptor.errors import BadInput
-from rankadaptor.experiments import main_table
-from rankadaptor.explore import Explorer, _Panel
+from rankadaptor.experiments.explorer import Explorer
+from rankadaptor.experiments.main_table import main_table
+from rankadaptor.reporting.explorer_panel import Panel
 
 BLOCK = "llm-pruner:50"
 
@@ -56,7 +57,7 @@ def test_what_the_ledger_holds_is_shown_and_the_button_adds_to_it(tiny_profile, 
     assert found.loc[0, "accuracy"] == pytest.approx(np.mean([lora.outcomes[task].mean() for task in lora.outcomes]))
     assert found.loc[0, "low"] <= found.loc[0, "accuracy"] <= found.loc[0, "high"]
     assert explorer.known(BLOCK).empty  # the table is of another model
-    panel = _Panel(explorer)
+    panel = Panel(explorer)
     panel.block.value = BLOCK
     assert panel.ranks() == [8] * 6
     assert [slider.disabled for slider in panel.sliders.children] == [True, False, False, False, False, True]
@@ -72,7 +73,7 @@ def test_what_the_ledger_holds_is_shown_and_the_button_adds_to_it(tiny_profile, 
 
 
 def test_figures_follow_the_sliders(shipped):
-    panel = _Panel(shipped)
+    panel = Panel(shipped)
     panel.block.value = BLOCK
     said, predicted, _ = lines(panel)
     assert said.endswith("(100.0 %), within the budget")
@@ -85,7 +86,7 @@ def test_figures_follow_the_sliders(shipped):
 
 
 def test_what_goes_wrong_is_a_line_among_the_figures(shipped, monkeypatch):
-    panel = _Panel(shipped)
+    panel = Panel(shipped)
 
     def full(*_):
         raise BadInput("the disk is full")
@@ -102,7 +103,7 @@ def test_what_goes_wrong_is_a_line_among_the_figures(shipped, monkeypatch):
 
 def test_layers_that_are_gone_have_sliders_that_do_not_move(tiny_profile, tmp_path):
     explorer = Explorer(str(tiny_profile), "quick", str(tmp_path))
-    panel = _Panel(explorer)
+    panel = Panel(explorer)
     panel.block.value = "shortened:50"
     gone = [layer for layer in range(6) if layer not in explorer.space("shortened:50").architecture.original_layers]
     assert len(gone) == 3

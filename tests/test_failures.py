@@ -10,14 +10,21 @@ import pytest
 import torch
 import yaml
 
-from rankadaptor import experiments, failures, ledger_tools, provenance, stages, time_limits
+from rankadaptor import machine as provenance
 from rankadaptor.errors import RecoveryDiverged, StageFailed
-from rankadaptor.ledger import Ledger
-from rankadaptor.ledger_tools import remove, rubbish
+from rankadaptor.experiments import main_table as experiments
+from rankadaptor.pipeline import failures, ledger_tools, time_limits
+from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.ledger_tools import remove, rubbish
+from rankadaptor.pipeline.runner import Runner
+from rankadaptor.pipeline.stages import evaluate as evaluate_stage
+from rankadaptor.pipeline.stages import prune as prune_stage
+from rankadaptor.pipeline.stages import recover as recover_stage
+from rankadaptor.pipeline.step import Step
+from rankadaptor.pipeline.time_limits import TimedOut, within
+from rankadaptor.pruning.spec import Block
 from rankadaptor.recovery.training import train
 from rankadaptor.reporting import figures, tables
-from rankadaptor.specs import Block
-from rankadaptor.time_limits import TimedOut, within
 
 BLOCK = "shortened:20"
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
@@ -53,7 +60,7 @@ def test_attempts_are_counted_by_kind_and_by_machine(tmp_path, monkeypatch):
     assert "recover key in 2 attempts: lower micro_batch_rows" in str(failed)
     assert failures.given_up(ledger, "other") is None
     elsewhere = provenance.machine() | {"memory_bytes": 10**15}
-    monkeypatch.setattr(provenance, "machine", lambda: elsewhere)
+    monkeypatch.setattr(failures, "machine", lambda: elsewhere)
     assert failures.given_up(ledger, "key") is None  # a larger machine is not told what a smaller one cannot do
 
 
@@ -61,11 +68,11 @@ def test_machines_of_one_kind_may_differ_by_some_pages_and_all_of_a_cluster_coun
     ledger, here = Ledger(tmp_path), provenance.machine()
     here = here | {"memory_bytes": 64 * 2**30}
     for more in (0, 4096):
-        monkeypatch.setattr(provenance, "machine", lambda more=more: here | {"memory_bytes": 64 * 2**30 + more})
+        monkeypatch.setattr(failures, "machine", lambda more=more: here | {"memory_bytes": 64 * 2**30 + more})
         failures.note(ledger, "key", "recover", "out of memory", "")
     assert failures.given_up(ledger, "key") is not None
     head = here | {"accelerator": None, "memory_bytes": 8 * 2**30}
-    monkeypatch.setattr(provenance, "machine", lambda: head)
+    monkeypatch.setattr(failures, "machine", lambda: head)
     assert failures.given_up(ledger, "key") is None
     monkeypatch.setenv("RANKADAPTOR_EXECUTOR", "ray")  # whose nodes are other machines than the one that asks
     assert failures.given_up(ledger, "key") is not None
@@ -73,10 +80,10 @@ def test_machines_of_one_kind_may_differ_by_some_pages_and_all_of_a_cluster_coun
 
 def test_every_card_of_a_host_counts(tmp_path, monkeypatch):
     ledger, here = Ledger(tmp_path), provenance.machine()
-    monkeypatch.setattr(provenance, "machine", lambda: here | {"accelerator": "B"})
+    monkeypatch.setattr(failures, "machine", lambda: here | {"accelerator": "B"})
     for _ in range(2):
         failures.note(ledger, "key", "recover", "out of memory", "")
-    monkeypatch.setattr(provenance, "machine", lambda: here | {"accelerator": "A"})
+    monkeypatch.setattr(failures, "machine", lambda: here | {"accelerator": "A"})
     assert failures.given_up(ledger, "key") is None
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda card: "AB"[card])
@@ -103,7 +110,7 @@ def failing(monkeypatch, which, error):
             raise error
         return train(adapted, tokenizer, rows, spec, on_step)
 
-    monkeypatch.setattr(stages, "train", instead)
+    monkeypatch.setattr(recover_stage, "train", instead)
     return tried
 
 
@@ -163,7 +170,7 @@ def test_a_stage_without_memory_is_tried_twice_and_told_in_its_row(calm, tiny_pr
     assert len(tried) == 2
     # Where it is to be tried again, it is.
     remove(rubbish(tmp_path / "ledger", failures=True))
-    monkeypatch.setattr(stages, "train", train)
+    monkeypatch.setattr(recover_stage, "train", train)
     mended = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()
     assert [stage for stage, _ in mended.computed] == ["recover", "evaluate"]
     assert not mended.blocks[BLOCK].failed
@@ -211,21 +218,21 @@ def test_a_search_does_not_score_what_this_machine_could_not_recover(calm, tiny_
     assert shown.loc["RankAdaptor (one model)", "mean"] == "out of memory"
     # Another machine goes on, and ends where one that never failed does.
     remove(rubbish(tmp_path / "ledger", failures=True))
-    monkeypatch.setattr(stages, "train", train)
+    monkeypatch.setattr(recover_stage, "train", train)
     mended = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()
     assert tables.cells(mended).equals(tables.cells(calm[0]))
     assert mended.blocks[BLOCK].search == calm[0].blocks[BLOCK].search
 
 
 def test_a_block_that_cannot_be_pruned_is_told_and_the_others_go_on(tiny_profile, tmp_path, monkeypatch):
-    prune = stages.prune
+    prune = prune_stage.prune
 
     def instead(model, spec, windows):
         if spec.method == "llm-pruner":
             raise MemoryError
         return prune(model, spec, windows)
 
-    monkeypatch.setattr(stages, "prune", instead)
+    monkeypatch.setattr(prune_stage, "prune", instead)
     table = experiments.main_table(
         str(tiny_profile), f"llm-pruner:50 {BLOCK}", "quick", ledger=tmp_path / "ledger", table="table1")
     result = table.run()
@@ -241,7 +248,7 @@ def test_a_base_model_that_cannot_be_scored_is_one_line(tiny_profile, tmp_path, 
     def instead(*_):
         raise MemoryError
 
-    monkeypatch.setattr(stages.evaluation, "evaluate", instead)
+    monkeypatch.setattr(evaluate_stage, "evaluate", instead)
     table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger", table="table1")
     with pytest.raises(StageFailed, match=r"out of memory: evaluate .* in 2 attempts: lower"):
         table.run()
@@ -259,7 +266,7 @@ def test_a_stage_that_takes_too_long_is_stopped_tried_again_and_told(calm, tiny_
             time.sleep(60)
         return train(adapted, tokenizer, rows, spec, on_step)
 
-    monkeypatch.setattr(stages, "train", slow)
+    monkeypatch.setattr(recover_stage, "train", slow)
     monkeypatch.setattr(time_limits, "_AGAIN_S", 0.1)
     limited = yaml.safe_load(tiny_profile.read_text()) | {"stage_limit_s": 3.0}
     (tmp_path / "limited.yaml").write_text(yaml.safe_dump(limited))
@@ -299,10 +306,10 @@ def test_what_a_failed_stage_was_to_be_the_parent_of_fails_with_it(tiny_profile,
     table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger")
     result = table.run()
     assert set(result.blocks[BLOCK].failed) >= {"LoRA", "AdaLoRA"}
-    pruned = stages.Step("prune", table.profile.prune_spec(Block.parse(BLOCK)))
-    recovered = stages.Step("recover", table.profile.lora_spec(table.budget, (4, 4, 4, 4, 0, 4), 1e-3, 0), pruned)
-    evaluated = stages.Step("evaluate", table.profile.evaluation_spec(table.budget, "report"), recovered)
-    workshop = stages.Workshop(table.profile, table.ledger)
+    pruned = Step("prune", table.profile.prune_spec(Block.parse(BLOCK)))
+    recovered = Step("recover", table.profile.lora_spec(table.budget, (4, 4, 4, 4, 0, 4), 1e-3, 0), pruned)
+    evaluated = Step("evaluate", table.profile.evaluation_spec(table.budget, "report"), recovered)
+    runner = Runner(table.profile.inputs(), table.ledger)
     with pytest.raises(StageFailed, match="out of memory: recover"):
-        workshop.run(evaluated)
-    assert not workshop.computed
+        runner.run(evaluated)
+    assert not runner.computed

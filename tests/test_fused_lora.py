@@ -7,10 +7,10 @@ from conftest import assert_same_loss_and_gradients, loss_and_gradients, tiny_ll
 from peft.tuners.lora import Linear
 
 from rankadaptor.architecture import PROJECTIONS
-from rankadaptor.products import packed
-from rankadaptor.quick_layers import quick_layers
-from rankadaptor.recovery import fused_lora
-from rankadaptor.recovery.fused_lora import dropped_places, fused
+from rankadaptor.models.kernels import fused_lora
+from rankadaptor.models.kernels.fast_layers import quick_layers
+from rankadaptor.models.kernels.fused_lora import dropped_places, fused
+from rankadaptor.models.kernels.products import packed
 
 IDS = torch.randint(2, 96, (3, 11), generator=torch.Generator().manual_seed(0))
 

@@ -9,16 +9,16 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rankadaptor import own
 from rankadaptor.__main__ import _range, _whole_numbers
 from rankadaptor.allocation import parse_allocation
-from rankadaptor.corpora.recovery_rows import _read_instructions
+from rankadaptor.data.instruction_rows import _read_instructions
 from rankadaptor.errors import BadInput
-from rankadaptor.leases import read_holder
-from rankadaptor.ledger import Ledger
-from rankadaptor.models import check_llama
+from rankadaptor.experiments import user_model as own
+from rankadaptor.models.checkpoints import check_llama
+from rankadaptor.pipeline.leases import read_holder
+from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import FOLDER, load_profile
-from rankadaptor.specs import Block
+from rankadaptor.pruning.spec import Block
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON = st.recursive(

@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import sentence, tiny_llama
 
-from rankadaptor import experiments
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.generation import COLUMNS, continuations, statistics
+from rankadaptor.evaluation.spec import GenerationSpec
+from rankadaptor.experiments import main_table as experiments
 from rankadaptor.reporting import samples
-from rankadaptor.specs import GenerationSpec
 
 PROMPTS = (sentence(1, 5), sentence(2, 9))
 

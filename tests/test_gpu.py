@@ -11,19 +11,20 @@ from rankadaptor.allocation import uniform_allocation
 from rankadaptor.evaluation import evaluate
 from rankadaptor.evaluation.layout import Limits, lay_out
 from rankadaptor.evaluation.shared_context import limits_of, score
-from rankadaptor.ledger import Ledger
-from rankadaptor.models import architecture_of, base_model, base_model_folder, load_tokenizer
-from rankadaptor.products import product
+from rankadaptor.models.base_model import base_model, base_model_folder
+from rankadaptor.models.checkpoints import architecture_of, load_tokenizer
+from rankadaptor.models.kernels.fused_lora import fused
+from rankadaptor.models.kernels.products import product
+from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.runner import Runner
 from rankadaptor.profiles import load_profile
 from rankadaptor.recovery import training
 from rankadaptor.recovery.adapters import attach_adapter, save_adapter
-from rankadaptor.recovery.fused_lora import fused
 from rankadaptor.recovery.loaded import LoadedModel
 from rankadaptor.recovery.packing import packed, packing, padded
 from rankadaptor.recovery.prompts import IGNORED, Example
+from rankadaptor.recovery.spec import Recipe, RecoverySpec
 from rankadaptor.recovery.training import train
-from rankadaptor.specs import Recipe, RecoverySpec
-from rankadaptor.stages import Workshop
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU, or not asked for: make test-gpu")
 GPU = torch.device("cuda")
@@ -161,7 +162,7 @@ def test_the_embedded_model_answers_as_on_a_cpu(tmp_path):
     """Real weights: no prediction of the testbed's items turns, and log-likelihoods are the same to a thousandth."""
     profile = load_profile("tiny")
     spec = profile.evaluation_spec(profile.budget("quick"), "report")
-    requests = Workshop(profile, Ledger(tmp_path)).requests(spec)
+    requests = Runner(profile.inputs(), Ledger(tmp_path)).requests(spec)
     tokenizer, model = load_tokenizer(base_model_folder(profile.base_model)), base_model(profile.base_model)
     there, here = (evaluate(model.to(device), tokenizer, spec, requests) for device in (GPU, "cpu"))
     assert there["acc"].tolist() == here["acc"].tolist()

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from rankadaptor.allocation import trainable_parameters, uniform_allocation
+from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput, RecoveryDiverged
-from rankadaptor.instrument import CHANCE, instrument
-from rankadaptor.reporting import instrument as page
-from rankadaptor.specs import TASKS, Block
+from rankadaptor.experiments.testbed_quality import CHANCE, instrument
+from rankadaptor.pruning.spec import Block
+from rankadaptor.reporting import testbed_quality as page
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +24,13 @@ def measured(tiny_profile, tmp_path_factory):
 def test_everything_is_computed_once(measured, tiny_profile):
     one, stages = measured
     block = Block.parse("shortened:20")
-    uniform = uniform_allocation(8, one.workshop.architecture(one.models(block)["No recovery"].parent))
+    uniform = uniform_allocation(8, one.runner.results.architecture(one.models(block)["No recovery"].parent))
     trials = {(scaling, a) for scaling in ("fixed_alpha", "constant") for a in one.random_allocations(block)}
     trials.add(("fixed_alpha", uniform))  # LoRA, which may be one of the random ones
     # pruning; dense and pruned scored; every trial with two seeds, recovered and scored
     assert stages == 1 + 2 + 2 * 2 * len(trials)
     again = instrument(str(tiny_profile), "shortened:20", "shortened:20", "quick", (0, 1), 2, "report",
-                       str(one.workshop.ledger.folder))
+                       str(one.runner.ledger.folder))
     assert again.plan().startswith("to run: 0 stages")
     assert again.compute() == 0
 
@@ -38,7 +39,7 @@ def test_random_allocations_differ_and_cost_what_lora_costs(measured):
     one, _ = measured
     block = Block.parse("shortened:20")
     allocations = one.random_allocations(block)
-    architecture = one.workshop.architecture(one.models(block)["No recovery"].parent)
+    architecture = one.runner.results.architecture(one.models(block)["No recovery"].parent)
     budget = trainable_parameters(uniform_allocation(8, architecture), architecture)
     assert len(set(allocations)) == 2
     for allocation in allocations:
@@ -71,7 +72,7 @@ def test_the_page_has_every_part(measured, tmp_path):
     behind = json.loads((tmp_path / "testbed-provenance.json").read_text())
     assert behind["training_seeds"] == [0, 1]
     assert behind["ledger_keys"].keys() == {"Dense", "shortened:20"}
-    assert all(one.workshop.ledger.find(key) for keys in behind["ledger_keys"].values() for key in keys)
+    assert all(one.runner.ledger.find(key) for keys in behind["ledger_keys"].values() for key in keys)
 
 
 def test_one_seed_is_refused_before_anything_runs(tiny_profile, tmp_path):
@@ -81,6 +82,6 @@ def test_one_seed_is_refused_before_anything_runs(tiny_profile, tmp_path):
 
 def test_a_diverged_recovery_has_no_score(measured, monkeypatch):
     one, _ = measured
-    monkeypatch.setattr(one.workshop, "run", lambda step: SimpleNamespace(result={"result": {"diverged": "loss nan"}}))
+    monkeypatch.setattr(one.runner, "run", lambda step: SimpleNamespace(result={"result": {"diverged": "loss nan"}}))
     with pytest.raises(RecoveryDiverged, match="diverged: loss nan"):
         one.regime()

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from rankadaptor import leases
-from rankadaptor.leases import Holder, Leases, is_dead, read_holder
-from rankadaptor.ledger import Ledger
+from rankadaptor.pipeline import leases
+from rankadaptor.pipeline.leases import Holder, Leases, is_dead, read_holder
+from rankadaptor.pipeline.ledger import Ledger
 
 KEY = "k"
 FORK = multiprocessing.get_context("fork")

@@ -15,25 +15,17 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from rankadaptor import ledger as ledger_module
+from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
-from rankadaptor.ledger import Ledger
-from rankadaptor.ledger_tools import remove, rubbish
-from rankadaptor.results import SearchSpec
-from rankadaptor.search import SearchSettings
-from rankadaptor.specs import (
-    TASKS,
-    Block,
-    EvaluationSpec,
-    GenerationSpec,
-    PerplexitySpec,
-    PruneSpec,
-    Recipe,
-    RecoverySpec,
-    canonical_json,
-    identity_key,
-    stage_identity,
-)
+from rankadaptor.evaluation.spec import EvaluationSpec, GenerationSpec, PerplexitySpec
+from rankadaptor.keys import canonical_json, identity_key, stage_identity
+from rankadaptor.pipeline import ledger as ledger_module
+from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.ledger_tools import remove, rubbish
+from rankadaptor.pipeline.traced_search import SearchSpec
+from rankadaptor.pruning.spec import Block, PruneSpec
+from rankadaptor.recovery.spec import Recipe, RecoverySpec
+from rankadaptor.search.loop import SearchSettings
 
 KEY = "a" * 64
 

@@ -5,13 +5,16 @@ import json
 import pandas as pd
 import pytest
 
-from rankadaptor import ledger_tools
 from rankadaptor.__main__ import main
+from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
-from rankadaptor.leases import Holder
-from rankadaptor.ledger import Ledger
-from rankadaptor.ledger_tools import find_by_prefix, ledger_frame, rubbish, verify
-from rankadaptor.specs import TASKS, EvaluationSpec, Recipe, RecoverySpec, identity_key, stage_identity
+from rankadaptor.evaluation.spec import EvaluationSpec
+from rankadaptor.keys import identity_key, stage_identity
+from rankadaptor.pipeline import ledger_tools
+from rankadaptor.pipeline.leases import Holder
+from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.ledger_tools import find_by_prefix, ledger_frame, rubbish, verify
+from rankadaptor.recovery.spec import Recipe, RecoverySpec
 
 RECIPE = Recipe(8, 4, 4, 1e-3, 1, 64, 0.05, 0.0, 1.0)
 RECOVERY = stage_identity("recover", RecoverySpec("lora", (4, 8), "constant", 16, RECIPE, 0), "p", {})

@@ -6,13 +6,13 @@ import pytest
 import torch
 from conftest import tiny_llama
 
-from rankadaptor.experiments import main_table
+from rankadaptor.experiments.main_table import main_table
 from rankadaptor.recovery import loaded as loaded_module
 from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, save_adapter
 from rankadaptor.recovery.loaded import LoadedModel
+from rankadaptor.recovery.spec import Recipe, RecoverySpec
 from rankadaptor.recovery.training import train
 from rankadaptor.reporting import tables
-from rankadaptor.specs import Recipe, RecoverySpec
 
 ROWS = [{"instruction": f"the cat eats {i}", "input": "", "output": f"a bird runs {i}"} for i in range(12)]
 RECIPE = Recipe(8, 4, 4, 1e-2, 1, 300, 0.0, 0.0, 1.0)
@@ -65,11 +65,11 @@ def test_a_workshop_keeps_no_model_that_an_error_was_raised_over(broken, alone, 
     monkeypatch.setattr(loaded_module, broken, break_off)
     with pytest.raises(KeyboardInterrupt):
         table.run()
-    assert table._workshop._kept is None
+    assert table._runner.models._kept is None
     monkeypatch.undo()
     resumed = table.run()
     assert tables.cells(resumed).equals(tables.cells(alone))
-    assert table._workshop._kept is None  # and a finished table holds none
+    assert table._runner.models._kept is None  # and a finished table holds none
 
 
 def test_a_failed_recovery_leaves_the_model_as_it_was(tmp_path, tokenizer):

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rankadaptor.recovery import loss
-from rankadaptor.recovery.loss import summed_cross_entropy
+from rankadaptor.models.kernels import cross_entropy as loss
+from rankadaptor.models.kernels.cross_entropy import summed_cross_entropy
 
 VOCABULARY, WIDTH, TOKENS = 50, 12, 23
 

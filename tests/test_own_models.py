@@ -7,7 +7,7 @@ import pytest
 from conftest import sentence, tiny_llama
 
 from rankadaptor.__main__ import main
-from rankadaptor.corpora.hub import checkpoint_folder
+from rankadaptor.data.hub import checkpoint_folder
 from rankadaptor.errors import BadInput
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

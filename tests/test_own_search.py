@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from rankadaptor.__main__ import main
 from rankadaptor.allocation import parse_allocation
-from rankadaptor.own import RECIPE as RECIPE_OF_MODULE
-from rankadaptor.own import own_model, read_found
+from rankadaptor.experiments.user_model import RECIPE as RECIPE_OF_MODULE
+from rankadaptor.experiments.user_model import own_model, read_found
 from rankadaptor.recovery.adapters import realised_ranks
 
 RECIPE = ["--steps", "4", "--batch", "4", "--max-length", "200"]

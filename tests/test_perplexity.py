@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import sentence, tiny_llama
 
-from rankadaptor.corpora.text import perplexity_identity, perplexity_label, perplexity_texts
+from rankadaptor.data.sources import Source
+from rankadaptor.data.text import perplexity_identity, perplexity_label, perplexity_texts
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.footprint import footprint
 from rankadaptor.evaluation.perplexity import perplexity, text_windows
-from rankadaptor.models import architecture_of
-from rankadaptor.profiles import Source
-from rankadaptor.specs import PerplexitySpec
+from rankadaptor.evaluation.spec import PerplexitySpec
+from rankadaptor.models.checkpoints import architecture_of
 
 TEXTS = [sentence(i, 12) for i in range(9)]
 

@@ -8,8 +8,8 @@ import torch
 from test_allocation import space
 
 from rankadaptor.errors import BadInput
-from rankadaptor.performance_model import MetaTask, PerformanceModel, PerformanceModelSettings
-from rankadaptor.predictors import PREDICTORS, make_predictor
+from rankadaptor.search.performance_model import MetaTask, PerformanceModel, PerformanceModelSettings
+from rankadaptor.search.predictors import PREDICTORS, make_predictor
 
 WEIGHTS = np.linspace(-1, 1, 32)
 DRAWS = space().encode(space().sample(160, np.random.default_rng(0)))

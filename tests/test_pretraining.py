@@ -8,9 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from rankadaptor.errors import BadInput
-from rankadaptor.models import load_model, load_tokenizer
-from rankadaptor.testbed.__main__ import main
-from rankadaptor.testbed.pretraining import (
+from rankadaptor.experiments.pretraining import (
     PretrainingRecipe,
     batch,
     layers_dropped,
@@ -19,6 +17,8 @@ from rankadaptor.testbed.pretraining import (
     rate_factor,
     trained_tokenizer,
 )
+from rankadaptor.experiments.pretraining_commands import main
+from rankadaptor.models.checkpoints import load_model, load_tokenizer
 
 SMALL = PretrainingRecipe(vocabulary=300, hidden_size=16, layers=5, heads=2, mlp_width=24, steps=6, batch_rows=2,
                           row_tokens=32, warmup_steps=2, layer_drop=0.5)

@@ -5,8 +5,8 @@ import torch
 from conftest import assert_same_loss_and_gradients, loss_and_gradients, tiny_llama
 from torch.nn import functional
 
-from rankadaptor import products
-from rankadaptor.products import packed, product, quick_products
+from rankadaptor.models.kernels import products
+from rankadaptor.models.kernels.products import packed, product, quick_products
 
 IDS = torch.randint(2, 96, (3, 11), generator=torch.Generator().manual_seed(0))
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from rankadaptor.pruned_models import pruned_models
+from rankadaptor.experiments.pruned_models import pruned_models
 from rankadaptor.reporting import pruning as page
 
 BLOCKS = "llm-pruner:20 llm-pruner:50 shortened:20 shortened:50"
@@ -44,7 +44,7 @@ def test_losses_are_the_models_own(models):
     assert losses.loc["Dense", "parameters left (%)"] == 100
     assert (losses["perplexity"] > 1).all()
     for block in models.blocks:
-        model = models._workshop.model(models._prune(block))
+        model = models._runner.models.model(models._prune(block))
         assert losses.loc[str(block), "parameters"] == model.num_parameters()
     speeds = models.footprints(tokens=8)
     assert len(speeds) == len(losses)

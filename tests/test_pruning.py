@@ -6,10 +6,10 @@ from conftest import gradients, masked, tiny_llama
 from transformers import LlamaForCausalLM
 
 from rankadaptor.errors import BadInput
-from rankadaptor.models import architecture_of, load_model
+from rankadaptor.models.checkpoints import architecture_of, load_model
 from rankadaptor.pruning import prune
 from rankadaptor.pruning.importance import block_importance, unit_importance
-from rankadaptor.specs import PruneSpec
+from rankadaptor.pruning.spec import PruneSpec
 
 
 def spec(method="llm-pruner", **changes):

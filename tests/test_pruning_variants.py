@@ -9,10 +9,11 @@ from conftest import gradients, tiny_llama
 
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
-from rankadaptor.models import architecture_of
+from rankadaptor.keys import identity_key, stage_identity
+from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.pruning import prune
 from rankadaptor.pruning.importance import block_importance, unit_importance
-from rankadaptor.specs import PruneSpec, identity_key, stage_identity
+from rankadaptor.pruning.spec import PruneSpec
 
 LAYERS, HEAD_DIM, WIDTH = 4, 8, 48
 WINDOWS = torch.randint(0, 96, (3, 12), generator=torch.Generator().manual_seed(0))

@@ -2,10 +2,10 @@
 
 import pytest
 
+from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
-from rankadaptor.published import RECOVERED, published_allocations, published_rows, published_table
-from rankadaptor.published import inconsistencies as checks
-from rankadaptor.specs import TASKS
+from rankadaptor.reporting.paper import RECOVERED, published_allocations, published_rows, published_table
+from rankadaptor.reporting.paper import inconsistencies as checks
 
 
 def test_every_block_has_its_rows():

@@ -5,12 +5,12 @@ import torch
 from conftest import assert_same_loss_and_gradients, loss_and_gradients, tiny_llama, with_lora
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rankadaptor import quick_layers as layers
-from rankadaptor.forwards import replaced
+from rankadaptor.models.kernels import fast_layers as layers
+from rankadaptor.models.kernels.fast_layers import quick_layers
+from rankadaptor.models.kernels.fused_lora import fused
+from rankadaptor.models.kernels.patching import replaced
 from rankadaptor.pruning import prune
-from rankadaptor.quick_layers import quick_layers
-from rankadaptor.recovery.fused_lora import fused
-from rankadaptor.specs import PruneSpec
+from rankadaptor.pruning.spec import PruneSpec
 
 
 def ids(rows, tokens, seed=0):

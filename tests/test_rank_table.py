@@ -11,17 +11,19 @@ import pytest
 from test_allocation import DEPTH, WIDTH, space
 
 from rankadaptor.allocation import parse_allocation, trainable_parameters
+from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput, StageFailed
-from rankadaptor.execution import run_in_processes
-from rankadaptor.ledger import Ledger
-from rankadaptor.ledger_tools import remove, rubbish
+from rankadaptor.experiments.rank_table import PARTS, Part, drawn_allocations, named_allocations, rank_table
+from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.ledger_tools import remove, rubbish
+from rankadaptor.pipeline.local_pool import run_in_processes
+from rankadaptor.pipeline.runner import Runner
+from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import load_profile
-from rankadaptor.rank_table import PARTS, Part, drawn_allocations, named_allocations, rank_table
-from rankadaptor.records import ORIGINS, read_table
-from rankadaptor.replay import block_space
-from rankadaptor.rivals import damage_allocation
-from rankadaptor.specs import TASKS, Block
-from rankadaptor.stages import Step, Workshop
+from rankadaptor.pruning.spec import Block
+from rankadaptor.ranktable.meta_records import ORIGINS, read_table
+from rankadaptor.ranktable.replay import block_space
+from rankadaptor.search.rivals import damage_allocation
 
 
 @pytest.mark.parametrize("architecture", [WIDTH, DEPTH])
@@ -65,7 +67,7 @@ def test_damage_gives_ranks_where_importance_went():
 
 @pytest.fixture(scope="module")
 def made(tiny_profile, tmp_path_factory):
-    from rankadaptor import rank_table as module
+    from rankadaptor.experiments import rank_table as module
 
     folder = tmp_path_factory.mktemp("rank-table")
     parts = (Part(Block("llm-pruner", 50), "fixed_alpha", (1, 1, 1)),
@@ -110,7 +112,7 @@ def test_a_process_that_fails_is_told_of_and_what_was_finished_stays(tiny_profil
     broken = Step("prune", dataclasses.replace(fine.spec, calibration_samples=10**6))
     with pytest.raises(BadInput, match="1000000 are needed"):
         run_in_processes(profile, ledger, [[fine], [broken]], workers=1)
-    assert Workshop(profile, ledger).find(fine) is not None
+    assert Runner(profile.inputs(), ledger).find(fine) is not None
     with pytest.raises(BadInput, match="workers is 0"):
         run_in_processes(profile, ledger, [[fine]], workers=0)
 
@@ -130,13 +132,13 @@ def test_a_killed_worker_is_replaced_and_what_kills_it_again_and_again_is_given_
                     os.kill(child.pid, signal.SIGKILL)
 
     run_in_processes(profile, ledger, [[step] for step in steps], 1, kill_whoever_begins)
-    workshop = Workshop(profile, ledger)
-    assert [workshop.find(step) is not None for step in steps] == [True, False, True, True]
+    runner = Runner(profile.inputs(), ledger)
+    assert [runner.find(step) is not None for step in steps] == [True, False, True, True]
     assert [begun.count(step) for step in steps] == [1, 3, 2, 1]
     with pytest.raises(StageFailed, match=r"killed: prune \w+ in 3 attempts"):
-        workshop.run(steps[1])
+        runner.run(steps[1])
     remove(rubbish(ledger.folder, failures=True))
-    workshop.run(steps[1])  # and may be tried again
+    runner.run(steps[1])  # and may be tried again
 
 
 def test_the_shipped_parts_are_what_the_page_needs():

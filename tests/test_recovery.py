@@ -12,8 +12,9 @@ from torch.nn import functional
 from transformers import get_linear_schedule_with_warmup
 
 from rankadaptor.errors import BadInput, RecoveryDiverged
-from rankadaptor.models import architecture_of
+from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.pruning import prune
+from rankadaptor.pruning.spec import PruneSpec
 from rankadaptor.recovery import training
 from rankadaptor.recovery.adapters import (
     attach_adapter,
@@ -26,8 +27,8 @@ from rankadaptor.recovery.adapters import (
 from rankadaptor.recovery.eva import initialise_eva
 from rankadaptor.recovery.packing import padded
 from rankadaptor.recovery.prompts import IGNORED, Example, alpaca_prompt, batches, collate, micro_batches, tokenise
+from rankadaptor.recovery.spec import Recipe, RecoverySpec
 from rankadaptor.recovery.training import train
-from rankadaptor.specs import PruneSpec, Recipe, RecoverySpec
 
 ROWS = [{"instruction": sentence(i, 5), "input": sentence(i + 100, 3) if i % 2 else "", "output": sentence(i + 200, 4)}
         for i in range(30)]

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from rankadaptor import preflight
 from rankadaptor.__main__ import main
-from rankadaptor.experiments import main_table
-from rankadaptor.ledger_tools import ledger_frame
+from rankadaptor.experiments import preflight
+from rankadaptor.experiments.main_table import main_table
+from rankadaptor.pipeline.ledger_tools import ledger_frame
 from rankadaptor.profiles import load_profile
 from rankadaptor.pruning import pruned_shapes
-from rankadaptor.published import published_architecture
+from rankadaptor.reporting.paper import published_architecture
 
 BIG = ("llama-7b", "vicuna-7b", "llama-13b")
 # Facts of the two pruners' own code: what is left of 6,738,415,616 and of 13,015,864,320 parameters.

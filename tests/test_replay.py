@@ -8,15 +8,16 @@ import pandas as pd
 import pytest
 import yaml
 
-from rankadaptor import replay as replaying
 from rankadaptor.__main__ import main
 from rankadaptor.allocation import parse_allocation
+from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
-from rankadaptor.ledger import Ledger
+from rankadaptor.experiments.rank_table import drawn_allocations, named_allocations
+from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import FOLDER, load_profile
-from rankadaptor.rank_table import drawn_allocations, named_allocations
-from rankadaptor.records import digest, read_table, record, records_beside, rows_of, task_scores
-from rankadaptor.replay import (
+from rankadaptor.ranktable import replay as replaying
+from rankadaptor.ranktable.meta_records import digest, read_table, record, records_beside, rows_of, task_scores
+from rankadaptor.ranktable.replay import (
     Job,
     Replay,
     block_space,
@@ -28,8 +29,7 @@ from rankadaptor.replay import (
     run_replays,
 )
 from rankadaptor.reporting.search_page import search_page
-from rankadaptor.search import SearchSettings, mean_score
-from rankadaptor.specs import TASKS
+from rankadaptor.search.loop import SearchSettings, mean_score
 
 PROFILE = load_profile("tiny")
 PAPER = SearchSettings(initial=6, rounds=4, batch=4, candidates_per_round=1000, threshold=0.0, patience=99, seed=0)

@@ -5,12 +5,12 @@ import yaml
 from conftest import assert_executed
 
 from rankadaptor.errors import BadInput
+from rankadaptor.experiments.methods import BEST_SEED, DAMAGE, EVA, LORA, LORA_STAR, MIRROR, RANKADAPTOR, TUNED
+from rankadaptor.experiments.rival_table import rival_table
 from rankadaptor.profiles import load_profile
 from rankadaptor.reporting import tables
 from rankadaptor.reporting.notebooks import run_notebook
-from rankadaptor.results import BEST_SEED, DAMAGE, EVA, LORA, LORA_STAR, MIRROR, RANKADAPTOR, TUNED
-from rankadaptor.rival_table import rival_table
-from rankadaptor.rivals import SEARCHES
+from rankadaptor.search.rivals import SEARCHES
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def made(tiny_profile, tmp_path_factory):
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(content))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rankadaptor.rival_table.UNIFORM_RANKS", (1, 4))
+        patch.setattr("rankadaptor.experiments.rival_table.UNIFORM_RANKS", (1, 4))
         table = rival_table(str(path), "llm-pruner:50", "quick", ledger=str(folder / "ledger"))
         plan = table.plan()
         result = table.run()
@@ -101,7 +101,7 @@ def test_a_finished_table_computes_nothing(made):
     assert plan.missing_seconds() > 0
     assert result.computed
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rankadaptor.rival_table.UNIFORM_RANKS", (1, 4))
+        patch.setattr("rankadaptor.experiments.rival_table.UNIFORM_RANKS", (1, 4))
         again = rival_table(path, "llm-pruner:50", "quick", ledger=str(table.ledger.folder))
         assert not again.run().computed
         assert "nothing" in str(again.plan())

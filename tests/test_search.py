@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from test_allocation import DEPTH, WIDTH, space
 
-from rankadaptor.allocation import Pool
 from rankadaptor.errors import BadInput
-from rankadaptor.rivals import SEARCHES
-from rankadaptor.search import Record, Round, SearchSettings, ask, has_converged, mean_score, search
+from rankadaptor.search.loop import Record, Round, SearchSettings, ask, has_converged, mean_score, search
+from rankadaptor.search.pool import Pool
+from rankadaptor.search.rivals import SEARCHES
 from rankadaptor.statistics import bootstrap_macro_mean, verdict
 
 SETTINGS = SearchSettings(initial=6, rounds=8, batch=2, candidates_per_round=300, threshold=0.0, patience=1, seed=0)

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from rankadaptor import experiments
 from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput
-from rankadaptor.ledger import Ledger
-from rankadaptor.models import check_weights, load_model
+from rankadaptor.experiments import main_table as experiments
+from rankadaptor.models.checkpoints import check_weights, load_model
+from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import load_profile
 from rankadaptor.recovery.adapters import attach_adapter, load_adapter, save_adapter
-from rankadaptor.specs import Recipe, RecoverySpec
+from rankadaptor.recovery.spec import Recipe, RecoverySpec
 
 PACKAGE = Path(__file__).parents[1] / "rankadaptor"
 RECIPE = Recipe(8, 4, 4, 1e-3, 1, 64, 0.0, 0.0, 1.0)

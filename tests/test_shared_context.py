@@ -6,12 +6,13 @@ from conftest import benchmark_row, llamas, ragged_choices, tiny_llama
 from lm_eval import evaluator
 from lm_eval.api.instance import Instance
 
+from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation import Requests, evaluate
 from rankadaptor.evaluation.layout import Limits, lay_out
 from rankadaptor.evaluation.scoring import backend_of
 from rankadaptor.evaluation.shared_context import score
-from rankadaptor.specs import TASKS, EvaluationSpec
+from rankadaptor.evaluation.spec import EvaluationSpec
 
 MOST = 512  # tokens a batch
 ROWS = {task: [benchmark_row(task, i) for i in range(6)] for task in TASKS}

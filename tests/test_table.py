@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rankadaptor import experiments
 from rankadaptor.allocation import trainable_parameters, uniform_allocation
-from rankadaptor.corpora.text import perplexity_texts
+from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.text import perplexity_texts
 from rankadaptor.evaluation.perplexity import perplexity
-from rankadaptor.ledger import Ledger
+from rankadaptor.experiments import main_table as experiments
+from rankadaptor.keys import identity_key
+from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.reporting import tables
-from rankadaptor.specs import TASKS, identity_key
 
 BLOCKS = "llm-pruner:50 shortened:20"
 
@@ -70,25 +71,25 @@ def test_plan_of_an_empty_ledger_counts_what_a_run_computes(finished, tiny_profi
 
 def test_a_run_cut_off_anywhere_goes_on_and_ends_in_the_same_numbers(finished, tiny_profile, tmp_path, monkeypatch):
     """Stop after every third stage, as a kill between two renames would; nothing is computed twice."""
-    from rankadaptor.stages import Workshop
+    from rankadaptor.pipeline.runner import Runner
 
     result, _ = finished
     computed: list[str] = []
-    original = Workshop.run
+    original = Runner.run
 
     def run_three(self, step):
         if self.ledger.find(self.key(step)) is None and len(self.computed) == 3:
             raise KeyboardInterrupt
         return original(self, step)
 
-    monkeypatch.setattr(Workshop, "run", run_three)
+    monkeypatch.setattr(Runner, "run", run_three)
     for _ in range(100):
         table = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=str(tmp_path))
         try:
             resumed = table.run()
             break
         except KeyboardInterrupt:
-            computed += [key for _, key in table._workshop.computed]
+            computed += [key for _, key in table._runner.computed]
             assert table.plan().missing.total() == len(result.computed) - len(computed)
     computed += [key for _, key in resumed.computed]
     assert len(computed) == len(set(computed)) == len(result.computed)
@@ -184,8 +185,8 @@ def test_planning_computes_nothing_even_where_an_adapter_is_gone(finished, tiny_
 
 def test_a_diverging_trial_is_recorded_scored_last_and_stops_nothing(tiny_profile, tmp_path, monkeypatch):
     """The search's first trial diverges: the table still ends, the trial is not tried again, and is not chosen."""
-    from rankadaptor import stages
     from rankadaptor.errors import RecoveryDiverged
+    from rankadaptor.pipeline.stages import recover as stages
 
     original, calls = stages.train, []
 
@@ -260,9 +261,9 @@ def test_table_6_is_the_pruned_models_alone_with_perplexities(finished, tiny_pro
     assert table.plan().missing.total() == 0
     assert [row.method for row in result.rows()] == ["Dense", "No recovery", "No recovery"]
     unrecovered = {row.block: row for row in recovered.rows() if row.method == "No recovery"}
-    workshop, spec = table._workshop, result.profile.evaluation.perplexity
+    runner, spec = table._runner, result.profile.evaluation.perplexity
     texts = perplexity_texts(result.profile.benchmarks, 12, result.profile.evaluation.item_seed)
-    direct = perplexity(workshop.model(None), workshop._tokenizer, texts, spec)
+    direct = perplexity(runner.models.model(None), runner.models.tokenizer, texts, spec)
     assert result.dense.perplexity == direct["perplexity"]
     assert len({row.perplexity for row in result.rows()}) == 3
     for row in result.rows():

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from lm_eval.tasks import TaskManager
 
-from rankadaptor.corpora.benchmarks import gold_label
-from rankadaptor.corpora.decontamination import grams
+from rankadaptor.data.benchmarks import gold_label
+from rankadaptor.data.decontamination import grams
+from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
 from rankadaptor.profiles import load_profile
 from rankadaptor.recovery.prompts import alpaca_prompt
-from rankadaptor.specs import TASKS
 from rankadaptor.testbed import TASK_DEFINITIONS, language
 from rankadaptor.testbed.corpus import digest, open_texts, pinned_world, pretraining_documents, recovery_rows
 from rankadaptor.testbed.tasks import task_rows

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from rankadaptor.errors import BadInput
-from rankadaptor.models import architecture_of
+from rankadaptor.models.checkpoints import architecture_of
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from rankadaptor.models import Tokenizer
-from rankadaptor.specs import GenerationSpec
+from rankadaptor.evaluation.spec import GenerationSpec
+from rankadaptor.models.checkpoints import Tokenizer
 
 COLUMNS = ("prompt", "decoding", "number", "text", "tokens", "own_perplexity", "dense_perplexity", "repetition",
            "distinct_1", "distinct_2")

@@ -14,9 +14,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from rankadaptor.errors import BadInput
-from rankadaptor.models import Tokenizer
-from rankadaptor.products import quick_products
-from rankadaptor.specs import PerplexitySpec
+from rankadaptor.evaluation.spec import PerplexitySpec
+from rankadaptor.models.checkpoints import Tokenizer
+from rankadaptor.models.kernels.products import quick_products
 
 
 def perplexity(

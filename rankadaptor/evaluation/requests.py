@@ -16,11 +16,11 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable, hash_string
 
-from rankadaptor.corpora.benchmarks import Row, gold_label
+from rankadaptor.data.benchmarks import Row, gold_label
 from rankadaptor.evaluation.layout import Batch, Limits, TokenisedPair, lay_out
 from rankadaptor.evaluation.shared_context import limits_of
-from rankadaptor.models import Tokenizer
-from rankadaptor.specs import EvaluationSpec
+from rankadaptor.evaluation.spec import EvaluationSpec
+from rankadaptor.models.checkpoints import Tokenizer
 from rankadaptor.testbed import TASK_DEFINITIONS
 
 _SPLIT = "items"

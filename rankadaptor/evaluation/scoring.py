@@ -10,8 +10,8 @@ from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.items import item_table
 from rankadaptor.evaluation.requests import Requests
 from rankadaptor.evaluation.shared_context import SharedContextLM, score
-from rankadaptor.models import Tokenizer
-from rankadaptor.specs import EvaluationSpec
+from rankadaptor.evaluation.spec import EvaluationSpec
+from rankadaptor.models.checkpoints import Tokenizer
 
 
 def evaluate(model: PreTrainedModel, tokenizer: Tokenizer, spec: EvaluationSpec, requests: Requests) -> pd.DataFrame:

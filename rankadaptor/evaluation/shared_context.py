@@ -15,9 +15,9 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from rankadaptor.evaluation.layout import Batch, Limits, Part, TokenisedPair, lay_out
-from rankadaptor.forwards import attending
-from rankadaptor.products import packed, quick_products
-from rankadaptor.quick_layers import quick_layers
+from rankadaptor.models.kernels.fast_layers import quick_layers
+from rankadaptor.models.kernels.patching import attending
+from rankadaptor.models.kernels.products import packed, quick_products
 
 # On a CPU 1,024 tokens were 4 % slower, 1,792 1 %; on an H200 16,384 were 8 %, and a call costs more than filling up.
 _LIMITS = {"cpu": Limits(1536), "cuda": Limits(32_768, 64, 0.25)}

@@ -15,50 +15,18 @@ import yaml
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, uniform_allocation
 from rankadaptor.architecture import Architecture
+from rankadaptor.data.instruction_rows import RecoveryData
+from rankadaptor.data.sources import Source
+from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
-from rankadaptor.specs import (
-    TASKS,
-    Block,
-    BlockCriterion,
-    EvaluationEngine,
-    EvaluationSpec,
-    GenerationSpec,
-    LengthGrouping,
-    PerplexitySpec,
-    PruneSpec,
-    Recipe,
-    RecoverySpec,
-    Scaling,
-    Split,
-    UnitCriterion,
-)
+from rankadaptor.evaluation.spec import EvaluationEngine, EvaluationSpec, GenerationSpec, PerplexitySpec, Split
+from rankadaptor.models.base_model import BaseModel
+from rankadaptor.pipeline.cost import Cost
+from rankadaptor.pipeline.inputs import Inputs
+from rankadaptor.pruning.spec import Block, BlockCriterion, PruneSpec, UnitCriterion
+from rankadaptor.recovery.spec import LengthGrouping, Recipe, RecoverySpec, Scaling
 
 FOLDER = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where files come from. `wheel`: one pinned wheel of a package index; `hub`: files of one commit on the model hub;
-    `dir`: a folder; `testbed`: this package."""
-
-    kind: Literal["wheel", "hub", "dir", "testbed"]
-    location: str  # wheel: NAME==VERSION; hub: ORGANISATION/NAME@COMMIT, of data with /FILE; dir: path; testbed: seed
-    sha256: str | None  # of the wheel, the world's text, the weights; null of a folder (hashed when read) and a commit
-
-
-@dataclass(frozen=True)
-class BaseModel:
-    label: str  # as every report names it
-    source: Source
-    gguf: str | None  # the GGUF file among the source's files; null for a folder that transformers loads
-    dtype: Literal["saved", "bfloat16"]  # that it is loaded in; saved: as the files have it
-
-
-@dataclass(frozen=True)
-class RecoveryData:
-    label: str
-    source: Source
-    rows_per_set: int | None  # at most so many rows of each question-answer set; null for all
 
 
 @dataclass(frozen=True)
@@ -207,22 +175,6 @@ class Pruning:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Measured once on the machine named, to tell users what a table will cost before it starts."""
-
-    machine: str
-    accelerator_gigabytes: int | None  # of memory, of one; null where a CPU will do
-    prune_seconds: float
-    recovery_seconds_per_row: float
-    evaluation_seconds_per_item: float
-    perplexity_seconds_per_window: float
-    generation_seconds_per_token: float
-    download_megabytes: float
-    pruned_model_megabytes: float  # on disk, each
-    adapter_megabytes: float  # on disk, each
-
-
-@dataclass(frozen=True)
 class Profile:
     name: str
     description: str
@@ -242,6 +194,13 @@ class Profile:
     def __post_init__(self) -> None:
         if self.stage_limit_s is not None and not self.stage_limit_s > 0:
             raise BadInput(f"stage_limit_s is {self.stage_limit_s}: give seconds above 0, or null for no limit")
+
+    def inputs(self) -> Inputs:
+        """What steps of this profile are computed from."""
+        return Inputs(
+            self.base_model, self.benchmarks, self.recovery_data, self.evaluation.search_pool,
+            self.evaluation.item_seed, self.threads, self.stage_limit_s, self.cost.accelerator_gigabytes is not None,
+        )
 
     def budget(self, name: str) -> Budget:
         if name not in self.budgets:
@@ -359,7 +318,8 @@ def _read(kind: Any, value: Any, where: str) -> Any:
 
 
 def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
-    hints = typing.get_type_hints(kind)
+    types_of = typing.get_type_hints(kind)
+    hints = {field.name: types_of[field.name] for field in dataclasses.fields(kind)}
     # YAML says `llm-pruner`, Python `llm_pruner`.
     given = {str(k).replace("-", "_"): v for k, v in value.items()} if isinstance(value, dict) else None
     if given is None:
@@ -371,5 +331,3 @@ def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
         if name not in hints:
             raise BadInput(f"{where} has an unknown field {name}: use {', '.join(hints)}")
     return kind(**{name: _read(hint, given[name], f"{where}.{name}") for name, hint in hints.items()})
-
-

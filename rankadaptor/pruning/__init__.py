@@ -8,12 +8,12 @@ from transformers import PreTrainedModel
 
 from rankadaptor.architecture import Architecture, Ranges
 from rankadaptor.errors import BadInput
-from rankadaptor.models import architecture_of
+from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.pruning.depth import check_removable, remove_blocks
 from rankadaptor.pruning.importance import UnitImportance, block_importance, unit_importance
 from rankadaptor.pruning.ranking import KeptUnits, rank_globally, rank_locally
+from rankadaptor.pruning.spec import PruneSpec
 from rankadaptor.pruning.width import keep_units
-from rankadaptor.specs import PruneSpec
 
 
 @dataclass(frozen=True)

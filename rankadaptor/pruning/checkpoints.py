@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from rankadaptor.architecture import Architecture, module_name
 from rankadaptor.errors import BadInput
-from rankadaptor.models import load_model, read_architecture
+from rankadaptor.models.checkpoints import load_model, read_architecture
 from rankadaptor.pruning import Pruned
 
 

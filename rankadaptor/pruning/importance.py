@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 
 from rankadaptor.architecture import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, PROJECTIONS, module_name
 from rankadaptor.errors import BadInput
-from rankadaptor.layers import layers_kept
-from rankadaptor.models import architecture_of
+from rankadaptor.models.checkpoints import architecture_of
+from rankadaptor.models.layers import layers_kept
 from rankadaptor.pruning.salience import Reduction, reduce_saliences
-from rankadaptor.specs import BlockCriterion, GroupReduction, UnitCriterion
+from rankadaptor.pruning.spec import BlockCriterion, GroupReduction, UnitCriterion
 
 _REDUCE: dict[GroupReduction, Callable[[torch.Tensor], torch.Tensor]] = {
     "sum": lambda scores: scores.sum(0),

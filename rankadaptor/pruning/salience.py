@@ -28,7 +28,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from rankadaptor.products import product, quick_products
+from rankadaptor.models.kernels.products import product, quick_products
 
 Kind = Literal["element1", "element2", "mixed", "vector"]
 

@@ -10,8 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from rankadaptor.architecture import Architecture, LayerShape
-from rankadaptor.models import architecture_of
-from rankadaptor.pruned_llama import PrunedLlamaConfig, PrunedLlamaForCausalLM
+from rankadaptor.models.checkpoints import architecture_of
+from rankadaptor.models.pruned_llama import PrunedLlamaConfig, PrunedLlamaForCausalLM
 from rankadaptor.pruning.ranking import KeptUnits
 
 

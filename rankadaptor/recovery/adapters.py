@@ -22,9 +22,10 @@ from transformers import PreTrainedModel
 from rankadaptor.allocation import validate_allocation
 from rankadaptor.architecture import PROJECTIONS, Architecture, module_name
 from rankadaptor.errors import BadInput
-from rankadaptor.models import architecture_of
+from rankadaptor.keys import sha256_text
+from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.recovery.eva import check_eva, to_eva_config
-from rankadaptor.specs import RecoverySpec, Scaling, sha256_text
+from rankadaptor.recovery.spec import RecoverySpec, Scaling
 
 # The constant scaling of LLM-Pruner's recipe: alpha 16 at rank 8.
 CONSTANT_SCALE = 2

@@ -10,7 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
 from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged
-from rankadaptor.specs import RecoverySpec
+from rankadaptor.recovery.spec import RecoverySpec
 
 
 class LoadedModel:

@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
-from rankadaptor.forwards import attending
+from rankadaptor.models.kernels.patching import attending
 from rankadaptor.recovery.prompts import IGNORED, Example, collate, micro_batches
-from rankadaptor.specs import Recipe
+from rankadaptor.recovery.spec import Recipe
 
 # Of rows that follow one another, at most. On a CPU twice as many were 8 % slower, half as many 4 %; on an H200, in
 # SmolLM2, 4,096 tokens were slower than 8,192 and 2,048 much slower: what a pass costs beside its products is the same.

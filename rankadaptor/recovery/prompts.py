@@ -10,10 +10,10 @@ from functools import lru_cache
 
 import torch
 
-from rankadaptor.corpora.benchmarks import Row
+from rankadaptor.data.benchmarks import Row
 from rankadaptor.errors import BadInput
-from rankadaptor.models import Tokenizer
-from rankadaptor.specs import Recipe
+from rankadaptor.models.checkpoints import Tokenizer
+from rankadaptor.recovery.spec import Recipe
 
 IGNORED = -100  # label of a token that no loss is taken on
 _GROUP_BATCHES = 8  # batches are cut from so many batches' worth of rows, sorted by length

@@ -11,18 +11,18 @@ from peft.tuners.adalora import AdaLoraModel, SVDLinear
 from torch import nn
 from transformers import get_linear_schedule_with_warmup
 
-from rankadaptor.corpora.benchmarks import Row
+from rankadaptor.data.benchmarks import Row
 from rankadaptor.errors import RecoveryDiverged
-from rankadaptor.models import Tokenizer
-from rankadaptor.products import quick_products
-from rankadaptor.quick_layers import quick_layers
+from rankadaptor.models.checkpoints import Tokenizer
+from rankadaptor.models.kernels.cross_entropy import summed_cross_entropy
+from rankadaptor.models.kernels.fast_layers import quick_layers
+from rankadaptor.models.kernels.fused_lora import fused
+from rankadaptor.models.kernels.products import quick_products
 from rankadaptor.recovery.adapters import realised_ranks
 from rankadaptor.recovery.eva import initialise_eva
-from rankadaptor.recovery.fused_lora import fused
-from rankadaptor.recovery.loss import summed_cross_entropy
 from rankadaptor.recovery.packing import Piece, packing, pieces
 from rankadaptor.recovery.prompts import batches
-from rankadaptor.specs import RecoverySpec
+from rankadaptor.recovery.spec import RecoverySpec
 
 
 @dataclass(frozen=True)

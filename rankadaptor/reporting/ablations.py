@@ -11,9 +11,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from rankadaptor.ablations import ABLATIONS, AblationTables
-from rankadaptor.published import published_table
+from rankadaptor.data.tasks import TASKS
+from rankadaptor.experiments.ablations import ABLATIONS, AblationTables
+from rankadaptor.experiments.methods import LORA, NO_RECOVERY, RANKADAPTOR, RANKADAPTOR_PER_TASK
+from rankadaptor.experiments.results import Row, TableResult
 from rankadaptor.reporting.figures import STYLE, closed, reach
+from rankadaptor.reporting.paper import published_table
 from rankadaptor.reporting.tables import (
     MEAN,
     bootstrapped,
@@ -23,8 +26,6 @@ from rankadaptor.reporting.tables import (
     markdown,
     write_json,
 )
-from rankadaptor.results import LORA, NO_RECOVERY, RANKADAPTOR, RANKADAPTOR_PER_TASK, Row, TableResult
-from rankadaptor.specs import TASKS
 
 _SHOWN = (NO_RECOVERY, LORA, RANKADAPTOR, RANKADAPTOR_PER_TASK)
 

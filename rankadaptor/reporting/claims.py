@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from rankadaptor.published.inconsistencies import gains
-from rankadaptor.results import ADALORA, LORA, LORA_STAR, NO_RECOVERY, RANKADAPTOR
+from rankadaptor.experiments.methods import ADALORA, LORA, LORA_STAR, NO_RECOVERY, RANKADAPTOR
+from rankadaptor.reporting.paper.inconsistencies import gains
 
 Finding = tuple[str, str]  # what was measured, and the verdict
 

@@ -11,18 +11,14 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from rankadaptor.published import published_allocations
-from rankadaptor.reporting.tables import (
-    MEAN,
-    TASK_NAMES,
-    allocations,
-    cells,
-    differences_to_lora,
-    task_differences,
-)
-from rankadaptor.results import DENSE, LORA, MAIN, NO_RECOVERY, TableResult
-from rankadaptor.search import mean_score
-from rankadaptor.specs import PRUNERS, TASKS
+from rankadaptor.data.tasks import TASKS
+from rankadaptor.experiments.methods import DENSE, LORA, NO_RECOVERY
+from rankadaptor.experiments.results import TableResult
+from rankadaptor.experiments.tables import MAIN
+from rankadaptor.pruning.spec import PRUNERS
+from rankadaptor.reporting.paper import published_allocations
+from rankadaptor.reporting.tables import MEAN, TASK_NAMES, allocations, cells, differences_to_lora, task_differences
+from rankadaptor.search.loop import mean_score
 
 _MARKS = ("o", "s", "^", "D", "v", "P")
 STYLE: Any = {"svg.hashsalt": "rankadaptor", "svg.fonttype": "none", "figure.dpi": 120, "savefig.bbox": "tight"}

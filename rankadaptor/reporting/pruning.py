@@ -9,11 +9,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from rankadaptor.corpora.text import perplexity_label
-from rankadaptor.pruned_models import PrunedModels
+from rankadaptor.data.text import perplexity_label
+from rankadaptor.experiments.pruned_models import PrunedModels
+from rankadaptor.pruning.spec import PRUNERS
 from rankadaptor.reporting.figures import STYLE, closed, save_figures
 from rankadaptor.reporting.tables import entries_provenance, markdown, write_json
-from rankadaptor.specs import PRUNERS
 
 
 def page_figures(models: PrunedModels) -> dict[str, Figure]:

@@ -10,10 +10,10 @@ import mistune
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rankadaptor.errors import BadInput
+from rankadaptor.files import scratch_beside
 from rankadaptor.profiles import load_profile
-from rankadaptor.pruning.own import scratch_beside
-from rankadaptor.published.inconsistencies import inconsistencies
 from rankadaptor.reporting.claims import claims_table
+from rankadaptor.reporting.paper.inconsistencies import inconsistencies
 
 # Pages in the order of the report: name of the page, heading, and what its figures and numbers are named after.
 _SECTIONS = (
@@ -31,8 +31,6 @@ _SECTIONS = (
     ("pruning", "What pruning takes", "pruning"),
     ("testbed", "The testbed", "testbed"),
 )
-
-
 _ALIGNED = ' style="text-align:left"'  # as Markdown's tables have it; the page's style says so
 
 

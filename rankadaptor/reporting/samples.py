@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rankadaptor.experiments.results import TableResult
 from rankadaptor.reporting.tables import markdown
-from rankadaptor.results import TableResult
 from rankadaptor.statistics import bootstrap_macro_mean
 
 _STATISTICS = {"own_perplexity": "own perplexity", "dense_perplexity": "perplexity under the dense model",

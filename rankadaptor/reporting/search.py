@@ -12,14 +12,14 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from rankadaptor.predictors import WITH_MEMBERS
 from rankadaptor.profiles import Profile
-from rankadaptor.records import ORIGINS, task_scores
-from rankadaptor.replay import TOPS, Job, Replay, recoveries_needed, replayed
+from rankadaptor.ranktable.meta_records import ORIGINS, task_scores
+from rankadaptor.ranktable.replay import TOPS, Job, Replay, recoveries_needed, replayed
 from rankadaptor.reporting.figures import STYLE, closed, reach
 from rankadaptor.reporting.tables import markdown, write_json
-from rankadaptor.rivals import SEARCHES
-from rankadaptor.search import SearchSettings, mean_score
+from rankadaptor.search.loop import SearchSettings, mean_score
+from rankadaptor.search.predictors import WITH_MEMBERS
+from rankadaptor.search.rivals import SEARCHES
 
 OURS, PAPER = "RankAdaptor", "RankAdaptor (paper)"
 FEW = 48  # candidates of a round, where proposals are the question

@@ -11,23 +11,17 @@ from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 
 from rankadaptor.errors import BadInput
-from rankadaptor.experiments import DEFAULT_LEDGER
-from rankadaptor.kept_replays import KeptReplays
-from rankadaptor.ledger import Ledger, sha256_file
+from rankadaptor.experiments.options import DEFAULT_LEDGER
+from rankadaptor.files import sha256_file
+from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
-from rankadaptor.records import COMMITTED, read_table
-from rankadaptor.replay import (
-    TOPS,
-    Replay,
-    Variant,
-    rank_statistics,
-    recoveries_needed,
-    reliability,
-)
+from rankadaptor.ranktable.meta_records import COMMITTED, read_table
+from rankadaptor.ranktable.replay import TOPS, Replay, Variant, rank_statistics, recoveries_needed, reliability
+from rankadaptor.ranktable.replay_cache import KeptReplays
+from rankadaptor.recovery.spec import SCALINGS
 from rankadaptor.reporting import search as drawn
-from rankadaptor.rivals import SEARCHES
-from rankadaptor.search import SearchSettings, mean_score
-from rankadaptor.specs import SCALINGS
+from rankadaptor.search.loop import SearchSettings, mean_score
+from rankadaptor.search.rivals import SEARCHES
 from rankadaptor.statistics import holm, two_sided_p
 
 INITIAL, BATCH = 8, 4

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rankadaptor.corpora.text import perplexity_label
-from rankadaptor.ledger import Ledger
-from rankadaptor.profiles import Profile
-from rankadaptor.published import published_rows
-from rankadaptor.results import (
+from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.text import perplexity_label
+from rankadaptor.experiments.methods import (
     ADALORA,
     BEST_SEED,
     DENSE,
@@ -22,10 +20,13 @@ from rankadaptor.results import (
     NO_RECOVERY,
     RANKADAPTOR,
     RANKADAPTOR_PER_TASK,
-    Row,
-    TableResult,
 )
-from rankadaptor.specs import TASKS, Block, canonical_json
+from rankadaptor.experiments.results import Row, TableResult
+from rankadaptor.keys import canonical_json
+from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.profiles import Profile
+from rankadaptor.pruning.spec import Block
+from rankadaptor.reporting.paper import published_rows
 from rankadaptor.statistics import (
     Interval,
     bootstrap_draws,

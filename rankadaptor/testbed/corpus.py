@@ -12,20 +12,10 @@ from itertools import islice
 from typing import Literal
 
 from rankadaptor.errors import BadInput
-from rankadaptor.specs import TASKS, canonical_json, sha256_text
+from rankadaptor.keys import canonical_json, sha256_text
 from rankadaptor.testbed import language
-from rankadaptor.testbed.tasks import Row, task_rows
-from rankadaptor.testbed.world import (
-    ATTRIBUTES,
-    EVENTS,
-    PEOPLE,
-    SEED,
-    SPLITS,
-    TRAITS,
-    Trade,
-    World,
-    build_world,
-)
+from rankadaptor.testbed.tasks import TASK_NAMES, Row, task_rows
+from rankadaptor.testbed.world import ATTRIBUTES, EVENTS, PEOPLE, SEED, SPLITS, TRAITS, Trade, World, build_world
 
 # Shares of the documents, by what they are about. Chosen so that facts are met about equally often.
 MIXTURE: dict[str, float] = {
@@ -184,7 +174,7 @@ def open_texts(seed: int) -> tuple[str, ...]:
 @lru_cache(maxsize=2)
 def digest(seed: int) -> str:
     """SHA-256 over all that tasks, recovery and pruning read of a world, and over `pretraining_digest`."""
-    parts = (*(task_rows(task, split, seed) for task in TASKS for split in SPLITS), recovery_rows(seed),
+    parts = (*(task_rows(task, split, seed) for task in TASK_NAMES for split in SPLITS), recovery_rows(seed),
              open_texts(seed), pretraining_digest(seed))
     return sha256_text(canonical_json(parts))
 

@@ -240,3 +240,4 @@ _BUILD: dict[str, Callable[[World, Role, random.Random], Iterator[Row]]] = {
     "arc_challenge": _arc_challenge,
     "openbookqa": _openbookqa,
 }
+TASK_NAMES = tuple(_BUILD)

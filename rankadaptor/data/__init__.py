@@ -1,0 +1,1 @@
+"""What models are trained and scored on: benchmarks, instruction rows, plain text, and the sources of all three."""

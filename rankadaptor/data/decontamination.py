@@ -1,0 +1,37 @@
+"""Nothing that a model is calibrated or recovered on may share 13 words in a row with an item it is scored on.
+
+Source: the 13-gram rule of Brown et al. 2020 (GPT-3), Appendix C. Texts shorter than 13 words have no 13-gram and stay.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from rankadaptor.data.benchmarks import REPORT_SPLIT, Row, benchmark_rows, stratified_order, tasks_in
+from rankadaptor.data.sources import Source
+
+GRAM_WORDS = 13
+
+
+def grams(text: str) -> Iterator[str]:
+    """Every run of 13 words, lower case, punctuation dropped."""
+    words = re.findall(r"\w+", text.lower())
+    for start in range(len(words) - GRAM_WORDS + 1):
+        yield " ".join(words[start : start + GRAM_WORDS])
+
+
+def decontaminated(texts: Sequence[str], protected: Iterable[str]) -> list[int]:
+    """Indices of the texts that share no 13-gram with any protected text."""
+    where: dict[str, list[int]] = {}
+    for index, text in enumerate(texts):
+        for gram in grams(text):
+            where.setdefault(gram, []).append(index)
+    dirty = {index for text in protected for gram in grams(text) for index in where.get(gram, ())}
+    return [index for index in range(len(texts)) if index not in dirty]
+
+
+def scored_items(source: Source, pool: int, seed: int) -> Iterator[Row]:
+    """Every row that any search (its whole pool) or any report may score."""
+    for task in tasks_in(source):
+        train = benchmark_rows(source, task, "train")
+        yield from (train[i] for i in stratified_order(task, train, seed)[:pool])
+        yield from benchmark_rows(source, task, REPORT_SPLIT[task])

@@ -1,0 +1,127 @@
+"""Pinned files: a wheel from the package index, checked against its SHA-256, or a folder.
+
+A wheel is fetched by pip without its dependencies, its members are unpacked into the user cache and nothing of it is
+ever imported or executed. Works wherever pip does: index, mirror or `--find-links` folder.
+"""
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from rankadaptor.data.hub import data_is_here
+from rankadaptor.errors import BadInput
+from rankadaptor.files import cache_folder, file_digest, settle, sha256_file
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where files come from. `wheel`: one pinned wheel of a package index; `hub`: files of one commit on the model hub;
+    `dir`: a folder; `testbed`: this package."""
+
+    kind: Literal["wheel", "hub", "dir", "testbed"]
+    location: str  # wheel: NAME==VERSION; hub: ORGANISATION/NAME@COMMIT, of data with /FILE; dir: path; testbed: seed
+    sha256: str | None  # of the wheel, the world's text, the weights; null of a folder (hashed when read) and a commit
+
+
+def source_identity(source: Source, files: Iterable[str] | None = None) -> str:
+    """What goes into a key: a pinned hash, or a hash over names and contents of a folder's files.
+
+    Args:
+        files: Relative paths that count in a folder; those that are not there are passed over. None: every file.
+    """
+    if source.kind != "dir":
+        return f"{source.kind}:{source.location}#{source.sha256}"
+    folder = _existing(source)
+    if folder.is_file():
+        return f"file:#{file_digest(folder)}"
+    names = files if files is not None else [str(path.relative_to(folder)) for path in folder.rglob("*")]
+    lines = [f"{name}\0{file_digest(folder / name)}\n" for name in sorted(names) if (folder / name).is_file()]
+    return f"dir:#{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+
+
+def source_version(source: Source) -> tuple[tuple[str, int, int], ...]:
+    """Changes when a file of a folder does, at the cost of a look: what in-process caches are keyed by."""
+    if source.kind != "dir":
+        return ()
+    path = _existing(source)
+    files = [path] if path.is_file() else sorted([*path.glob("*.jsonl"), *path.glob("*/*.jsonl")])
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+
+
+def is_cached(source: Source) -> bool:
+    """Whether `source_folder` would need no download."""
+    if source.kind == "hub":
+        return data_is_here(source.location)
+    return source.kind != "wheel" or _wheel_folder(source).is_dir()
+
+
+def source_folder(source: Source, members: Callable[[str], bool]) -> Path:
+    """The folder that holds a source's files, downloading and unpacking a wheel when it is not cached.
+
+    Args:
+        members: Which of a wheel's members to unpack. The first call decides for the cache, so pass the same rule.
+
+    Raises:
+        BadInput: on a missing folder, a failed download or a wrong hash.
+    """
+    if source.kind == "dir":
+        return _existing(source)
+    folder = _wheel_folder(source)
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as scratch:
+        wheel = _download(source, Path(scratch))
+        unpacked = Path(scratch) / "unpacked"
+        _unpack(wheel, unpacked, members)
+        settle(unpacked, folder)
+    return folder
+
+
+def _existing(source: Source) -> Path:
+    path = Path(source.location).expanduser()
+    if not path.exists():
+        raise BadInput(f"no file or folder {source.location!r}: name one that holds the data")
+    return path
+
+
+def _wheel_folder(source: Source) -> Path:
+    if not source.sha256 or len(source.sha256) != 64:
+        raise BadInput(f"wheel {source.location} has sha256 {source.sha256!r}: pin it by its 64 hex digits")
+    return cache_folder() / "wheels" / f"{source.location.replace('==', '-')}-{source.sha256[:12]}"
+
+
+def _download(source: Source, scratch: Path) -> Path:
+    print(f"downloading {source.location} from the package index", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+               "--disable-pip-version-check", "--dest", str(scratch), source.location]
+    outcome = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(scratch.glob("*.whl"))
+    if outcome.returncode != 0 or len(wheels) != 1:
+        lines = [line for line in outcome.stderr.splitlines() if line.startswith("ERROR")]
+        reason = lines[-1].removeprefix("ERROR: ") if lines else f"pip ended with {outcome.returncode}"
+        raise BadInput(f"could not download {source.location} ({reason}): check that pip reaches a package index")
+    digest = sha256_file(wheels[0])
+    if digest != source.sha256:
+        raise BadInput(f"{source.location} has SHA-256 {digest}, pinned is {source.sha256}:"
+                       " do not use this file; check the index or the pin")
+    return wheels[0]
+
+
+def _unpack(wheel: Path, folder: Path, members: Callable[[str], bool]) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for info in archive.infolist():
+            path = PurePosixPath(info.filename)
+            if info.is_dir() or not members(info.filename):
+                continue
+            if path.is_absolute() or ".." in path.parts:
+                raise BadInput(f"{wheel.name} holds the unsafe member {info.filename!r}: do not use this file")
+            archive.extract(info, folder)
+    if not folder.is_dir():
+        raise BadInput(f"{wheel.name} holds none of the files that were asked for: check its name and version")

@@ -1,0 +1,110 @@
+"""Plain text for calibration (importance) and for perplexity: two disjoint halves of BoolQ's training passages.
+
+The testbed has texts of its own, about the open part of its world. Passages that any scored item shares 13 words with
+are left out of both. A folder of benchmarks that holds `wikitext2/test.txt` gives WikiText-2 for perplexity instead.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from rankadaptor.data.benchmarks import benchmark_rows, row_text
+from rankadaptor.data.decontamination import decontaminated, scored_items
+from rankadaptor.data.sources import Source, source_folder, source_version
+from rankadaptor.errors import BadInput
+from rankadaptor.files import sha256_file
+from rankadaptor.testbed.corpus import open_texts, pinned_world
+
+
+@lru_cache(maxsize=2)
+def _passages(benchmarks: Source, version: object, pool: int, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if benchmarks.kind == "testbed":
+        passages = list(open_texts(pinned_world(benchmarks.location, benchmarks.sha256)))
+    else:
+        passages = sorted({row["passage"] for row in benchmark_rows(benchmarks, "boolq", "train")})
+    kept = [passages[i] for i in decontaminated(passages, map(row_text, scored_items(benchmarks, pool, seed)))]
+    # The half is a property of the passage alone, so neither half depends on what else is in the set.
+    second = [hashlib.sha256(passage.encode()).digest()[0] % 2 == 1 for passage in kept]
+    return (
+        tuple(passage for passage, is_second in zip(kept, second, strict=True) if not is_second),
+        tuple(passage for passage, is_second in zip(kept, second, strict=True) if is_second),
+    )
+
+
+def calibration_texts(benchmarks: Source, pool: int, seed: int) -> tuple[str, ...]:
+    """Texts that importance is estimated on."""
+    return _passages(benchmarks, source_version(benchmarks), pool, seed)[0]
+
+
+def perplexity_texts(benchmarks: Source, pool: int, seed: int) -> tuple[str, ...]:
+    """Texts that perplexity is measured on: never those of calibration. Of WikiText-2, rows as the hub has them."""
+    if (path := _wikitext(benchmarks)) is not None:
+        return text_rows(read_text(path))
+    return _passages(benchmarks, source_version(benchmarks), pool, seed)[1]
+
+
+def read_text(path: Path) -> str:
+    """Raises BadInput on what is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text (byte {error.start}): convert it") from None
+
+
+def text_rows(text: str) -> tuple[str, ...]:
+    """Lines as the hub's WikiText has them: each with its end, and an empty row for a blank line."""
+    lines = text.split("\n")
+    return tuple(f"{line}\n" if line.strip() else "" for line in (lines if lines[-1] else lines[:-1]))
+
+
+def perplexity_identity(benchmarks: Source) -> str:
+    """What stands for the texts of perplexity in a key, beside the items that they keep clear of."""
+    path = _wikitext(benchmarks)
+    return "second half" if path is None else f"wikitext2 {sha256_file(path)}"
+
+
+def perplexity_label(benchmarks: Source) -> str:
+    """What a reader is told the texts are."""
+    if _wikitext(benchmarks) is not None:
+        return "WikiText-2 (test)"
+    if benchmarks.kind == "testbed":
+        return "texts about the open part of the testbed's world"
+    return "BoolQ's training passages (the half that calibration does not draw from)"
+
+
+def _wikitext(benchmarks: Source) -> Path | None:
+    if benchmarks.kind != "dir":
+        return None
+    path = source_folder(benchmarks, lambda _: True) / "wikitext2" / "test.txt"
+    return path if path.is_file() else None
+
+
+def calibration_windows(
+    texts: Sequence[str], tokenise: Callable[[str], list[int]], samples: int, tokens: int, seed: int
+) -> list[list[int]]:
+    """LLM-Pruner's sampler: draw a text not drawn before, reject it if short, take one random window of it.
+
+    Args:
+        tokenise: Text -> token ids, without special tokens.
+        samples: How many windows (N).
+        tokens: Length of each.
+
+    Returns:
+        `samples` lists of `tokens` ids.
+
+    Raises:
+        BadInput: if there are not enough texts of that length.
+    """
+    generator = random.Random(seed)
+    windows: list[list[int]] = []
+    for index in generator.sample(range(len(texts)), len(texts)):
+        ids = tokenise(texts[index])
+        if len(ids) >= tokens:
+            start = generator.randint(0, len(ids) - tokens)
+            windows.append(ids[start : start + tokens])
+            if len(windows) == samples:
+                return windows
+    raise BadInput(f"calibration text holds {len(windows)} texts of at least {tokens} tokens, {samples} are needed:"
+                   " give more text or fewer samples")

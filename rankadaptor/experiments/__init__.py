@@ -1,0 +1,1 @@
+"""Which results each table, figure and page needs: what is planned, run, and read back."""

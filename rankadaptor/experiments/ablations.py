@@ -1,0 +1,194 @@
+"""One thing changed at a time: the four ablations of Table 3, and choices that the paper leaves open.
+
+    work = ablation_tables(profile="tiny", ablation="scaling")
+    print(work.plan())
+    results = work.run()     # ablation -> variant -> TableResult, LoRA and RankAdaptor in each
+
+Every variant is a table of its own over the same ledger: what two variants share is computed once.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from rankadaptor.errors import BadInput
+from rankadaptor.evaluation.spec import EvaluationSpec
+from rankadaptor.experiments.main_table import MainTable, run_ahead, runs_ahead
+from rankadaptor.experiments.methods import LORA, RANKADAPTOR
+from rankadaptor.experiments.options import DEFAULT_LEDGER, parse_blocks, report_seeds
+from rankadaptor.experiments.progress import ProgressBar
+from rankadaptor.experiments.results import TableResult
+from rankadaptor.experiments.tables import CLAIMED, Contents
+from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.profiles import Profile, load_profile
+from rankadaptor.ranktable.meta_records import SIGNALS
+from rankadaptor.recovery.spec import Scaling
+
+CANDIDATES = {"the paper's": [2, 4, 6, 8, 10, 12], "few": [4, 8, 12], "wide": [1, 2, 4, 6, 8, 12, 16, 24]}
+HONEST, NAIVE = "fresh seeds, unseen questions", "as searched"
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Ablation:
+    title: str
+    question: str
+    variants: Callable[[Profile, str], dict[str, Profile]]  # of a profile and a budget's name; the first is the base
+    published: str = ""  # factor of Table 3
+
+
+def ablation_tables(
+    profile: str,
+    ablation: str = "",
+    blocks: str = "llm-pruner:20",
+    budget: str = "quick",
+    seeds: Sequence[int] = (),
+    ledger: Path | str = DEFAULT_LEDGER,
+) -> "AblationTables":
+    """
+    Args:
+        ablation: Names of `ABLATIONS`, such as "scaling signal"; "table3" for the paper's four, empty for all.
+        blocks: One block; the paper's is llm-pruner:20.
+        seeds: Training seeds of reported recoveries; empty for the budget's.
+
+    Raises:
+        BadInput: on anything unknown.
+    """
+    named = ablation.replace(",", " ").split()
+    wanted = [one for name in named or ABLATIONS for one in (TABLE_3 if name == "table3" else [name])]
+    for name in wanted:
+        if name not in ABLATIONS:
+            raise BadInput(f"unknown ablation {name!r}: use table3, or some of {', '.join(ABLATIONS)}")
+    chosen = load_profile(profile)
+    parsed = parse_blocks(blocks, chosen)
+    if len(parsed) != 1:
+        raise BadInput(f"ablations are of one block, and {blocks!r} names {len(parsed)}: name one")
+    if parsed[0].pruner != "llm-pruner" and (several := {"samples", "importance"} & set(wanted)):
+        raise BadInput(f"ablation {min(several)} is of LLM-Pruner, and {blocks} is not: leave it away")
+    reported = report_seeds(chosen, budget, seeds)
+    tables: dict[str, dict[str, MainTable]] = {}
+    for name in dict.fromkeys(wanted):
+        contents = Contents(f"ablation-{name}", ABLATIONS[name].title, (LORA, RANKADAPTOR), CLAIMED)
+        tables[name] = {}
+        for label, variant in ABLATIONS[name].variants(chosen, budget).items():
+            if label == NAIVE:
+                own = (chosen.search.training_seed,)
+                tables[name][label] = AsSearched(contents, variant, parsed, budget, own, Ledger(ledger))
+            else:
+                tables[name][label] = MainTable(contents, variant, parsed, budget, reported, Ledger(ledger))
+    return AblationTables(chosen, tables, Ledger(ledger))
+
+
+class AblationTables:
+    """See `ablation_tables`."""
+
+    def __init__(self, profile: Profile, tables: dict[str, dict[str, MainTable]], ledger: Ledger):
+        self.profile, self.tables, self.ledger = profile, tables, ledger
+
+    def plan(self) -> str:
+        """What would run, variant by variant; what two of them share is counted in both until it is there."""
+        lines = [f"{'ablation':<20}{'variant':<32}{'to run at most':>15}{'minutes':>9}"]
+        minutes = 0.0
+        for name, variants in self.tables.items():
+            for label, table in variants.items():
+                plan = table.plan()
+                minutes += plan.missing_seconds() / 60
+                lines.append(f"{name:<20}{label:<32}{plan.missing.total():>15}{plan.missing_seconds() / 60:>9.0f}")
+        return "\n".join([*lines, f"at most {minutes:,.0f} minutes on {self.profile.cost.machine}"])
+
+    def is_complete(self) -> bool:
+        """Whether the ledger holds every stage of every variant."""
+        return all(table.is_complete() for variants in self.tables.values() for table in variants.values())
+
+    def run(self) -> dict[str, dict[str, TableResult]]:
+        """Ablation -> variant -> rows of no recovery, LoRA and RankAdaptor."""
+        tables = [table for variants in self.tables.values() for table in variants.values()]
+        tables[0].run()  # what the others have in common with it is in the ledger then
+        plans = [(table, table.plan()) for table in tables[1:]]
+        bar = ProgressBar(self.profile.cost)
+        with bar.over(sum(plan.missing_seconds() for _, plan in plans) if runs_ahead(self.profile) else 0):
+            run_ahead([table for table, plan in plans if plan.missing], bar.on_progress)
+        return {name: {label: table.run() for label, table in variants.items()}
+                for name, variants in self.tables.items()}
+
+
+class AsSearched(MainTable):
+    """The protocol that the paper's text leaves open at its worst: recoveries are chosen by the very questions that are
+    reported, and the very recovery that was chosen is reported, under the search's own seed."""
+
+    def _search_evaluation(self) -> EvaluationSpec:
+        return self.profile.evaluation_spec(self.budget, "report")
+
+
+def _changed(whole: Part, path: str, value: Any) -> Part:
+    """A profile with one field replaced, such as adapters.scaling or budgets.quick.training.steps."""
+    name, _, rest = path.partition(".")
+    if isinstance(whole, Mapping):
+        return {**whole, name: _changed(whole[name], rest, value)}  # type: ignore[return-value]
+    new = _changed(getattr(whole, name), rest, value) if rest else value
+    return dataclasses.replace(whole, **{name: new})  # type: ignore[type-var]
+
+
+def _values(path: str, values: Mapping[str, Any]) -> Callable[[Profile, str], dict[str, Profile]]:
+    """Variants that differ in one field; {budget} in its path is the budget's name."""
+    return lambda profile, budget: {
+        label: _changed(profile, path.format(budget=budget), value) for label, value in values.items()}
+
+
+def _micro_batches(profile: Profile, budget: str) -> dict[str, Profile]:
+    """The whole batch at once, half of it and a quarter: the effective batch is the same."""
+    rows = profile.budget(budget).training.batch_rows
+    sizes = dict.fromkeys(max(1, rows // parts) for parts in (1, 2, 4))
+    return {f"{size} of {rows} rows": _changed(profile, f"budgets.{budget}.training.micro_batch_rows", size)
+            for size in sizes}
+
+
+def _lengths(profile: Profile, budget: str) -> dict[str, Profile]:
+    """Half as long, twice, and four times where a budget may decide something."""
+    steps = profile.budget(budget).training.steps
+    longer = (2 * steps, 4 * steps) if profile.budget(budget).decided else (2 * steps,)
+    return {f"{many} steps": _changed(profile, f"budgets.{budget}.training.steps", many)
+            for many in (steps, max(4, steps // 2), *longer)}
+
+
+def _candidates(profile: Profile, budget: str) -> dict[str, Profile]:
+    own = profile.search.candidates
+    others = {label: values for label, values in CANDIDATES.items() if values != own}
+    return {f"{label}: {' '.join(map(str, values))}": _changed(profile, "search.candidates", values)
+            for label, values in {"the profile's": own, **others}.items()}
+
+
+def _protocols(profile: Profile, budget: str) -> dict[str, Profile]:
+    naive = _changed(_changed(profile, "search.signal", "accuracy"), f"budgets.{budget}.per_task", True)
+    return {HONEST: profile, NAIVE: naive}
+
+
+ABLATIONS = {
+    "samples": Ablation(
+        "Calibration samples of the pruner", "Does pruning by the gradients of 50 samples leave more than by 10?",
+        _values("pruning.llm_pruner.calibration.samples", {"10 samples": 10, "50 samples": 50}), "samples"),
+    "micro_batch": Ablation(
+        "Micro-batch size", "With the effective batch kept, rows are only added up in another order. Does that matter?",
+        _micro_batches, "micro_batch"),
+    "importance": Ablation(
+        "Order of the importance", "Is the first-order Taylor term a better guide than the second-order one?",
+        _values("pruning.llm_pruner.importance", {"element1": "element1", "element2": "element2"}), "importance"),
+    "performance_model": Ablation(
+        "Setting of the performance model", "Do the widths of its hidden layers matter for what the search finds?",
+        _values("search.method.predictor", {"setting 1": "paper", "setting 2": "setting 2", "setting 3": "setting 3"}),
+        "performance_model"),
+    "scaling": Ablation(
+        "Scaling rule", "alpha / r gives low ranks larger steps. Does another rule change what ranks are worth?",
+        _values("adapters.scaling", {one: one for one in get_args(Scaling)})),
+    "signal": Ablation(
+        "Signal of the search", "What should a recovery be scored by on the search split?",
+        _values("search.signal", {one: one for one in SIGNALS})),
+    "protocol": Ablation(
+        "Protocol", "How much of a gain does choosing by the reported questions make up?", _protocols),
+    "candidates": Ablation(
+        "Rank candidates", "Which ranks may a layer have? The budget stays that of LoRA.", _candidates),
+    "length": Ablation("Length of the recovery", "Do ranks matter more, or less, after more steps?", _lengths),
+}
+TABLE_3 = [name for name, one in ABLATIONS.items() if one.published]

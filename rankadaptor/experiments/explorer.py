@@ -1,0 +1,137 @@
+"""Exploring allocations by hand: what ranks cost, what they are predicted to score, and what was really measured.
+
+    explorer = Explorer("tiny")
+    explorer.costs("llm-pruner:50", ranks)       # parameters against the budget
+    explorer.predicted("llm-pruner:50", ranks)   # by the performance model, from the table of measured allocations
+    explorer.measured("llm-pruner:50", ranks)    # what the ledger holds of exactly these ranks
+    explorer.nearest("llm-pruner:50", ranks)     # the measured allocations most like them
+    explorer.recover("llm-pruner:50", ranks)     # for real
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, validate_allocation
+from rankadaptor.data.tasks import TASKS
+from rankadaptor.errors import StageFailed
+from rankadaptor.evaluation.items import METRIC
+from rankadaptor.experiments.options import DEFAULT_LEDGER
+from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.runner import Runner
+from rankadaptor.pipeline.step import Step
+from rankadaptor.profiles import load_profile
+from rankadaptor.pruning.spec import Block
+from rankadaptor.ranktable.meta_records import COMMITTED, read_table, record, rows_of
+from rankadaptor.search.loop import mean_score
+from rankadaptor.search.predictors import make_predictor
+from rankadaptor.statistics import Interval, bootstrap_macro_mean
+
+
+class Costs(NamedTuple):
+    parameters: int  # that the adapters train
+    budget: int  # of LoRA with one rank
+    within: bool  # the budget and its tolerance, and every rank a candidate
+
+
+class Explorer:
+    """One profile, one ledger.
+
+    Raises:
+        BadInput: on an unknown profile or budget.
+    """
+
+    def __init__(self, profile: str = "tiny", budget: str = "standard", ledger: Path | str = DEFAULT_LEDGER):
+        self.profile = load_profile(profile)
+        self.budget = self.profile.budget(budget)
+        self._runner = Runner(self.profile.inputs(), Ledger(ledger))
+        self._spaces: dict[str, SolutionSpace] = {}
+        self._known: dict[str, pd.DataFrame] = {}
+
+    def space(self, block: str) -> SolutionSpace:
+        """S of a block; prunes it if the ledger lacks that."""
+        if block not in self._spaces:
+            parsed = Block.parse(block)
+            architecture = self._runner.results.architecture(Step("prune", self.profile.prune_spec(parsed)))
+            self._spaces[block] = self.profile.solution_space(parsed, architecture)
+        return self._spaces[block]
+
+    def costs(self, block: str, ranks: Sequence[int]) -> Costs:
+        """Raises BadInput if the ranks do not fit the pruned model."""
+        space, allocation = self.space(block), self._checked(block, ranks)
+        parameters = trainable_parameters(allocation, space.architecture)
+        return Costs(parameters, space.budget_params or 0, space.contains(allocation))
+
+    def known(self, block: str) -> pd.DataFrame:
+        """What the committed table holds of a block: allocation, gold probability (means over two trainings, search
+        split); empty where it holds nothing, or is of another model."""
+        if block not in self._known:
+            table, layers = read_table(COMMITTED), self.space(block).architecture.original_layer_count
+            scores: dict[RankAllocation, float] = {}
+            if block in set(table["block"]):
+                found = record(rows_of(table, block, self.profile.adapters.scaling), block, "gold_probability")
+                if len(found.allocations[0]) == layers:
+                    scores = dict(zip(found.allocations, map(mean_score, found.scores), strict=True))
+            self._known[block] = pd.DataFrame({"allocation": list(scores), "gold probability": list(scores.values())})
+        return self._known[block]
+
+    def predicted(self, block: str, ranks: Sequence[int]) -> tuple[float, float] | None:
+        """Gold probability on the search split by the profile's predictor, and its spread over members; None where no
+        allocation of the block was measured."""
+        known, space = self.known(block), self.space(block)
+        if known.empty:
+            return None
+        method = self.profile.search.method
+        predictor = make_predictor(method.predictor, 0)
+        scores = known["gold probability"].to_numpy()[:, None]
+        predictor.fit(space.encode(list(known["allocation"]), method.inputs), scores)
+        found = predictor.predict(space.encode([self._checked(block, ranks)], method.inputs))
+        return float(found.mean[0]), float(found.spread[0])
+
+    def nearest(self, block: str, ranks: Sequence[int], count: int = 5) -> pd.DataFrame:
+        """Measured allocations by distance: the sum over layers of how often a rank must double or halve."""
+        known = self.known(block)
+        logarithms = [np.log2(np.maximum(1, one)) for one in [self._checked(block, ranks), *known["allocation"]]]
+        distance = [float(np.abs(one - logarithms[0]).sum()) for one in logarithms[1:]]
+        return known.assign(distance=distance).sort_values("distance", kind="stable").head(count).reset_index(drop=True)
+
+    def measured(self, block: str, ranks: Sequence[int]) -> pd.DataFrame:
+        """What the ledger holds of exactly these ranks on the report split.
+
+        Returns:
+            One row a training seed: seed, accuracy with its 95 % interval over items, gold probability; proportions.
+        """
+        lines = []
+        search = self.profile.search.training_seed
+        for seed in dict.fromkeys([*self.budget.training_seeds, search, search + 1]):
+            step = self._step(block, ranks, seed)
+            if self._runner.find(step) is not None:
+                lines.append({"seed": seed, **self._scores(step)})
+        return pd.DataFrame(lines, columns=["seed", "accuracy", "low", "high", "gold probability"])
+
+    def recover(self, block: str, ranks: Sequence[int], seed: int = 0) -> pd.DataFrame:
+        """Recover and score for real; kept in the ledger. Raises StageFailed if that fails."""
+        self._runner.run(self._step(block, ranks, seed))
+        return self.measured(block, ranks)
+
+    def _checked(self, block: str, ranks: Sequence[int]) -> RankAllocation:
+        return validate_allocation(tuple(ranks), self.space(block).architecture)
+
+    def _step(self, block: str, ranks: Sequence[int], seed: int) -> Step:
+        allocation, rate = self._checked(block, ranks), self.budget.learning_rates[0]
+        pruned = Step("prune", self.profile.prune_spec(Block.parse(block)))
+        recovered = Step("recover", self.profile.lora_spec(self.budget, allocation, rate, seed), pruned)
+        return Step("evaluate", self.profile.evaluation_spec(self.budget, "report"), recovered)
+
+    def _scores(self, step: Step) -> dict[str, float]:
+        try:
+            items = self._runner.results.items(step)
+        except StageFailed:
+            return dict.fromkeys(("accuracy", "low", "high", "gold probability"), float("nan"))
+        outcomes = {task: items.loc[items["task"] == task, METRIC[task]].to_numpy(dtype=float)[None] for task in TASKS}
+        interval: Interval = bootstrap_macro_mean(outcomes)
+        gold = items.groupby("task")["gold_probability"].mean().mean()
+        return {"accuracy": interval.value, "low": interval.low, "high": interval.high, "gold probability": float(gold)}

@@ -1,0 +1,105 @@
+"""What can be known to stop a long run before it starts: memory, disk, a model that is not there or not pinned."""
+
+import os
+import shutil
+from pathlib import Path
+
+import huggingface_hub.constants
+import torch
+
+from rankadaptor.data.hub import data_is_here, is_here, is_reachable, pinned
+from rankadaptor.data.sources import Source
+from rankadaptor.errors import BadInput
+from rankadaptor.experiments.plan import Plan
+from rankadaptor.files import cache_folder
+from rankadaptor.models.base_model import BaseModel
+from rankadaptor.models.checkpoints import check_llama, check_weights
+from rankadaptor.profiles import Cost
+
+_RESERVED = 0.05  # of a GPU's memory, which its driver and the framework take
+
+
+def check(plan: Plan, ledger: Path) -> list[str]:
+    """What stands in the way of a plan, a line each with its remedy. Takes seconds; empty where nothing does."""
+    if not plan.missing:
+        return []
+    profile = plan.profile
+    # A cluster's nodes have the accelerators.
+    elsewhere = os.environ.get("RANKADAPTOR_EXECUTOR") == "ray" and os.environ.get("RAY_ADDRESS")
+    accelerator = "" if elsewhere else _accelerator(profile.cost)
+    found = [_model(profile.base_model), _rows(profile.recovery_data.source), accelerator, _disk(plan, ledger)]
+    return [one for one in found if one]
+
+
+def require(plan: Plan, ledger: Path) -> None:
+    """Raises BadInput with the first of `check`."""
+    if found := check(plan, ledger):
+        raise BadInput(found[0])
+
+
+def _model(base: BaseModel) -> str:
+    name = base.source.location
+    if base.source.kind == "dir" and base.gguf is None:
+        return _checkpoint(Path(name))
+    if base.source.kind != "hub" or is_here(name):
+        return ""
+    if name.startswith(("/", ".", "~")):
+        return f"base model {name} is no folder: give MODEL=FOLDER with a checkpoint's files"
+    try:
+        pinned(name)
+    except BadInput:
+        return (f"base model {name} is not pinned to a commit: choose one on its page, and give MODEL={name}@COMMIT,"
+                " or MODEL=FOLDER with its files")
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return f"base model {name} is not in the hub's cache, and HF_HUB_OFFLINE is set: fetch it, or give MODEL=FOLDER"
+    if reason := is_reachable(name):
+        return f"base model {name} cannot be reached ({reason}): check id, commit and network, or give MODEL=FOLDER"
+    return ""
+
+
+def _checkpoint(folder: Path) -> str:
+    try:
+        check_llama(folder)
+        check_weights(folder)
+    except BadInput as error:
+        return str(error)
+    return ""
+
+
+def _rows(source: Source) -> str:
+    if source.kind == "hub" and huggingface_hub.constants.HF_HUB_OFFLINE and not data_is_here(source.location):
+        return (f"recovery data {source.location} are not in the hub's cache, and HF_HUB_OFFLINE is set: fetch them, or"
+                " give RECOVERY_DATA=FILE")
+    return ""
+
+
+def _accelerator(cost: Cost) -> str:
+    if cost.accelerator_gigabytes is None:
+        return ""
+    if not torch.cuda.is_available():
+        return (f"no GPU is visible, and one of {cost.accelerator_gigabytes} GB is needed: take a machine that has one,"
+                " or make rehearse")
+    least = min(torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count()))
+    if least < cost.accelerator_gigabytes * 1e9 * (1 - _RESERVED):
+        return (f"a GPU has {least / 1e9:.0f} GB, and {cost.accelerator_gigabytes} are needed: take a larger one, or"
+                " lower cost.accelerator_gigabytes in a profile of your own")
+    return ""
+
+
+def _disk(plan: Plan, ledger: Path) -> str:
+    needed = {ledger: plan.missing_disk_megabytes()}
+    if plan.downloads:
+        hub = plan.profile.base_model.source.kind == "hub"
+        needed[Path(huggingface_hub.constants.HF_HUB_CACHE) if hub else cache_folder()] = (
+            plan.profile.cost.download_megabytes)
+    disks: dict[int, tuple[Path, Path, float]] = {}
+    for folder, megabytes in needed.items():
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        first, _, others = disks.get(there.stat().st_dev, (folder, there, 0.0))
+        disks[there.stat().st_dev] = first, there, others + megabytes
+    for folder, there, megabytes in disks.values():
+        free = shutil.disk_usage(there).free / 1e6
+        if free < megabytes:
+            return (f"{os.fspath(folder)} has {free:,.0f} MB free, and {megabytes:,.0f} are needed: free some, or name"
+                    " another folder")
+    return ""

@@ -1,0 +1,71 @@
+"""How far a run is: a bar over estimated seconds."""
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+
+from tqdm import tqdm
+
+from rankadaptor.errors import StageFailed
+from rankadaptor.evaluation.spec import EvaluationSpec
+from rankadaptor.experiments.plan import missing_steps, stage_kind, stage_seconds, steps_seconds
+from rankadaptor.pipeline.cost import Cost
+from rankadaptor.pipeline.runner import Runner
+from rankadaptor.pipeline.step import Step
+from rankadaptor.pruning.spec import PruneSpec
+from rankadaptor.recovery.spec import RecoverySpec
+
+
+class ProgressBar:
+    """A bar over estimated seconds; its remaining time follows the speed really seen."""
+
+    def __init__(self, cost: Cost):
+        self._cost = cost
+        self._bar: tqdm | None = None
+        self._finished = self._total = 0.0
+
+    @contextlib.contextmanager
+    def over(self, seconds: float) -> Iterator[None]:
+        """Show a bar of so many estimated seconds while the body runs; none if there is nothing to do."""
+        if not seconds:
+            yield
+            return
+        layout = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} gone, {remaining} to go"
+        self._finished, self._total = 0.0, seconds
+        with tqdm(total=seconds, file=sys.stderr, bar_format=layout, mininterval=5, ncols=100) as self._bar:
+            yield
+            self._bar.set_description_str("done", refresh=False)
+            self._bar.update(max(0.0, seconds - self._bar.n))
+        self._bar = None
+
+    def on_progress(self, step: Step, share: float) -> None:
+        """A `Runner` reports here."""
+        if self._bar is None:
+            return
+        seconds = stage_seconds(stage_kind(step), self._cost)
+        self._bar.set_description_str(f"{_label(step):<34}", refresh=False)
+        reached = min(self._finished + share * seconds, self._total)
+        self._bar.update(max(0.0, reached - self._bar.n))
+        if share >= 1:
+            self._finished += seconds
+
+
+def _label(step: Step) -> str:
+    """What a bar says of a step, such as `recover llm-pruner:20 lora`."""
+    parts = [step.stage]
+    specs = {link.stage: link.spec for link in step.chain()}
+    pruning = specs.get("prune")
+    parts.append(f"{pruning.method}:{pruning.rate_percent}" if isinstance(pruning, PruneSpec) else "dense")
+    parts += [spec.method for spec in specs.values() if isinstance(spec, RecoverySpec)]
+    parts += [step.spec.split] if isinstance(step.spec, EvaluationSpec) else []
+    return " ".join(parts)
+
+
+
+def run_missing(runner: Runner, bar: ProgressBar, steps: Iterable[Step], cost: Cost) -> None:
+    """Run what the ledger lacks of some steps, under a bar."""
+    missing = missing_steps(runner, steps)
+    with bar.over(steps_seconds(missing, cost)):
+        for step in missing:
+            with contextlib.suppress(StageFailed):  # told by what asks for it
+                runner.run(step)

@@ -1,0 +1,86 @@
+"""What a table is made of: rows of outcomes by seed and item, searches, and the specs that identify them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from rankadaptor.allocation import RankAllocation
+from rankadaptor.architecture import Architecture
+from rankadaptor.experiments.tables import Contents
+from rankadaptor.profiles import Budget, Profile
+from rankadaptor.search.loop import SearchResult
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a method on a block, over training seeds.
+
+    Outcomes are arrays of (seeds, items) by task: 0 or 1 under the task's metric, and the gold probability.
+    """
+
+    block: str
+    method: str
+    outcomes: dict[str, np.ndarray]
+    gold_probability: dict[str, np.ndarray]
+    subjects: dict[str, np.ndarray]  # of tasks whose items share subjects: a number an item, see `statistics`
+    parameters: int  # of the model, adapters left out
+    trainable_parameters: int  # of the adapter; 0 without one
+    learning_rate: float | None
+    perplexity: float | None  # where a table asks for it
+    training_loss: float | None  # mean over seeds and the last quarter of steps; rows of one seed see equal batches
+    allocations: tuple[RankAllocation, ...]  # one, or one per task
+    realised_ranks: Mapping[str, tuple[int, ...]]  # projection -> by original layer, first seed; 0 without an adapter
+    keys: tuple[str, ...]  # of the evaluations in the ledger, of the perplexity and of the continuations
+    continuations: pd.DataFrame | None = None  # where a table asks for them; a column `seed` beside generation's own
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    architecture: Architecture
+    rows: tuple[Row, ...]
+    search: SearchResult | None = None  # None where nothing is searched
+    search_key: str = ""
+    rivals: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # their searches: recoveries, key
+    failed: Mapping[str, str] = field(default_factory=dict)  # methods without a row: what became of them
+
+
+@dataclass(frozen=True, eq=False)  # hashed as the thing it is: what is drawn of it is computed once
+class TableResult:
+    contents: Contents
+    profile: Profile
+    budget_name: str
+    budget: Budget
+    seeds: tuple[int, ...]
+    base: Architecture
+    dense: Row
+    blocks: dict[str, BlockResult]
+    computed: tuple[tuple[str, str], ...]  # (stage, key) of what this run computed
+    stages: tuple[str, ...] = ()  # keys of all that the table is made of, the recoveries of its searches included
+    unfinished: Mapping[str, str] = field(default_factory=dict)  # blocks without any row: what became of them
+
+    def failures(self) -> list[str]:
+        """What has no result, and why."""
+        whole = [f"{name}: {why}" for name, why in self.unfinished.items()]
+        return whole + [f"{method} on {name}: {why}" for name, block in self.blocks.items()
+                        for method, why in block.failed.items()]
+
+    @property
+    def recovered(self) -> bool:
+        """Whether models are recovered, or measured as pruning left them."""
+        return bool(self.contents.methods)
+
+    @property
+    def searched(self) -> bool:
+        return any(block.search for block in self.blocks.values())
+
+    @property
+    def decided(self) -> bool:
+        """Whether a verdict may be drawn: never from one training seed."""
+        return self.budget.decided and len(self.seeds) > 1
+
+    def rows(self) -> Iterator[Row]:
+        yield self.dense
+        for block in self.blocks.values():
+            yield from block.rows

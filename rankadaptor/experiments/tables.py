@@ -1,0 +1,44 @@
+"""What each table compares, and with which of the paper's numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rankadaptor.experiments.methods import (
+    ADALORA,
+    LORA,
+    LORA_STAR,
+    MIRROR,
+    RANKADAPTOR,
+    RANKADAPTOR_PER_TASK,
+    SHUFFLED,
+)
+
+MAIN = (LORA, LORA_STAR, ADALORA, RANKADAPTOR)  # of Tables 2, 4 and 5
+LEAST_GAIN = 0.007  # that the paper's abstract speaks of
+CLAIMED = {RANKADAPTOR: LEAST_GAIN, RANKADAPTOR_PER_TASK: LEAST_GAIN}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a table compares, and with which of the paper's numbers."""
+
+    name: str  # what its files are called
+    title: str
+    methods: tuple[str, ...]  # recovered rows; none where pruned models are measured as they are, with perplexities
+    claims: Mapping[str, float] = field(default_factory=dict)  # method -> least gain over LoRA, below 0 a loss
+    generates: bool = False  # whether models continue the profile's prompts, too
+    published: str = "LLaMA-7B"  # one of `published.RECOVERED`, whose numbers stand beside ours
+
+
+TABLES = {
+    one.name: one
+    for one in (
+        Contents("table1", "Table 1", (LORA, ADALORA), {ADALORA: -0.0056}),
+        Contents("figure2", "Figure 2", (LORA, LORA_STAR, MIRROR, *SHUFFLED), {LORA_STAR: LEAST_GAIN}),
+        Contents("table2", "Table 2", MAIN, CLAIMED),
+        Contents("table4", "Table 4", MAIN, CLAIMED, published="Vicuna-7B"),
+        Contents("table5", "Table 5", MAIN, CLAIMED, published="LLaMA-13B"),
+        Contents("table6", "Table 6", ()),
+        Contents("figure5", "Figures 5 and 6", (LORA, RANKADAPTOR), CLAIMED, generates=True),
+    )
+}

@@ -1,0 +1,105 @@
+"""Base models by their source: hub, folder, GGUF file or the embedded model."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+
+from rankadaptor import testbed
+from rankadaptor.data.hub import checkpoint_folder, is_here
+from rankadaptor.data.sources import Source, is_cached, source_folder, source_identity
+from rankadaptor.errors import BadInput
+from rankadaptor.files import cache_folder, file_digest, settle
+from rankadaptor.keys import sha256_text
+from rankadaptor.models.checkpoints import check_llama, check_weights, load_model
+
+_NUMERICS_VERSION = 1  # of what is read from a source, part of every key
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    label: str  # as every report names it
+    source: Source
+    gguf: str | None  # the GGUF file among the source's files; null for a folder that transformers loads
+    dtype: Literal["saved", "bfloat16"]  # that it is loaded in; saved: as the files have it
+
+
+def base_model_identity(base: BaseModel) -> str:
+    """What stands for a base model in a key. Reads all of a folder's weights: ask once."""
+    if base.gguf is not None:
+        return f"{source_identity(base.source)}:{base.gguf}:float32:v{_NUMERICS_VERSION}"
+    if base.source.kind == "testbed":
+        _check_embedded(base.source)
+        return f"{source_identity(base.source)}:v{_NUMERICS_VERSION}"
+    suffix = f":v{_NUMERICS_VERSION}" if base.dtype == "saved" else f":{base.dtype}:v{_NUMERICS_VERSION}"
+    if base.source.kind == "hub":
+        return f"{source_identity(base.source)}{suffix}"
+    folder = source_folder(base.source, lambda _: True)
+    files = [path.name for path in folder.glob("*") if path.suffix in (".json", ".model", ".safetensors", ".txt")]
+    return f"{source_identity(base.source, files)}{suffix}"
+
+
+def _check_embedded(source: Source) -> None:
+    """The weights that this package ships are the ones that the profile pins."""
+    weights = testbed.MODEL / "model.safetensors"
+    found = file_digest(weights) if weights.is_file() else "none"
+    if found != source.sha256:
+        raise BadInput(f"the embedded model has SHA-256 {found}, the profile pins {source.sha256}: restore"
+                       f" {weights.name}, or pin the one that is there")
+
+
+def base_model_is_cached(base: BaseModel) -> bool:
+    if base.source.kind == "hub":
+        return is_here(base.source.location)
+    return is_cached(base.source) if base.gguf is None else _converted_folder(base).is_dir()
+
+
+def base_model(base: BaseModel) -> PreTrainedModel:
+    """The base model, in the dtype that the profile says."""
+    return load_model(base_model_folder(base), dtype=base.dtype)
+
+
+def base_model_folder(base: BaseModel) -> Path:
+    """A folder with the base model as safetensors and its tokenizer; a GGUF file is converted once into the cache."""
+    if base.source.kind == "testbed":
+        return testbed.MODEL
+    if base.gguf is None:
+        hub = base.source.kind == "hub"
+        folder = checkpoint_folder(base.source.location) if hub else source_folder(base.source, lambda _: True)
+        if hub:
+            check_llama(folder)
+            check_weights(folder)
+        return folder
+    target = _converted_folder(base)
+    if not target.is_dir():
+        gguf = source_folder(base.source, lambda name: name == base.gguf) / base.gguf
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as scratch:
+            converted = Path(scratch) / "model"
+            _convert_gguf(gguf, converted)
+            settle(converted, target)
+    return target
+
+
+def _converted_folder(base: BaseModel) -> Path:
+    return cache_folder() / "models" / sha256_text(base_model_identity(base))[:16]
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    """De-quantise to float32. The quantisation entry must go: transformers refuses to save a model that has one."""
+    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    settings: dict[str, Any] = quantised.config.to_dict()
+    settings.pop("quantization_config", None)
+    model = LlamaForCausalLM(LlamaConfig(**settings))
+    model.load_state_dict(quantised.state_dict())
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)

@@ -1,0 +1,118 @@
+"""Base models by their source, and reading checkpoints, dense or pruned."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from rankadaptor.architecture import Architecture
+from rankadaptor.errors import BadInput
+from rankadaptor.models.pruned_llama import PrunedLlamaConfig
+
+Tokenizer: TypeAlias = PreTrainedTokenizerBase
+
+
+transformers_logging.disable_progress_bar()  # a bar for every checkpoint of a second would drown ours
+
+
+def architecture_of(model: PreTrainedModel) -> Architecture:
+    return Architecture.from_config(model.config.to_dict())
+
+
+def default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def read_architecture(folder: Path) -> Architecture:
+    """Shapes of a checkpoint, dense or pruned, from its `config.json`.
+
+    Raises:
+        BadInput: if there is none.
+    """
+    return _shapes(folder, _read_config(folder))
+
+
+def check_llama(folder: Path, pruned: bool = False) -> Architecture:
+    """Shapes of a LLaMA checkpoint, from its `config.json`.
+
+    Args:
+        pruned: Whether a pruned one is meant as well.
+
+    Raises:
+        BadInput: on another architecture, on biases in the projections, or on a pruned one that is not meant.
+    """
+    config = _read_config(folder)
+    kind = config.get("model_type")
+    if kind not in ("llama", PrunedLlamaConfig.model_type):
+        raise BadInput(f"the model in {folder} is of type {kind!r}, and only llama models are read: give one")
+    if config.get("attention_bias") or config.get("mlp_bias"):
+        raise BadInput(f"the model in {folder} has biases in its projections: give a LLaMA without them")
+    if not pruned and (kind != "llama" or "original_layers" in config):
+        raise BadInput(f"the model in {folder} is pruned already: give the dense one")
+    return _shapes(folder, config)
+
+
+def _shapes(folder: Path, config: dict[str, Any]) -> Architecture:
+    try:
+        return Architecture.from_config(config)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise BadInput(f"{folder / 'config.json'} does not say the shapes of a LLaMA ({reason}): restore it") from None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise BadInput(f"no model in {folder}: name a folder with config.json and safetensors files")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise BadInput(f"{path} is not a JSON object: restore it")
+    return config
+
+
+def check_weights(folder: Path) -> None:
+    """Raises BadInput unless a folder has safetensors files and a tokenizer."""
+    if not any(folder.glob("*.safetensors")):
+        raise BadInput(f"no safetensors files in {folder}: other weights are never read, convert them")
+    if not any(folder.glob("tokenizer*")):
+        raise BadInput(f"no tokenizer in {folder}: put its files beside the model")
+
+
+def load_model(folder: Path, device: torch.device | None = None, dtype: str = "saved") -> PreTrainedModel:
+    """A checkpoint of this project, dense or pruned, ready to be evaluated.
+
+    Args:
+        dtype: "saved" for the one it was saved in, or "bfloat16".
+    """
+    _read_config(folder)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto" if dtype == "saved" else torch.bfloat16, use_safetensors=True, trust_remote_code=False,
+        local_files_only=True,
+    )
+    return model.to(device or default_device()).eval()
+
+
+def random_weights(config: LlamaConfig) -> PreTrainedModel:
+    """A model of some shape in bfloat16, always with the same weights, on the device that models are loaded to."""
+    torch.manual_seed(0)
+    with default_device():
+        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    if tokenizer.pad_token_id is None:  # LLaMA has none; what stands on padding is masked anyway
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

@@ -1,0 +1,50 @@
+"""LLaMA with its own number of heads and MLP channels in every layer, known to transformers' Auto classes.
+
+A pruned model is a plain LLaMA checkpoint plus three entries of its `config.json`:
+`layer_shapes` [[heads, kv_heads, mlp_width], ...], `original_layers` (0-based, in the unpruned model) and
+`original_layer_count`. Depth-pruned models keep the stock class, since all their layers are alike.
+"""
+
+import copy
+
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP
+
+
+class PrunedLlamaConfig(LlamaConfig):
+    """LLaMA's configuration with one shape per layer."""
+
+    model_type = "pruned_llama"
+
+    layer_shapes: list[list[int]] | None = None
+    original_layers: list[int] | None = None
+    original_layer_count: int | None = None
+
+    def for_layer(self, layer: int) -> LlamaConfig:
+        """The configuration that LLaMA's own modules need to build one layer."""
+        config = copy.copy(self)
+        if self.layer_shapes:
+            heads, kv_heads, width = self.layer_shapes[layer]
+            config.num_attention_heads, config.num_key_value_heads, config.intermediate_size = heads, kv_heads, width
+        return config
+
+
+class PrunedLlamaForCausalLM(LlamaForCausalLM):
+    """LLaMA whose layers may differ in heads and MLP width; everything else is stock."""
+
+    config_class = PrunedLlamaConfig
+
+    def __init__(self, config: PrunedLlamaConfig):
+        super().__init__(config)
+        for index, layer in enumerate(self.model.layers):
+            layer_config = config.for_layer(index)
+            layer.self_attn = LlamaAttention(layer_config, index)
+            layer.self_attn.config = config  # the kind of attention is read there, and may change later
+            layer.mlp = LlamaMLP(layer_config)
+        self.post_init()
+
+
+AutoConfig.register("pruned_llama", PrunedLlamaConfig)
+
+
+AutoModelForCausalLM.register(PrunedLlamaConfig, PrunedLlamaForCausalLM)

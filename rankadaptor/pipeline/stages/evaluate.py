@@ -1,0 +1,41 @@
+"""The stage that scores a model on benchmarks, zero-shot."""
+
+from typing import Any
+
+from rankadaptor.evaluation import evaluate
+from rankadaptor.evaluation.items import task_metrics
+from rankadaptor.evaluation.spec import EvaluationSpec
+from rankadaptor.pipeline.cost import Cost
+from rankadaptor.pipeline.inputs import Inputs
+from rankadaptor.pipeline.stages.stage import Stage, Task
+
+# A full report split, for estimates only: the paper's seven benchmarks have 20,465 report items.
+_TASKS = 7
+_ALL_ITEMS_PER_TASK = 20_465 / _TASKS
+
+
+class Evaluate(Stage):
+    name = "evaluate"
+    spec_type = EvaluationSpec
+
+    def revisions(self, inputs: Inputs) -> dict[str, str]:
+        return inputs.benchmark_revisions()
+
+    def compute(self, task: Task) -> dict[str, Any]:
+        spec = task.step.spec
+        assert isinstance(spec, EvaluationSpec)
+        if task.diverged:
+            return {"diverged": task.diverged}
+        with task.models.ready(task.step.parent) as model:
+            items = evaluate(model, task.models.tokenizer, spec, task.models.requests(spec))
+        items.to_parquet(task.folder / "items.parquet", index=False)
+        return {"metrics": task_metrics(items)}
+
+    def size(self, spec: EvaluationSpec) -> int | None:
+        return spec.items_per_task
+
+    def seconds(self, size: int | None, cost: Cost) -> float:
+        return _TASKS * (size or _ALL_ITEMS_PER_TASK) * cost.evaluation_seconds_per_item
+
+    def describe(self, size: int | None) -> str:
+        return f"evaluate ({size or 'all'} items a task)"

@@ -1,0 +1,55 @@
+"""The stage that prunes the base model."""
+
+from typing import Any
+
+import torch
+
+from rankadaptor.data.text import calibration_texts, calibration_windows
+from rankadaptor.models.base_model import base_model
+from rankadaptor.models.checkpoints import architecture_of
+from rankadaptor.pipeline.cost import Cost
+from rankadaptor.pipeline.inputs import Inputs
+from rankadaptor.pipeline.stages.stage import Stage, Task
+from rankadaptor.pruning import prune
+from rankadaptor.pruning.checkpoints import save_pruned
+from rankadaptor.pruning.spec import PruneSpec
+
+
+class Prune(Stage):
+    name = "prune"
+    spec_type = PruneSpec
+
+    def revisions(self, inputs: Inputs) -> dict[str, str]:
+        return inputs.item_revisions()  # calibration text keeps clear of the items
+
+    def compute(self, task: Task) -> dict[str, Any]:
+        spec, inputs, tokenizer = task.step.spec, task.models.inputs, task.models.tokenizer
+        assert isinstance(spec, PruneSpec)
+        texts = calibration_texts(inputs.benchmarks, *inputs.protection)
+        windows = calibration_windows(
+            texts,
+            lambda text: tokenizer(text, add_special_tokens=False).input_ids,
+            spec.calibration_samples,
+            spec.calibration_tokens,
+            spec.seed,
+        )
+        task.models.release()
+        dense = base_model(inputs.base_model)
+        pruned = prune(dense, spec, torch.tensor(windows))
+        save_pruned(pruned, task.folder / "model")
+        tokenizer.save_pretrained(task.folder / "model")
+        for name in ("kept.json", "importance.json"):
+            (task.folder / "model" / name).rename(task.folder / name)
+        before, after = architecture_of(dense), architecture_of(pruned.model)
+        return {
+            "parameters": {"base": before.parameters(), "pruned": after.parameters()},
+            "decoder_parameters": {"base": before.decoder_parameters(), "pruned": after.decoder_parameters()},
+            "layer_shapes": [[shape.heads, shape.kv_heads, shape.mlp_width] for shape in after.layers],
+            "original_layers": list(after.original_layers),
+        }
+
+    def seconds(self, size: int | None, cost: Cost) -> float:
+        return cost.prune_seconds
+
+    def megabytes(self, cost: Cost) -> float:
+        return cost.pruned_model_megabytes

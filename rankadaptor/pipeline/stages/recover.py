@@ -1,0 +1,58 @@
+"""The stage that trains an adapter on a pruned model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rankadaptor.data.instruction_rows import recovery_identity, recovery_rows
+from rankadaptor.errors import RecoveryDiverged
+from rankadaptor.pipeline.cost import Cost
+from rankadaptor.pipeline.inputs import Inputs
+from rankadaptor.pipeline.stages.stage import Stage, Task
+from rankadaptor.recovery.adapters import save_adapter
+from rankadaptor.recovery.spec import RecoverySpec, recovery_numerics_version
+from rankadaptor.recovery.training import train
+
+
+class Recover(Stage):
+    name = "recover"
+    spec_type = RecoverySpec
+
+    def revisions(self, inputs: Inputs) -> dict[str, str]:
+        return inputs.item_revisions() | {"rows": recovery_identity(inputs.recovery_data)}
+
+    def compute(self, task: Task) -> dict[str, Any]:
+        spec, inputs = task.step.spec, task.models.inputs
+        assert isinstance(spec, RecoverySpec)
+        rows = recovery_rows(inputs.recovery_data, inputs.benchmarks, *inputs.protection)
+        steps = spec.recipe.steps
+        with task.models.lent(task.step.parent) as loaded, loaded.attached(spec) as adapted:
+            try:
+                training = train(
+                    adapted, task.models.tokenizer, rows, spec, lambda done, loss: task.report(done / (steps + 1))
+                )
+            except RecoveryDiverged as error:
+                return {"diverged": error.reason}
+            save_adapter(adapted, task.folder / "adapter")
+        return {
+            "losses": training.losses,
+            "realised_ranks": training.ranks,
+            "trainable_parameters": training.trainable_parameters,
+            "tokens": training.tokens,
+        }
+
+    def size(self, spec: RecoverySpec) -> int:
+        return spec.recipe.steps * spec.recipe.batch_rows
+
+    def seconds(self, size: int | None, cost: Cost) -> float:
+        return (size or 0) * cost.recovery_seconds_per_row
+
+    def megabytes(self, cost: Cost) -> float:
+        return cost.adapter_megabytes
+
+    def describe(self, size: int | None) -> str:
+        return f"recover ({size} rows)"
+
+    def current_version(self, spec: Mapping[str, Any]) -> int:
+        recipe = spec["recipe"]
+        grouping = recipe.get("length_grouping", "batches")
+        return recovery_numerics_version(spec["method"], recipe["lora_dropout"], grouping)

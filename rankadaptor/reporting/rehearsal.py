@@ -1,0 +1,159 @@
+"""A rehearsal of a profile: the same layers, blocks, methods and stages, on random weights, before a machine is hired.
+
+    rehearse("llama-7b", Path("build/rehearsal"))    # a copy of a hundredth of its width, for a CPU
+    rehearse("llama-7b", folder, full_size=True)     # its very shape, for one GPU
+
+The tokenizer, the questions and the rows are the embedded testbed's, and budgets are cut to a few steps: what comes out
+says that every stage runs, what it takes, and nothing about the method.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+from transformers import LlamaConfig
+
+from rankadaptor.architecture import Architecture
+from rankadaptor.data.sources import Source
+from rankadaptor.errors import BadInput
+from rankadaptor.experiments.main_table import main_table
+from rankadaptor.machine import machine
+from rankadaptor.models.base_model import BaseModel
+from rankadaptor.models.checkpoints import load_tokenizer, random_weights
+from rankadaptor.pipeline.ledger_tools import ledger_frame
+from rankadaptor.profiles import Budget, Profile, load_profile
+from rankadaptor.pruning import pruned_shapes
+from rankadaptor.reporting import pages
+from rankadaptor.reporting.paper import published_architecture, published_config
+from rankadaptor.reporting.tables import markdown
+from rankadaptor.testbed import MODEL as EMBEDDED
+
+PAGE, ALONGSIDE = "table2", ("table6", "figure5")  # the first is rendered as well
+_HEAD_WIDTH, _NARROWER = 4, 32  # of a shrunken copy: width of a head, and divisor of its MLP
+_STEPS, _ROWS, _ITEMS = 4, 4, 4  # AdaLoRA reallocates ranks from four steps on
+
+
+def rehearse(name: str, folder: Path, full_size: bool = False, blocks: str = "") -> Path:
+    """Run tables of a profile through every stage, on random weights.
+
+    Args:
+        name: One of the profiles whose shapes are in published/models.csv, such as llama-7b.
+        folder: For the model, the ledger and the reports; what is there already is not computed again.
+        blocks: Empty for the first of each pruner.
+
+    Returns:
+        `rehearsal.md`: every stage with its number, seconds and peak memory; parameter counts of the real shapes.
+
+    Raises:
+        BadInput: on a profile without published shapes, at full size without a GPU; and as the stages do.
+    """
+    real = load_profile(name)
+    config = published_config(real.name)
+    chosen = blocks or " ".join({block.pruner: str(block) for block in reversed(real.blocks())}.values())
+    if full_size and not torch.cuda.is_available():
+        raise BadInput(f"no GPU is visible to rehearse {real.name} at full size on: take a machine that has one,"
+                       " or rehearse a narrow copy")
+    size = "full" if full_size else "shrunken"
+    place = folder / f"{real.name}-{size}"
+    _write_model(config, place / "model", full_size)
+    profile = place / f"{real.name}-rehearsal.yaml"
+    profile.write_text(yaml.safe_dump(_plain(_rehearsed(real, place / "model", full_size))))
+    given: dict[str, Any] = {"profile": str(profile), "blocks": chosen, "budget": "quick", "seeds": [],
+                             "ledger": str(place / "ledger")}
+    pages.reproduce(PAGE, given, place / "reports", quiet=True)
+    for table in ALONGSIDE:
+        main_table(**given, table=table).run()
+    return _write_record(real, size, chosen, place)
+
+
+def _write_model(config: Mapping[str, Any], folder: Path, full_size: bool) -> None:
+    """Random weights in bfloat16, with the embedded model's tokenizer."""
+    if folder.is_dir():
+        return
+    tokenizer = load_tokenizer(EMBEDDED)
+    shape = dict(config)
+    if not full_size:
+        heads = int(shape["num_attention_heads"])
+        shape |= {"hidden_size": heads * _HEAD_WIDTH, "intermediate_size": int(shape["intermediate_size"]) // _NARROWER,
+                  "vocab_size": len(tokenizer)}
+    model = random_weights(LlamaConfig(**shape, pad_token_id=tokenizer.pad_token_id,
+                                       bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id))
+    draft = folder.with_name(f".{folder.name}")
+    model.save_pretrained(draft)
+    tokenizer.save_pretrained(draft)
+    del model
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # the notebook's kernel wants it
+    draft.rename(folder)
+
+
+def _rehearsed(real: Profile, model: Path, full_size: bool) -> Profile:
+    """The profile, less its data and its patience."""
+    tiny = load_profile("tiny")
+    budget = real.budget("quick")
+    training = dataclasses.replace(budget.training, steps=_STEPS, batch_rows=_ROWS, micro_batch_rows=_ROWS,
+                                   warmup_steps=1)
+    search = dataclasses.replace(budget.search, initial=2, rounds=1, candidates_per_round=200)
+    short: Budget = dataclasses.replace(budget, training=training, search=search, search_items=_ITEMS,
+                                        report_items=_ITEMS)
+    text = dataclasses.replace(real.evaluation.perplexity, max_windows=4)
+    written = dataclasses.replace(real.evaluation.generation, prompts=real.evaluation.generation.prompts[:1],
+                                  max_new_tokens=8, samples=1)
+    return dataclasses.replace(
+        real,
+        name=f"{real.name}-rehearsal",
+        base_model=BaseModel(f"random weights in the shape of {real.base_model.label}",
+                             Source("dir", str(model.absolute()), None), None, real.base_model.dtype),
+        benchmarks=tiny.benchmarks,
+        recovery_data=tiny.recovery_data,
+        evaluation=dataclasses.replace(real.evaluation, search_pool=tiny.evaluation.search_pool, perplexity=text,
+                                       generation=written),
+        cost=real.cost if full_size else dataclasses.replace(
+            real.cost, accelerator_gigabytes=None, pruned_model_megabytes=tiny.cost.pruned_model_megabytes,
+            adapter_megabytes=tiny.cost.adapter_megabytes),
+        budgets={"quick": short},
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A profile as YAML can have it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _write_record(real: Profile, size: str, blocks: str, place: Path) -> Path:
+    stages = ledger_frame(place / "ledger")
+    results = [json.loads((place / "ledger" / key / "result.json").read_text()) for key in stages["key"]]
+    stages["peak"] = [result["provenance"]["peak_memory_bytes"] for result in results]
+    by_stage = stages.groupby("stage").agg(
+        entries=("key", "size"), seconds=("seconds", "median"), peak=("peak", lambda peak: peak.max() / 1e9))
+    dense = published_architecture(real.name)
+    pruned = {str(block): pruned_shapes(dense, real.prune_spec(block)) for block in real.blocks()}
+    about = machine()
+    text = "\n\n".join([
+        f"# Rehearsal of {real.name}, {size}",
+        f"Random weights, the embedded testbed's questions and rows, blocks {blocks}; {', '.join((PAGE, *ALONGSIDE))}"
+        f" and every stage behind them. On {about['processor']}, {about['accelerator'] or 'no accelerator'}, torch"
+        f" {about['versions']['torch']}.",
+        markdown(by_stage.reset_index().rename(columns={"seconds": "seconds (median)", "peak": "peak memory (GB)"})),
+        "Peak memory is the process's until then. Rows of the testbed are shorter than Alpaca's, which take more.",
+        "Parameters of the real shapes:",
+        markdown(pd.DataFrame([_counted(label, shape, dense) for label, shape in {"dense": dense, **pruned}.items()])),
+    ])
+    path = place / "rehearsal.md"
+    path.write_text(text + "\n")
+    return path
+
+
+def _counted(label: str, shape: Architecture, dense: Architecture) -> dict[str, Any]:
+    share = 1 - shape.parameters() / dense.parameters()
+    return {"model": label, "parameters": f"{shape.parameters():,}", "gone (%)": f"{100 * share:.1f}",
+            "bfloat16 (GB)": f"{2 * shape.parameters() / 1e9:.1f}"}
