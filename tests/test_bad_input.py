@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import wheel_index
+from helpers.data import wheel_index
 
 from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput

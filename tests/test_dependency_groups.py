@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch_pruning
-from conftest import tiny_llama
+from helpers.models import tiny_llama
 
 from rankadaptor.architecture import ATTENTION_PROJECTIONS, MLP_PROJECTIONS
 

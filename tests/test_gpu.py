@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import llamas, ragged_choices, sentence, tiny_llama, with_lora
+from helpers.data import ragged_choices, sentence
+from helpers.models import llamas, tiny_llama, with_lora
 
 from rankadaptor.allocation import uniform_allocation
 from rankadaptor.evaluation import evaluate

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from conftest import gradients, tiny_llama
+from helpers.models import gradients, tiny_llama
 
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput

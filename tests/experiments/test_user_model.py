@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from conftest import sentence
+from helpers.data import sentence
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -21,7 +21,7 @@ RECIPE = ["--steps", "4", "--batch", "4", "--max-length", "200"]
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, benchmark_folder, recovery_file, tokenizer):
     """A width-pruned and a depth-pruned model, and where a search keeps its recoveries."""
-    from conftest import tiny_llama
+    from helpers.models import tiny_llama
 
     made = tmp_path_factory.mktemp("own")
     tiny_llama(layers=6).save_pretrained(made / "dense")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import gradients, masked, tiny_llama
+from helpers.models import gradients, masked, tiny_llama
 from transformers import LlamaForCausalLM
 
 from rankadaptor.errors import BadInput

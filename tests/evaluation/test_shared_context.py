@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import benchmark_row, llamas, ragged_choices, tiny_llama
+from helpers.data import benchmark_row, ragged_choices
+from helpers.models import llamas, tiny_llama
 from lm_eval import evaluator
 from lm_eval.api.instance import Instance
 

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from conftest import assert_executed
+from helpers.notebooks import assert_executed
 
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments.methods import BEST_SEED, DAMAGE, EVA, LORA, LORA_STAR, MIRROR, RANKADAPTOR, TUNED

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import assert_same_loss_and_gradients, loss_and_gradients, tiny_llama
+from helpers.models import assert_same_loss_and_gradients, loss_and_gradients, tiny_llama
 from torch.nn import functional
 
 from rankadaptor.models.kernels import products

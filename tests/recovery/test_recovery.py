@@ -5,7 +5,8 @@ import json
 
 import pytest
 import torch
-from conftest import sentence, tiny_llama
+from helpers.data import sentence
+from helpers.models import tiny_llama
 from peft import get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch.nn import functional

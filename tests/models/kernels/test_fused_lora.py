@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same_loss_and_gradients, loss_and_gradients, tiny_llama, with_lora
+from helpers.models import assert_same_loss_and_gradients, loss_and_gradients, tiny_llama, with_lora
 from peft.tuners.lora import Linear
 
 from rankadaptor.architecture import PROJECTIONS

@@ -13,7 +13,7 @@ from rankadaptor.errors import BadInput
 from rankadaptor.reporting.claims import claims_markdown, claims_table
 from rankadaptor.reporting.report import write_report
 
-COMMITTED = Path(__file__).parents[1] / "reports"
+COMMITTED = Path(__file__).parents[2] / "reports"
 
 
 def elements(path):

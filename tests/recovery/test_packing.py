@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import llamas, tiny_llama, with_lora
+from helpers.models import llamas, tiny_llama, with_lora
 
 from rankadaptor.recovery import packing as rows
 from rankadaptor.recovery import training

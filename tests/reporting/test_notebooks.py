@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import assert_executed, code_cells
+from helpers.notebooks import assert_executed, code_cells
 
 from rankadaptor.__main__ import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 

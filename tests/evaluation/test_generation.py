@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import sentence, tiny_llama
+from helpers.data import sentence
+from helpers.models import tiny_llama
 
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.generation import COLUMNS, continuations, statistics

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import wheel_index
+from helpers.data import wheel_index
 
 from rankadaptor.data import sources as downloads
 from rankadaptor.data.benchmarks import (
@@ -31,7 +31,7 @@ from rankadaptor.profiles import load_profile
 
 PROFILE = load_profile("smollm2")
 # The public data sets in the hub's schema, where somebody has laid them beside the checkout.
-HUB = Path(__file__).parents[2] / "shared" / "data"
+HUB = Path(__file__).parents[3] / "shared" / "data"
 SPLITS = [(task, split) for task in TASKS for split in ("train", "validation", "test")
           if split != "test" or REPORT_SPLIT[task] == "test"]
 # SHA-256 over canonical lines of every row, from the pinned wheel.

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 import torch
-from conftest import tiny_llama
+from helpers.models import tiny_llama
 
 from rankadaptor.experiments.main_table import main_table
 from rankadaptor.recovery import loaded as loaded_module

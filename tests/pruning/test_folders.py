@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import masked, tiny_llama
+from helpers.models import masked, tiny_llama
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, LlamaConfig
 

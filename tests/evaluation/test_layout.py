@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from conftest import ragged_choices
+from helpers.data import ragged_choices
 
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation import layout

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from conftest import assert_executed
+from helpers.notebooks import assert_executed
 
 from rankadaptor.__main__ import main
 from rankadaptor.experiments.paths import ledger_folder, reports_folder
@@ -15,7 +15,7 @@ from rankadaptor.ranktable.meta_records import read_table
 from rankadaptor.reporting import pages
 from rankadaptor.reporting.notebooks import run_notebook
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BLOCK = "llm-pruner:50"
 ELSEWHERE = {"01_motivating_example", "02_adalora_comparison", "03_main_tables",  # in test_notebooks
              "09_rivals"}  # in test_rivals

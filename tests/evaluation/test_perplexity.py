@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import sentence, tiny_llama
+from helpers.data import sentence
+from helpers.models import tiny_llama
 
 from rankadaptor.data.sources import Source
 from rankadaptor.data.text import perplexity_identity, perplexity_label, perplexity_texts

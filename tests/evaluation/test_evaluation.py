@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import benchmark_row, tiny_llama
+from helpers.data import benchmark_row
+from helpers.models import tiny_llama
 from lm_eval import evaluator
 
 from rankadaptor.data.tasks import TASKS

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import assert_same_loss_and_gradients, loss_and_gradients, tiny_llama, with_lora
+from helpers.models import assert_same_loss_and_gradients, loss_and_gradients, tiny_llama, with_lora
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rankadaptor.models.kernels import fast_layers as layers

@@ -20,7 +20,7 @@ from rankadaptor.experiments import main_table as experiments
 from rankadaptor.pipeline import execution, failures
 from rankadaptor.pipeline import ray_pool as ray_execution
 from rankadaptor.pipeline import runner as runner_module
-from rankadaptor.pipeline.execution import chosen, follow, groups_of
+from rankadaptor.pipeline.execution import chosen_execution, follow, groups_of
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.local_pool import LocalPool
 from rankadaptor.pipeline.runner import Runner
@@ -80,7 +80,7 @@ def test_many_workers_compute_what_one_does(executor, workers, alone, tiny_profi
 def test_what_cannot_be_chosen_is_told(name, value, says, tiny_profile, monkeypatch):
     monkeypatch.setenv(f"RANKADAPTOR_{name}", value)
     with pytest.raises(BadInput, match=says):
-        chosen(load_profile(str(tiny_profile)))
+        chosen_execution(load_profile(str(tiny_profile)).workers)
 
 
 def test_a_profile_chooses_where_nothing_is_said(tiny_profile, monkeypatch):
@@ -89,7 +89,7 @@ def test_a_profile_chooses_where_nothing_is_said(tiny_profile, monkeypatch):
     for workers, cards, count in ((1, 0, 1), (3, 0, 3), (1, 8, 8), (3, 1, 3)):
         monkeypatch.setattr(execution.torch.cuda, "device_count", lambda cards=cards: cards)
         Path(tiny_profile).with_name("w.yaml").write_text(yaml.safe_dump(content | {"workers": workers}))
-        assert chosen(load_profile(str(Path(tiny_profile).with_name("w.yaml")))) == ("local", count)
+        assert chosen_execution(load_profile(str(Path(tiny_profile).with_name("w.yaml"))).workers) == ("local", count)
 
 
 def test_steps_that_wait_for_one_stage_are_one_group(tiny_profile, tmp_path):
@@ -113,11 +113,11 @@ class Pool:
     def __init__(self, error=None):
         self.error, self.closed, self.asked = error, False, []
 
-    def submit(self, profile, group):
+    def submit(self, inputs, group):
         future = execution.Future()
         self.asked.append(group)
         if self.error is None:
-            run = Runner(profile.inputs(), Ledger(self.ledger))
+            run = Runner(inputs, Ledger(self.ledger))
             execution.run_group(run, group)
             future.set_result(None)
         else:
@@ -157,14 +157,14 @@ def test_a_closed_pool_takes_and_keeps_nothing(tiny_profile, tmp_path):
     before = multiprocessing.active_children()  # of other tests
     pool = LocalPool(ledger, 1, 1)
     with ledger.alone(Runner(profile.inputs(), ledger).key(step)):  # or it might be finished before the pool is closed
-        running = pool.submit(profile, [step])
-        waiting = pool.submit(profile, [step])
+        running = pool.submit(profile.inputs(), [step])
+        waiting = pool.submit(profile.inputs(), [step])
         pool.close()
         for future in (running, waiting):
             with pytest.raises(BadInput, match="the run was ended"):
                 future.result(timeout=60)
     with pytest.raises(BadInput, match="the run was ended"):
-        pool.submit(profile, [step])
+        pool.submit(profile.inputs(), [step])
     assert multiprocessing.active_children() == before
 
 
@@ -175,7 +175,7 @@ def test_a_closed_pool_listens_no_longer_to_a_worker_that_never_pauses(tiny_prof
     here, there = multiprocessing.Pipe()
     for share in (0.1, 0.2, 0.3):
         there.send((step, share))
-    messages = pool._messages(SimpleNamespace(pipe=here), SimpleNamespace(profile=profile, group=[step]))
+    messages = pool._messages(SimpleNamespace(pipe=here), SimpleNamespace(inputs=profile.inputs(), group=[step]))
     assert next(messages) == (step, 0.1)
     pool.close()
     with pytest.raises(BadInput, match="the run was ended"):
@@ -223,7 +223,7 @@ def test_a_worker_that_hangs_is_killed_at_the_limit_and_its_stage_taken_up_again
             os.kill(worker.pid, signal.SIGSTOP)
 
     with LocalPool(ledger, 1, 1, hang_once) as pool:
-        pool.submit(profile, [step]).result(timeout=120)
+        pool.submit(profile.inputs(), [step]).result(timeout=120)
     runner = Runner(profile.inputs(), ledger)
     assert runner.find(step) is not None
     assert [one["kind"] for one in ledger.failures(runner.key(step))] == ["timed out"]
@@ -238,7 +238,7 @@ def test_what_progress_is_told_to_may_fail_and_nothing_hangs(tiny_profile, tmp_p
         raise BrokenPipeError
 
     with LocalPool(ledger, 1, 1, closed) as pool, pytest.raises(BrokenPipeError):
-        pool.submit(profile, [step]).result(timeout=100)
+        pool.submit(profile.inputs(), [step]).result(timeout=100)
 
 
 def test_what_another_process_is_at_comes_last(tiny_profile, tmp_path):
@@ -319,9 +319,9 @@ def on_fake_ray(tiny_profile, tmp_path, monkeypatch):
 def test_a_rays_pool_that_is_closed_ends_what_waits(on_fake_ray):
     made, profile, group = on_fake_ray
     pool, cluster = made(workers=1)
-    running = pool.submit(profile, group)
+    running = pool.submit(profile.inputs(), group)
     with ThreadPoolExecutor(1) as aside:
-        waiting = aside.submit(pool.submit, profile, group)
+        waiting = aside.submit(pool.submit, profile.inputs(), group)
         time.sleep(0.2)
         assert len(cluster.asked) == 1  # no more at once than there are workers
         pool.close()
@@ -340,16 +340,16 @@ def test_a_rays_pool_tells_of_every_end(on_fake_ray, monkeypatch):
     bad.cause = BadInput("not a row")
     for error, says in ((bad, "not a row"), (errors.RayError("no such env"), "stopped with no such env"),
                         (errors.RayTaskError("shape mismatch"), "stopped with shape mismatch")):
-        future = pool.submit(profile, group)
+        future = pool.submit(profile.inputs(), group)
         cluster.asked[-1].set_exception(error)
         with pytest.raises(BadInput, match=says):
             future.result(timeout=20)
-    lost = pool.submit(profile, group)
+    lost = pool.submit(profile.inputs(), group)
     cluster.asked[-1].set_exception(errors.WorkerCrashedError("the node died"))
     assert lost.result(timeout=20) is None
     assert Runner(profile.inputs(), pool._ledger).is_settled(group[0])  # given up, and passed over
     monkeypatch.setattr(ray_execution, "note_ended", lambda *_: (_ for _ in ()).throw(BadInput("the disk is full")))
-    failures_gone = pool.submit(profile, [Step("prune", profile.prune_spec(Block("shortened", 50)))])
+    failures_gone = pool.submit(profile.inputs(), [Step("prune", profile.prune_spec(Block("shortened", 50)))])
     cluster.asked[-1].set_exception(errors.NodeDiedError("gone"))
     with pytest.raises(BadInput, match="the disk is full"):
         failures_gone.result(timeout=20)
@@ -361,7 +361,7 @@ def test_a_task_has_a_gpu_where_the_cluster_has_or_the_profile_wants_one(on_fake
     wanting = dataclasses.replace(profile, cost=dataclasses.replace(profile.cost, accelerator_gigabytes=80))
     for gpus, asked, number in ((0, profile, 0), (8, profile, 1), (0, wanting, 1)):
         pool, cluster = made(gpus=gpus)
-        pool.submit(asked, group)
+        pool.submit(asked.inputs(), group)
         assert cluster.options[-1]["num_gpus"] == number
         assert cluster.options[-1]["max_calls"] == number
         pool.close()
@@ -370,11 +370,11 @@ def test_a_task_has_a_gpu_where_the_cluster_has_or_the_profile_wants_one(on_fake
 def test_a_task_returns_what_it_computed(tiny_profile, tmp_path):
     profile = load_profile(str(tiny_profile))
     group = [Step("prune", profile.prune_spec(Block("shortened", 20)))]
-    finished = ray_execution._run(profile, tmp_path / "ledger", group, os.getcwd())
+    finished = ray_execution._run(profile.inputs(), tmp_path / "ledger", group, os.getcwd())
     assert finished == group
     alarms = [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
     assert all(one.finished.is_set() for one in alarms)  # they are off
-    assert ray_execution._run(profile, tmp_path / "ledger", group, os.getcwd()) == []
+    assert ray_execution._run(profile.inputs(), tmp_path / "ledger", group, os.getcwd()) == []
 
 
 def test_a_task_that_hangs_says_so_and_ends_its_process(tiny_profile, tmp_path, monkeypatch):
@@ -387,7 +387,7 @@ def test_a_task_that_hangs_says_so_and_ends_its_process(tiny_profile, tmp_path, 
     monkeypatch.setattr(prune_stage, "prune", lambda *given: time.sleep(1) or prune(*given))
     profile = dataclasses.replace(load_profile(str(tiny_profile)), stage_limit_s=0.1)
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
-    ray_execution._run(profile, tmp_path / "ledger", [step], os.getcwd())
+    ray_execution._run(profile.inputs(), tmp_path / "ledger", [step], os.getcwd())
     assert statuses == [ray_execution._STUCK]
     noted = Ledger(tmp_path / "ledger").failures(Runner(profile.inputs(), Ledger(tmp_path / "ledger")).key(step))
     assert [one["kind"] for one in noted] == ["timed out"]

@@ -4,7 +4,8 @@ import json
 
 import huggingface_hub.constants
 import pytest
-from conftest import sentence, tiny_llama
+from helpers.data import sentence
+from helpers.models import tiny_llama
 
 from rankadaptor.__main__ import main
 from rankadaptor.data.hub import checkpoint_folder
