@@ -304,28 +304,26 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _rank_table(options: argparse.Namespace) -> int:
-    from rankadaptor.experiments.rank_table import rank_table
+    from rankadaptor.experiments.rank_table import rank_table, write_rank_table
     from rankadaptor.files import scratch_beside
-    from rankadaptor.pipeline.execution import chosen_execution
 
     table = rank_table(options.profile, options.budget, ledger=options.ledger)
-    here = chosen_execution(table.profile.workers)
-    if here.executor != "local":
-        raise BadInput(f"executor is {here.executor!r}, and a rank table is measured by processes of one machine: leave"
-                       " EXECUTOR out")
+    if options.workers is not None:
+        os.environ["RANKADAPTOR_WORKERS"] = str(options.workers)
     with scratch_beside(options.out):  # refuses what cannot be written before hours have gone
         print(table.plan(), flush=True)
-        table.compute(here.workers if options.workers is None else options.workers)
-    print(table.write(options.out))
+        measured = table.run()
+    print(write_rank_table(measured, options.out))
     return 0
 
 
 def _own(options: argparse.Namespace) -> int:
-    from rankadaptor.experiments.user_model import RECIPE, best_score, check_search, new_folder, own_model, read_found
+    from rankadaptor.experiments.search_files import best_score, new_folder, read_search
+    from rankadaptor.experiments.user_model import RECIPE, check_search, user_model
 
     new_folder(options.out)
     is_folder = options.command == "recover" and Path(options.allocation).is_dir()
-    found_with: dict[str, Any] = read_found(Path(options.allocation)) if is_folder else {}
+    found_with: dict[str, Any] = read_search(Path(options.allocation)) if is_folder else {}
     recipe: Recipe = found_with["recipe"] if found_with else RECIPE
     given = {"steps": options.steps, "batch_rows": options.batch, "learning_rate": options.learning_rate,
              "max_length_tokens": options.max_length}
@@ -333,7 +331,7 @@ def _own(options: argparse.Namespace) -> int:
         steps, rows = changes.get("steps", recipe.steps), changes.get("batch_rows", recipe.batch_rows)
         more = {"warmup_steps": steps // 10, "micro_batch_rows": min(RECIPE.micro_batch_rows, rows)}
         recipe = dataclasses.replace(recipe, **more, **changes)
-    own = own_model(
+    own = user_model(
         options.model, options.data, options.benchmarks, options.tasks, recipe,
         options.scaling or found_with.get("scaling", "constant"), getattr(options, "items", None), options.ledger,
     )
@@ -375,7 +373,7 @@ def _tell(one: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from rankadaptor.experiments.user_model import scores
+    from rankadaptor.experiments.user_scores import scores
 
     table = scores(options.model, options.adapter, options.benchmarks, options.tasks, options.items)
     percent = table.assign(**{name: 100 * table[name] for name in ("score", "low", "high", "gold probability")})

@@ -1,4 +1,4 @@
-"""What a table measures of every model, and the rows that come of it once that is in the ledger."""
+"""What a table measures of every model, and the rows that are read from the results."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ import pandas as pd
 
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.architecture import PROJECTIONS, Architecture
-from rankadaptor.data.tasks import TASKS
 from rankadaptor.evaluation.items import METRIC
 from rankadaptor.experiments.methods import DENSE, NO_RECOVERY, RANKADAPTOR_PER_TASK
 from rankadaptor.experiments.results import Row
@@ -21,7 +20,7 @@ from rankadaptor.pruning.spec import Block
 from rankadaptor.recovery.spec import RecoverySpec
 
 
-class Rows:
+class TableRows:
     """Steps and rows of one table."""
 
     def __init__(
@@ -29,6 +28,7 @@ class Rows:
     ):
         self._runner, self._contents, self._seeds = runner, contents, seeds
         self._evaluation = profile.evaluation_spec(budget, "report")
+        self.tasks = self._evaluation.tasks
         self._perplexity, self._generation = profile.evaluation.perplexity, profile.evaluation.generation
 
     def report_step(self, parent: Step | None) -> Step:
@@ -68,15 +68,15 @@ class Rows:
 
     def per_task(self, block: Block, pruned: Step, specs: dict[str, list[RecoverySpec]]) -> Row:
         """The paper's Table 7 reading: each task is scored on the model recovered with its own allocation."""
-        by_task = {task: self.recovered(block, RANKADAPTOR_PER_TASK, pruned, specs[task]) for task in TASKS}
+        by_task = {task: self.recovered(block, RANKADAPTOR_PER_TASK, pruned, specs[task]) for task in self.tasks}
         return dataclasses.replace(
-            by_task[TASKS[0]],
-            outcomes={task: by_task[task].outcomes[task] for task in TASKS},
-            gold_probability={task: by_task[task].gold_probability[task] for task in TASKS},
+            by_task[self.tasks[0]],
+            outcomes={task: by_task[task].outcomes[task] for task in self.tasks},
+            gold_probability={task: by_task[task].gold_probability[task] for task in self.tasks},
             trainable_parameters=max(row.trainable_parameters for row in by_task.values()),
             training_loss=None,  # seven models, seven losses
             realised_ranks={},
-            allocations=tuple(by_task[task].allocations[0] for task in TASKS),
+            allocations=tuple(by_task[task].allocations[0] for task in self.tasks),
             keys=tuple(sorted({key for row in by_task.values() for key in row.keys})),
         )
 
@@ -93,8 +93,8 @@ class Rows:
         return Row(
             block,
             method,
-            {task: _stack(tables, task, METRIC[task]) for task in TASKS},
-            {task: _stack(tables, task, "gold_probability") for task in TASKS},
+            {task: _stack(tables, task, METRIC[task]) for task in self.tasks},
+            {task: _stack(tables, task, "gold_probability") for task in self.tasks},
             self._subjects,
             architecture.parameters(),
             recovery["trainable_parameters"] if recovery else 0,

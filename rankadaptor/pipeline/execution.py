@@ -60,7 +60,9 @@ def chosen_execution(workers: int) -> Execution:
 class Shared(Protocol):
     """What can be computed by several processes, such as a table."""
 
-    ledger: Ledger
+    @property
+    def ledger(self) -> Ledger:
+        """That they share."""
 
     def threads(self) -> int | None:
         """Of the process that follows the work; None to leave them as they are."""

@@ -28,7 +28,10 @@ class Runner:
         results: Reads what steps left.
         models: Models in memory.
         computed: (stage, key) of every step that this runner computed, in order.
+        is_planning: Whether missing results are answered by placeholders; see `experiments.planning`.
     """
+
+    is_planning = False
 
     def __init__(self, inputs: Inputs, ledger: Ledger, on_progress: Callable[[Step, float], None] | None = None):
         """

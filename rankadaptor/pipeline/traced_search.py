@@ -10,8 +10,18 @@ from rankadaptor.keys import identity_key, stage_identity
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.recovery.spec import RecoverySpec
-from rankadaptor.search.loop import Record, Round, Scores, SearchResult, SearchSettings, ask
-from rankadaptor.search.rivals import SEARCHES
+from rankadaptor.search.loop import (
+    PerformanceGuided,
+    Propose,
+    Record,
+    Round,
+    Scores,
+    SearchResult,
+    SearchSettings,
+    ask,
+    measured_scores,
+)
+from rankadaptor.search.rivals import SEARCHES, RandomSearch
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,14 @@ def traced_search(
         on_round(one)
 
     proposer = SEARCHES[spec.rival] if spec.rival else None
-    asking = ask(space, spec.settings, records, proposer, trace, keep)
+    if runner.is_planning:
+        guided = proposer or (lambda space, settings: PerformanceGuided(space, settings, records))
+        planned = PlannedProposals(
+            guided(space, spec.settings), RandomSearch(space, spec.settings),
+            lambda allocation: runner.find(trial(allocation)) is not None)
+        asking = ask(space, spec.settings, records, lambda *_: planned, trace)
+    else:
+        asking = ask(space, spec.settings, records, proposer, trace, keep)
     try:
         proposals = next(asking)
         while True:
@@ -69,6 +86,22 @@ def traced_search(
             proposals = asking.send([score(step) for step in trials])
     except StopIteration as stop:
         return stop.value, key
+
+
+class PlannedProposals:
+    """Proposals of a search that is only counted: its own as long as everything is measured, then random ones.
+
+    Random proposals predict nothing, so that such a search takes all of its rounds. A `Propose`.
+    """
+
+    def __init__(self, own: Propose, random: Propose, is_measured: Callable[[RankAllocation], bool]):
+        self._own, self._random, self._is_measured = own, random, is_measured
+
+    def __call__(self, rounds: Sequence[Round]) -> tuple[list[RankAllocation], list[float] | None]:
+        if not all(map(self._is_measured, measured_scores(rounds))):
+            return self._random(rounds)
+        proposals, predictions = self._own(rounds)
+        return proposals, predictions if all(map(self._is_measured, proposals)) else None
 
 
 def described(space: SolutionSpace) -> dict[str, object]:

@@ -17,6 +17,7 @@ import yaml
 
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments import main_table as experiments
+from rankadaptor.experiments.skeleton import Run
 from rankadaptor.pipeline import execution, failures
 from rankadaptor.pipeline import ray_pool as ray_execution
 from rankadaptor.pipeline import runner as runner_module
@@ -263,9 +264,9 @@ def test_what_another_process_is_at_comes_last(tiny_profile, tmp_path):
     assert [runner.is_elsewhere(step) for step in steps] == [True, False, False]
     assert groups_of(runner, steps) == [[steps[1]], [steps[2]], [steps[0]]]
     threading.Timer(3, go_on.set).start()
-    table._run_all(steps)
+    Run(runner).compute(steps)
     other.join()
-    assert [key for _, key in table._runner.computed] == [runner.key(step) for step in steps[1:]]
+    assert [key for stage, key in runner.computed if stage == "recover"] == [runner.key(step) for step in steps[1:]]
     assert not runner.is_elsewhere(steps[0])
 
 

@@ -5,6 +5,7 @@ import contextlib
 import pytest
 import torch
 from helpers.models import tiny_llama
+from helpers.runners import recorded_runners
 
 from rankadaptor.experiments.main_table import main_table
 from rankadaptor.recovery import loaded as loaded_module
@@ -53,7 +54,7 @@ def alone(tiny_profile, tmp_path_factory):
 
 
 @pytest.mark.parametrize("broken", ["attach_adapter", "load_adapter", "merged"])
-def test_a_workshop_keeps_no_model_that_an_error_was_raised_over(broken, alone, tiny_profile, tmp_path, monkeypatch):
+def test_a_runner_keeps_no_model_that_an_error_was_raised_over(broken, alone, tiny_profile, tmp_path, monkeypatch):
     """Wherever adapters come and go: what is measured afterwards is what an undisturbed run measures."""
     table = main_table(str(tiny_profile), "llm-pruner:50", ledger=str(tmp_path / "ledger"), table="table1")
 
@@ -63,13 +64,14 @@ def test_a_workshop_keeps_no_model_that_an_error_was_raised_over(broken, alone, 
 
     original = getattr(loaded_module, broken)
     monkeypatch.setattr(loaded_module, broken, break_off)
+    runners = recorded_runners(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         table.run()
-    assert table._runner.models._kept is None
-    monkeypatch.undo()
+    assert [runner.models._kept for runner in runners] == [None]
+    monkeypatch.setattr(loaded_module, broken, original)
     resumed = table.run()
     assert tables.cells(resumed).equals(tables.cells(alone))
-    assert table._runner.models._kept is None  # and a finished table holds none
+    assert [runner.models._kept for runner in runners] == [None, None]  # and a finished table holds none
 
 
 def test_a_failed_recovery_leaves_the_model_as_it_was(tmp_path, tokenizer):
