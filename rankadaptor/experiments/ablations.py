@@ -181,9 +181,9 @@ def _lengths(profile: Profile, budget: str) -> dict[str, Profile]:
 
 def _candidates(profile: Profile, budget: str) -> dict[str, Profile]:
     own = profile.search.candidates
-    others = {label: values for label, values in CANDIDATES.items() if values != own}
+    alternatives = {label: values for label, values in CANDIDATES.items() if values != own}
     return {f"{label}: {' '.join(map(str, values))}": _changed(profile, "search.candidates", values)
-            for label, values in {"the profile's": own, **others}.items()}
+            for label, values in {"the profile's": own, **alternatives}.items()}
 
 
 def _protocols(profile: Profile, budget: str) -> dict[str, Profile]:
@@ -206,13 +206,13 @@ register("performance_model", Ablation(
     "performance_model"))
 register("scaling", Ablation(
     "Scaling rule", "alpha / r gives low ranks larger steps. Does another rule change what ranks are worth?",
-    _values("adapters.scaling", {one: one for one in get_args(Scaling)})))
+    _values("adapters.scaling", {rule: rule for rule in get_args(Scaling)})))
 register("signal", Ablation(
     "Signal of the search", "What should a recovery be scored by on the search split?",
-    _values("search.signal", {one: one for one in SIGNALS})))
+    _values("search.signal", {signal: signal for signal in SIGNALS})))
 register("protocol", Ablation(
     "Protocol", "How much of a gain does choosing by the reported questions make up?", _protocols))
 register("candidates", Ablation(
     "Rank candidates", "Which ranks may a layer have? The budget stays that of LoRA.", _candidates))
 register("length", Ablation("Length of the recovery", "Do ranks matter more, or less, after more steps?", _lengths))
-TABLE_3 = [name for name, one in ABLATIONS.items() if one.published]
+TABLE_3 = [name for name, ablation in ABLATIONS.items() if ablation.published]

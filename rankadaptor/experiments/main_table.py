@@ -109,16 +109,16 @@ class MainTable(BlockTable):
         if RANKADAPTOR not in self.contents.methods:
             return BlockWork(pruned, methods, failed=failed)
         try:
-            found, key = yield from trials.search(block, pruned, architecture, rate)
+            result, key = yield from trials.search(block, pruned, architecture, rate)
         except StageFailed as error:
             return BlockWork(pruned, methods, failed=failed | {RANKADAPTOR: str(error)})
-        methods[RANKADAPTOR] = self.lora_specs(found.best, rate)
+        methods[RANKADAPTOR] = self.lora_specs(result.best, rate)
         yield rows.final_steps(pruned, methods[RANKADAPTOR])
         by_task: dict[str, list[RecoverySpec]] = {}
-        if self._has_row_per_task and set(found.best_by_task) == set(rows.tasks):
-            by_task = {task: self.lora_specs(best, rate) for task, best in found.best_by_task.items()}
+        if self._has_row_per_task and set(result.best_by_task) == set(rows.tasks):
+            by_task = {task: self.lora_specs(best, rate) for task, best in result.best_by_task.items()}
             yield [step for specs in by_task.values() for step in rows.report_steps(pruned, specs)]
-        return BlockWork(pruned, methods, by_task, found, key, failed=failed)
+        return BlockWork(pruned, methods, by_task, result, key, failed=failed)
 
     def _fixed_methods(
         self, runner: Runner, trials: Trials, pruned: Step, rate: float

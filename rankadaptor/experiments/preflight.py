@@ -95,8 +95,8 @@ def _disk(plan: Plan, ledger: Path) -> str:
     disks: dict[int, tuple[Path, Path, float]] = {}
     for folder, megabytes in needed.items():
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        first, _, others = disks.get(there.stat().st_dev, (folder, there, 0.0))
-        disks[there.stat().st_dev] = first, there, others + megabytes
+        first, _, sum_so_far = disks.get(there.stat().st_dev, (folder, there, 0.0))
+        disks[there.stat().st_dev] = first, there, sum_so_far + megabytes
     for folder, there, megabytes in disks.values():
         free = shutil.disk_usage(there).free / 1e6
         if free < megabytes:

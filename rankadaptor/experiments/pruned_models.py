@@ -106,7 +106,7 @@ class PrunedModelsResult:
         """`importance.json` of a block: see `pruning.checkpoints`."""
         return self._runner.results.read_json(self._work.prune(block), "importance.json")
 
-    def kept(self, block: Block) -> Any:
+    def kept_units(self, block: Block) -> Any:
         """`kept.json` of a block: see `pruning.checkpoints`."""
         return self._runner.results.read_json(self._work.prune(block), "kept.json")
 
@@ -118,7 +118,7 @@ class PrunedModelsResult:
         """
         rates = np.full((len(self.dense.layers), max(shape.kv_heads for shape in self.dense.layers)), np.nan)
         for block in reversed(self.of("llm-pruner")):  # the mildest overwrites the others
-            for layer, units in enumerate(self.kept(block)["layers"]):
+            for layer, units in enumerate(self.kept_units(block)["layers"]):
                 gone = np.setdiff1d(np.arange(self.dense.layers[layer].kv_heads), units["kv_heads"])
                 rates[layer, gone] = block.rate_percent
         return rates
@@ -127,7 +127,7 @@ class PrunedModelsResult:
         """The first rate (percent) at which each decoder block goes under Shortened LLaMA, NaN if it always stays."""
         rates = np.full(len(self.dense.layers), np.nan)
         for block in reversed(self.of("shortened")):
-            rates[np.setdiff1d(np.arange(len(rates)), self.kept(block)["blocks"])] = block.rate_percent
+            rates[np.setdiff1d(np.arange(len(rates)), self.kept_units(block)["blocks"])] = block.rate_percent
         return rates
 
     def losses(self) -> pd.DataFrame:
@@ -149,12 +149,12 @@ class PrunedModelsResult:
         """Memory and speed of the dense and every pruned model, measured now, on this machine."""
         lines = []
         for block in (None, *self.blocks):
-            found = footprint(self._runner.models.model(None if block is None else self._work.prune(block)), tokens)
+            measured = footprint(self._runner.models.model(None if block is None else self._work.prune(block)), tokens)
             lines.append({
                 "block": "Dense" if block is None else str(block),
-                "weights (MiB)": found.weight_bytes / 2**20,
-                "peak of a forward pass (MiB)": "" if found.peak_bytes is None else f"{found.peak_bytes / 2**20:,.1f}",
-                f"forward pass of {tokens} tokens (ms)": 1000 * found.forward_seconds,
-                "decoding (tokens/s)": found.decode_tokens_per_second,
+                "weights (MiB)": measured.weight_bytes / 2**20,
+                "peak of a forward pass (MiB)": "" if measured.peak_bytes is None else f"{measured.peak_bytes / 2**20:,.1f}",
+                f"forward pass of {tokens} tokens (ms)": 1000 * measured.forward_seconds,
+                "decoding (tokens/s)": measured.decode_tokens_per_second,
             })
         return pd.DataFrame(lines)

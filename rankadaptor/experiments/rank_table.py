@@ -206,22 +206,22 @@ def named_allocations(space: SolutionSpace) -> dict[str, RankAllocation]:
 
 
 def drawn_allocations(
-    space: SolutionSpace, counts: Sequence[int], seed: int, known: Mapping[RankAllocation, str]
+    space: SolutionSpace, counts: Sequence[int], seed: int, excluded: Mapping[RankAllocation, str]
 ) -> dict[RankAllocation, str]:
-    """Distinct allocations within budget that are not known yet, by origin. Fewer are the first of more.
+    """Distinct allocations within budget that are not excluded, by origin. Fewer are the first of more.
 
     Args:
         counts: How many are to be random (uniform over S), mutant (one to three layers of one of the first 20 random
-            ones changed) and uneven (the whole budget, shared out by gamma-distributed weights of shape 1/2).
+            allocations changed) and uneven (the whole budget, shared out by gamma-distributed weights of shape 1/2).
     """
-    found: dict[RankAllocation, str] = {}
+    origins: dict[RankAllocation, str] = {}
     for number, (origin, count) in enumerate(zip(ORIGINS, counts, strict=True)):
         generator = np.random.default_rng([seed, number])
-        bases = list(found)[:_MUTATED]
+        bases = list(origins)[:_MUTATED]
         tries = 0
-        while sum(its == origin for its in found.values()) < count:
+        while sum(drawn == origin for drawn in origins.values()) < count:
             if (tries := tries + 1) > 1000 + 100 * count:
-                raise BadInput(f"hardly more than {len(found)} distinct allocations in {tries} draws of {count}"
+                raise BadInput(f"hardly more than {len(origins)} distinct allocations in {tries} draws of {count}"
                                f" {origin} ones: widen the candidates, or ask for fewer")
             if origin == "random":
                 allocation = space.sample(1, generator)[0]
@@ -230,6 +230,6 @@ def drawn_allocations(
             else:
                 base = bases[generator.integers(len(bases))]
                 allocation = space.near(base, 1, generator, layers=3)[0]
-            if allocation not in known:
-                found.setdefault(allocation, origin)
-    return found
+            if allocation not in excluded:
+                origins.setdefault(allocation, origin)
+    return origins

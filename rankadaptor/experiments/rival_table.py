@@ -71,8 +71,8 @@ class RivalTable(BlockTable):
         rows, trials = self.rows(runner), Trials(runner, self.profile, self.budget)
         yield rows.unrecovered_steps(pruned)
         rate = yield from trials.learning_rate(LORA, pruned, architecture)
-        found, key = yield from trials.search(block, pruned, architecture, rate)
-        recoveries = _recoveries(found.rounds)
+        result, key = yield from trials.search(block, pruned, architecture, rate)
+        recoveries = _recoveries(result.rounds)
 
         best_seed, tuned = yield from self._choices_of_lora(runner, trials, pruned, rate, recoveries)
         specs = {name: [self.method_spec(name, runner, pruned, rate, seed) for seed in self.seeds]
@@ -86,14 +86,14 @@ class RivalTable(BlockTable):
             allocations[name] = rival.best
             searches[name] = _recoveries(rival.rounds), rival_key
         allocations |= {f"LoRA r={rank}": uniform_allocation(rank, architecture) for rank in UNIFORM_RANKS}
-        allocations[RANKADAPTOR] = found.best
+        allocations[RANKADAPTOR] = result.best
         specs |= {name: self.lora_specs(ranks, rate) for name, ranks in allocations.items()}
         specs[EVA] = [self.method_spec(EVA, runner, pruned, rate, seed) for seed in self.seeds]
         specs[TUNED] = [dataclasses.replace(tuned, seed=seed) for seed in self.seeds]
         specs[BEST_SEED] = [best_seed]
         for recovered in specs.values():
             yield rows.report_steps(pruned, recovered)
-        return BlockWork(pruned, specs, search=found, search_key=key, rivals=searches)
+        return BlockWork(pruned, specs, search=result, search_key=key, rivals=searches)
 
     def _choices_of_lora(
         self, runner: Runner, trials: Trials, pruned: Step, rate: float, recoveries: int

@@ -209,8 +209,8 @@ class TestbedMeasurements:
 
     def _scores(self, steps: Sequence[Step]) -> dict[str, Any]:
         metrics = [self.runner.results.metrics(step) for step in steps]
-        accuracy = {task: float(np.mean([one[task][METRIC[task]] for one in metrics])) for task in TASKS}
-        gold = float(np.mean([[one[task]["gold_probability"] for task in TASKS] for one in metrics]))
+        accuracy = {task: float(np.mean([scores[task][METRIC[task]] for scores in metrics])) for task in TASKS}
+        gold = float(np.mean([[scores[task]["gold_probability"] for task in TASKS] for scores in metrics]))
         margin = float(np.mean([accuracy[task] - CHANCE[task] for task in TASKS]))
         return accuracy | {"mean": float(np.mean(list(accuracy.values()))), "margin": margin, "gold probability": gold}
 
@@ -232,8 +232,8 @@ class TestbedMeasurements:
                           if other == scaling]
                 scored = [[self._scores([trial]) for trial in row] for row in trials]
                 measured = {
-                    "gold probability": [[one["gold probability"] for one in row] for row in scored],
-                    "accuracy": [[one["mean"] for one in row] for row in scored],
+                    "gold probability": [[scores["gold probability"] for scores in row] for row in scored],
+                    "accuracy": [[scores["mean"] for scores in row] for row in scored],
                     "training loss": [[self._final_loss(trial) for trial in row] for row in trials],
                 }
                 for name, table in measured.items():
@@ -273,8 +273,8 @@ class TestbedMeasurements:
 
     def answers(self, per_task: int = 3) -> pd.DataFrame:
         """The first items of each task: the question, its choices (the right one marked) and what each model chose:
-        dense, and the block of the highest rate before and after LoRA (first seed)."""
-        block = max(self.testbed.blocks, key=lambda one: one.rate_percent)
+        the dense one, and the block of the highest rate before and after LoRA (first seed)."""
+        block = max(self.testbed.blocks, key=lambda block: block.rate_percent)
         questions = self.runner.models.requests(self.testbed.evaluation).questions
         tables = {name: self.runner.results.items(step) for name, step in self.models(block).items()}
         rows = []
@@ -282,10 +282,10 @@ class TestbedMeasurements:
             if question.item >= per_task:
                 continue
             contexts, continuations = zip(*question.choices, strict=True)
-            texts = [text.strip() for text in (contexts if question.task == "winogrande" else continuations)]
-            asked = f"... {continuations[0].strip()}" if question.task == "winogrande" else contexts[0]
-            row = {"task": question.task, "question": " ".join(asked.split()), "choices": " / ".join(
-                f"**{text}**" if i == question.gold else text for i, text in enumerate(texts))}
+            texts = [choice.strip() for choice in (contexts if question.task == "winogrande" else continuations)]
+            text = f"... {continuations[0].strip()}" if question.task == "winogrande" else contexts[0]
+            row = {"task": question.task, "question": " ".join(text.split()), "choices": " / ".join(
+                f"**{choice}**" if i == question.gold else choice for i, choice in enumerate(texts))}
             for name, table in tables.items():
                 scores = np.array(table["log_likelihoods"].iloc[position])
                 if METRIC[question.task] == "acc_norm":
@@ -298,10 +298,10 @@ class TestbedMeasurements:
 def equal_allocations(space: SolutionSpace, count: int, generator: np.random.Generator) -> list[RankAllocation]:
     """Distinct allocations of a space whose trainable parameters are the budget's within its tolerance."""
     assert space.budget_params is not None
-    found: dict[RankAllocation, None] = {}
-    while len(found) < count:
+    equal: dict[RankAllocation, None] = {}
+    while len(equal) < count:
         for allocation in space.sample(256, generator):
             size = trainable_parameters(allocation, space.architecture)
             if abs(size / space.budget_params - 1) <= space.tolerance:
-                found[allocation] = None
-    return list(found)[:count]
+                equal[allocation] = None
+    return list(equal)[:count]

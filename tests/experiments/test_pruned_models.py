@@ -27,7 +27,7 @@ def test_units_go_from_the_mildest_rate_that_takes_them(models):
     heads, blocks = models.head_rates(), models.block_rates()
     assert heads.shape == (6, 2)
     for block in models.blocks:
-        kept = models.kept(block)
+        kept = models.kept_units(block)
         if block.pruner == "shortened":
             gone = {i for i, rate in enumerate(blocks) if rate <= block.rate_percent}
             assert gone == set(range(6)) - set(kept["blocks"])
