@@ -113,7 +113,7 @@ class StepCount:
     def __init__(self) -> None:
         self.needed: Counter[StageKind] = Counter()
         self.missing: Counter[StageKind] = Counter()
-        self._keys: set[str] = set()
+        self.keys: set[str] = set()  # of every step
 
     def follow(self, runner: PlanningRunner, work: Work) -> None:
         """Drive work to its end and count its steps; work that comes to a failed stage ends there, as in a run."""
@@ -125,9 +125,9 @@ class StepCount:
 
     def _add(self, runner: PlanningRunner, steps: Iterable[Step]) -> None:
         for link in itertools.chain.from_iterable(step.chain() for step in steps):
-            if (key := runner.key(link)) in self._keys:
+            if (key := runner.key(link)) in self.keys:
                 continue
-            self._keys.add(key)
+            self.keys.add(key)
             self.needed[stage_kind(link)] += 1
             if not runner.is_settled(link):
                 self.missing[stage_kind(link)] += 1
