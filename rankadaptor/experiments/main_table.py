@@ -49,7 +49,7 @@ from rankadaptor.experiments.table_rows import Rows
 from rankadaptor.experiments.tables import TABLES, Contents
 from rankadaptor.machine import computing_with
 from rankadaptor.models.base_model import base_model_is_cached
-from rankadaptor.pipeline.execution import Progress, Work, chosen_execution, follow
+from rankadaptor.pipeline.execution import Batches, Progress, execution_from_environment, follow
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.local_pool import LocalPool
 from rankadaptor.pipeline.runner import Runner
@@ -248,11 +248,11 @@ class MainTable:
         """Of the process that follows the work."""
         return self.profile.threads
 
-    def works(self) -> list[tuple[Runner, Work]]:
+    def parts(self) -> list[tuple[Runner, Batches]]:
         """What is to be computed, in pieces that do not depend on each other."""
         return [(self._runner, work) for work in (self._unpruned(), *map(self._block, self.blocks))]
 
-    def _unpruned(self) -> Work:
+    def _unpruned(self) -> Batches:
         yield self._rows.unrecovered_steps(None)
 
     def _finished(self, step: Step, share: float) -> None:
@@ -478,19 +478,19 @@ class MainTable:
 
 def runs_ahead(profile: Profile) -> bool:
     """Whether tables of a profile are computed by processes of their own."""
-    return chosen_execution(profile.workers) != ("local", 1)
+    return execution_from_environment(profile.workers) != ("local", 1)
 
 
 def run_ahead(tables: Sequence[MainTable], on_progress: Progress) -> None:
-    """Compute what the ledger lacks of several tables of one ledger, in processes of their own where `execution.chosen`
-    says so; what they leave is read afterwards.
+    """Compute what the ledger lacks of several tables of one ledger, in processes of their own where
+    `execution_from_environment` says so; what they leave is read afterwards.
 
     Raises:
-        BadInput: as `execution.chosen`, or as soon as a process ends with an error; what was finished is kept.
+        BadInput: as `execution_from_environment`, or as soon as a process ends with an error; finished results are kept.
     """
     if not tables:
         return
-    executor, workers = chosen_execution(tables[0].profile.workers)
+    executor, workers = execution_from_environment(tables[0].profile.workers)
     if executor == "ray":
         from rankadaptor.pipeline.ray_pool import conduct
 
@@ -498,4 +498,4 @@ def run_ahead(tables: Sequence[MainTable], on_progress: Progress) -> None:
         conduct([table.on(ledger) for table in tables], workers, on_progress)
     elif workers > 1:
         with LocalPool(tables[0].ledger, workers, tables[0].profile.threads, on_progress) as pool:
-            follow([work for table in tables for work in table.works()], pool, workers)
+            follow([work for table in tables for work in table.parts()], pool, workers)

@@ -17,10 +17,10 @@ import yaml
 
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments import main_table as experiments
-from rankadaptor.pipeline import execution, failures
+from rankadaptor.pipeline import execution, failures, local_pool
 from rankadaptor.pipeline import ray_pool as ray_execution
 from rankadaptor.pipeline import runner as runner_module
-from rankadaptor.pipeline.execution import chosen_execution, follow, groups_of
+from rankadaptor.pipeline.execution import execution_from_environment, follow, groups_of
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.local_pool import LocalPool
 from rankadaptor.pipeline.runner import Runner
@@ -80,7 +80,7 @@ def test_many_workers_compute_what_one_does(executor, workers, alone, tiny_profi
 def test_what_cannot_be_chosen_is_told(name, value, says, tiny_profile, monkeypatch):
     monkeypatch.setenv(f"RANKADAPTOR_{name}", value)
     with pytest.raises(BadInput, match=says):
-        chosen_execution(load_profile(str(tiny_profile)).workers)
+        execution_from_environment(load_profile(str(tiny_profile)).workers)
 
 
 def test_a_profile_chooses_where_nothing_is_said(tiny_profile, monkeypatch):
@@ -88,8 +88,9 @@ def test_a_profile_chooses_where_nothing_is_said(tiny_profile, monkeypatch):
     content = yaml.safe_load(Path(tiny_profile).read_text())
     for workers, cards, count in ((1, 0, 1), (3, 0, 3), (1, 8, 8), (3, 1, 3)):
         monkeypatch.setattr(execution.torch.cuda, "device_count", lambda cards=cards: cards)
-        Path(tiny_profile).with_name("w.yaml").write_text(yaml.safe_dump(content | {"workers": workers}))
-        assert chosen_execution(load_profile(str(Path(tiny_profile).with_name("w.yaml"))).workers) == ("local", count)
+        other = Path(tiny_profile).with_name("w.yaml")
+        other.write_text(yaml.safe_dump(content | {"workers": workers}))
+        assert execution_from_environment(load_profile(str(other)).workers) == ("local", count)
 
 
 def test_steps_that_wait_for_one_stage_are_one_group(tiny_profile, tmp_path):
@@ -132,7 +133,7 @@ def test_an_error_ends_all_pieces_of_work(tiny_profile, tmp_path):
     table = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=tmp_path / "ledger")
     pool = Pool(BadInput("broken"))
     with pytest.raises(BadInput, match="broken"):
-        follow(table.works(), pool, 3)
+        follow(table.parts(), pool, 3)
     assert pool.closed
 
 
@@ -144,7 +145,7 @@ def test_what_failed_ends_its_piece_and_not_the_others(tiny_profile, tmp_path):
         failures.note(table.ledger, runner.key(first), "prune", "killed", "signal 9")
     pool = Pool()
     pool.ledger = table.ledger.folder
-    follow(table.works(), pool, 1)
+    follow(table.parts(), pool, 1)
     assert not pool.closed
     result = table.run()
     assert set(result.unfinished) == {"llm-pruner:50"}
@@ -156,7 +157,7 @@ def test_a_closed_pool_takes_and_keeps_nothing(tiny_profile, tmp_path):
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
     before = multiprocessing.active_children()  # of other tests
     pool = LocalPool(ledger, 1, 1)
-    with ledger.alone(Runner(profile.inputs(), ledger).key(step)):  # or it might be finished before the pool is closed
+    with ledger.exclusive(Runner(profile.inputs(), ledger).key(step)):  # else it may finish before the pool is closed
         running = pool.submit(profile.inputs(), [step])
         waiting = pool.submit(profile.inputs(), [step])
         pool.close()
@@ -210,7 +211,7 @@ def test_an_interrupt_ends_the_workers_and_a_new_run_goes_on(tiny_profile, tmp_p
 
 def test_a_worker_that_hangs_is_killed_at_the_limit_and_its_stage_taken_up_again(tiny_profile, tmp_path, monkeypatch):
     """Where no alarm is heard, as in a call that never returns."""
-    monkeypatch.setattr(execution, "GRACE_S", 0.2)
+    monkeypatch.setattr(local_pool, "GRACE_S", 0.2)
     profile = dataclasses.replace(load_profile(str(tiny_profile)), stage_limit_s=3.0)
     ledger = Ledger(tmp_path / "ledger")
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
@@ -309,7 +310,7 @@ class FakeRay:
 def on_fake_ray(tiny_profile, tmp_path, monkeypatch):
     def made(workers=2, gpus=0):
         cluster = FakeRay(gpus)
-        monkeypatch.setattr(ray_execution, "_imported", lambda: cluster)
+        monkeypatch.setattr(ray_execution, "_imported_ray", lambda: cluster)
         return ray_execution.RayPool(Ledger(tmp_path / "ledger"), workers), cluster
 
     profile = load_profile(str(tiny_profile))
@@ -370,11 +371,11 @@ def test_a_task_has_a_gpu_where_the_cluster_has_or_the_profile_wants_one(on_fake
 def test_a_task_returns_what_it_computed(tiny_profile, tmp_path):
     profile = load_profile(str(tiny_profile))
     group = [Step("prune", profile.prune_spec(Block("shortened", 20)))]
-    finished = ray_execution._run(profile.inputs(), tmp_path / "ledger", group, os.getcwd())
+    finished = ray_execution._run(profile.inputs(), tmp_path / "ledger", group, os.getcwd(), {})
     assert finished == group
     alarms = [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
     assert all(one.finished.is_set() for one in alarms)  # they are off
-    assert ray_execution._run(profile.inputs(), tmp_path / "ledger", group, os.getcwd()) == []
+    assert ray_execution._run(profile.inputs(), tmp_path / "ledger", group, os.getcwd(), {}) == []
 
 
 def test_a_task_that_hangs_says_so_and_ends_its_process(tiny_profile, tmp_path, monkeypatch):
@@ -382,12 +383,12 @@ def test_a_task_that_hangs_says_so_and_ends_its_process(tiny_profile, tmp_path, 
     statuses = []
     monkeypatch.setattr(ray_execution.os, "_exit", statuses.append)
     monkeypatch.setattr(ray_execution, "GRACE_S", 0.1)
-    monkeypatch.setattr(runner_module, "within", lambda seconds: contextlib.nullcontext())
+    monkeypatch.setattr(runner_module, "time_limit", lambda seconds: contextlib.nullcontext())
     prune = prune_stage.prune
     monkeypatch.setattr(prune_stage, "prune", lambda *given: time.sleep(1) or prune(*given))
     profile = dataclasses.replace(load_profile(str(tiny_profile)), stage_limit_s=0.1)
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
-    ray_execution._run(profile.inputs(), tmp_path / "ledger", [step], os.getcwd())
+    ray_execution._run(profile.inputs(), tmp_path / "ledger", [step], os.getcwd(), {})
     assert statuses == [ray_execution._STUCK]
     noted = Ledger(tmp_path / "ledger").failures(Runner(profile.inputs(), Ledger(tmp_path / "ledger")).key(step))
     assert [one["kind"] for one in noted] == ["timed out"]

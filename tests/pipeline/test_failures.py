@@ -21,7 +21,7 @@ from rankadaptor.pipeline.stages import evaluate as evaluate_stage
 from rankadaptor.pipeline.stages import prune as prune_stage
 from rankadaptor.pipeline.stages import recover as recover_stage
 from rankadaptor.pipeline.step import Step
-from rankadaptor.pipeline.time_limits import TimedOut, within
+from rankadaptor.pipeline.time_limits import TimedOut, time_limit
 from rankadaptor.pruning.spec import Block
 from rankadaptor.recovery.training import train
 from rankadaptor.reporting import figures, tables
@@ -267,7 +267,7 @@ def test_a_stage_that_takes_too_long_is_stopped_tried_again_and_told(calm, tiny_
         return train(adapted, tokenizer, rows, spec, on_step)
 
     monkeypatch.setattr(recover_stage, "train", slow)
-    monkeypatch.setattr(time_limits, "_AGAIN_S", 0.1)
+    monkeypatch.setattr(time_limits, "_REPEAT_S", 0.1)
     limited = yaml.safe_load(tiny_profile.read_text()) | {"stage_limit_s": 3.0}
     (tmp_path / "limited.yaml").write_text(yaml.safe_dump(limited))
     table = experiments.main_table(str(tmp_path / "limited.yaml"), BLOCK, "quick", ledger=tmp_path / "ledger")
@@ -283,9 +283,9 @@ def test_an_alarm_of_someone_elses_is_left_as_it_was():
     former = signal.signal(signal.SIGALRM, lambda *_: rung.append(True))
     before = signal.setitimer(signal.ITIMER_REAL, 0.4)
     try:
-        with pytest.raises(TimedOut, match=r"longer than 0.05 s"), within(0.05):
+        with pytest.raises(TimedOut, match=r"longer than 0.05 s"), time_limit(0.05):
             time.sleep(5)
-        with within(50), within(None):  # his rings sooner
+        with time_limit(50), time_limit(None):  # his rings sooner
             time.sleep(0.6)
         assert rung == [True]
     finally:

@@ -145,11 +145,11 @@ def test_a_process_number_that_came_again_is_not_the_holder():
 
 
 def test_a_process_that_is_there_but_hidden_is_not_dead(monkeypatch):
-    monkeypatch.setattr(leases, "_born", lambda pid: leases._UNKNOWN)
+    monkeypatch.setattr(leases, "_start_time", lambda pid: leases._UNKNOWN)
     assert not is_dead(Holder.here()._replace(born="12345"))
     monkeypatch.undo()
     assert not is_dead(Holder.here()._replace(born=leases._UNKNOWN))  # written where nothing could be seen
-    monkeypatch.setattr(leases, "_born", lambda pid: "")
+    monkeypatch.setattr(leases, "_start_time", lambda pid: "")
     assert is_dead(Holder.here()._replace(born=leases._UNKNOWN))
 
 
@@ -177,7 +177,7 @@ def test_the_lease_of_whoever_was_faster_in_taking_over_is_left_alone(tmp_path):
     path = of_another_host(tmp_path)
     stale = leases._state(path)
     path.write_text(Holder.here().to_json())  # another process took over meanwhile
-    leases._take_away(path, stale)
+    leases._remove_stale(path, stale)
     assert read_holder(path).pid == os.getpid()
     assert [one.name for one in tmp_path.iterdir()] == [KEY]
 
@@ -196,7 +196,7 @@ def test_who_wants_to_be_alone_waits(tmp_path):
     ledger, order, inside = Ledger(tmp_path), [], threading.Event()
 
     def first():
-        with ledger.alone("conductor"):
+        with ledger.exclusive("conductor"):
             inside.set()
             time.sleep(0.5)
             order.append("first")
@@ -204,9 +204,9 @@ def test_who_wants_to_be_alone_waits(tmp_path):
     other = threading.Thread(target=first)
     other.start()
     assert inside.wait(10)
-    with ledger.alone("another name"):
+    with ledger.exclusive("another name"):
         assert order == []
-    with ledger.alone("conductor"):
+    with ledger.exclusive("conductor"):
         order.append("second")
     other.join()
     assert order == ["first", "second"]

@@ -19,7 +19,7 @@ from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.spec import EvaluationSpec, GenerationSpec, PerplexitySpec
 from rankadaptor.keys import canonical_json, identity_key, stage_identity
-from rankadaptor.pipeline import ledger as ledger_module
+from rankadaptor.pipeline import ledger_files
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.ledger_tools import remove, rubbish
 from rankadaptor.pipeline.traced_search import SearchSpec
@@ -137,7 +137,7 @@ def test_processes_that_want_the_same_compute_it_once(tmp_path):
 
 
 _STEPS = ((os, "link"), (os, "rename"), (os, "open"), (os, "mkdir"), (os, "fsync"), (Path, "write_text"),
-          (Path, "unlink"), (shutil, "rmtree"), (ledger_module, "sha256_file"))
+          (Path, "unlink"), (shutil, "rmtree"), (ledger_files, "sha256_file"))
 
 
 def _dies_at(count):
@@ -232,8 +232,8 @@ def test_a_file_that_grows_too_large_is_told_too(tmp_path):
     script = f"""
 import resource, signal
 from pathlib import Path
-from rankadaptor.ledger import Ledger
-from rankadaptor.ledger_tools import remove, rubbish
+from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.ledger_tools import remove, rubbish
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 ledger = Ledger({str(tmp_path)!r})
 def work(folder):

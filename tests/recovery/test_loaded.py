@@ -65,11 +65,11 @@ def test_a_workshop_keeps_no_model_that_an_error_was_raised_over(broken, alone, 
     monkeypatch.setattr(loaded_module, broken, break_off)
     with pytest.raises(KeyboardInterrupt):
         table.run()
-    assert table._runner.models._kept is None
+    assert table._runner.models._loaded is None
     monkeypatch.undo()
     resumed = table.run()
     assert tables.cells(resumed).equals(tables.cells(alone))
-    assert table._runner.models._kept is None  # and a finished table holds none
+    assert table._runner.models._loaded is None  # and a finished table holds none
 
 
 def test_a_failed_recovery_leaves_the_model_as_it_was(tmp_path, tokenizer):
