@@ -486,7 +486,7 @@ def run_ahead(tables: Sequence[MainTable], on_progress: Progress) -> None:
     `execution_from_environment` says so; what they leave is read afterwards.
 
     Raises:
-        BadInput: as `execution_from_environment`, or as soon as a process ends with an error; finished results are kept.
+        BadInput: as `execution_from_environment`, or when a process ends with an error; finished results are kept.
     """
     if not tables:
         return

@@ -85,8 +85,8 @@ class Leases:
         unchanged_since = began
         announced = False
         while not is_done():
-            if (own := _create(path)) is not None:
-                return own
+            if (created := _create(path)) is not None:
+                return created
             now, state = time.monotonic(), _state(path)
             if state != last_state:
                 last_state, unchanged_since = state, now

@@ -201,14 +201,14 @@ class _Worker:
     def __init__(self, ledger: Ledger, threads: int, number: int):
         hand_down_digests()
         context = process_context()
-        self.pipe, there = context.Pipe()
+        self.pipe, worker_end = context.Pipe()
         self.step: Step | None = None  # the step that it computes
         self.overdue = False
         self._since = 0.0
         self.process: BaseProcess = context.Process(
-            target=_work, args=(ledger.folder, threads, number, there, dict(os.environ)), daemon=True)
+            target=_work, args=(ledger.folder, threads, number, worker_end, dict(os.environ)), daemon=True)
         self.process.start()
-        there.close()  # the worker has a copy: with only that one open, its death closes the pipe
+        worker_end.close()  # the worker has a copy: with only that one open, its death closes the pipe
 
     def note_progress(self, step: Step, share: float) -> None:
         """Remember the step that the worker computes, and since when."""

@@ -65,12 +65,12 @@ def conduct(workloads: Sequence[Workload], workers: int, on_progress: Progress) 
     lost_since: float | None = None
     was_connected = False
     while True:
-        here, there = context.Pipe(duplex=False)
+        here, conductor_end = context.Pipe(duplex=False)
         # Not a daemon: the conductor outlives this process, and so do its tasks.
-        process = context.Process(target=_conduct, args=(workloads, workers, was_connected, there))
+        process = context.Process(target=_conduct, args=(workloads, workers, was_connected, conductor_end))
         process.start()
         multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # not joined at exit either
-        there.close()
+        conductor_end.close()
         print(f"ray: conducted by process {process.pid}, which goes on if this one ends: kill {process.pid} to stop it",
               file=sys.stderr, flush=True)
         with contextlib.suppress(EOFError):

@@ -58,7 +58,7 @@ class Stage(ABC):
         """Estimated seconds of a step of this size, on the machine that the costs were measured on."""
 
     def size(self, spec: Any) -> int | None:
-        """Size that a step's cost grows with, in the unit of `describe`; None: all steps cost alike, or use all data."""
+        """Size that the cost grows with, in the unit of `describe`; None: all steps cost alike, or use all data."""
         return None
 
     def megabytes(self, cost: Cost) -> float:
