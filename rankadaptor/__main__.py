@@ -424,13 +424,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _page(options: argparse.Namespace) -> int:
     from rankadaptor.experiments.plan import Plan
     from rankadaptor.experiments.preflight import check
-    from rankadaptor.pipeline.execution import chosen_execution
+    from rankadaptor.pipeline.execution import execution_from_environment
 
     for name in ("workers", "executor"):  # which notebooks read, in processes of their own
         if (value := getattr(options, name)) is not None:
             os.environ[f"RANKADAPTOR_{name.upper()}"] = value
     # Refuses what it does not know before a notebook starts.
-    chosen_execution(profiles.load_profile(options.profile).workers)
+    execution_from_environment(profiles.load_profile(options.profile).workers)
     given = {name: getattr(options, name) for name in _PAGE_OPTIONS} | {"seeds": _seeds(options.seeds)}
     if options.command == "plan":
         planned = pages.plan(options.page, given)

@@ -12,7 +12,7 @@ from rankadaptor.experiments.results import BlockResult, TableResult
 from rankadaptor.experiments.skeleton import ProfileExperiment, Run
 from rankadaptor.experiments.table_rows import TableRows
 from rankadaptor.experiments.tables import Contents
-from rankadaptor.pipeline.execution import Work
+from rankadaptor.pipeline.execution import Batches
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import Budget
@@ -62,11 +62,11 @@ class BlockTable(ProfileExperiment):
     def block_work(self, runner: Runner, block: Block) -> Generator[list[Step], None, BlockWork]:
         """The work on one block, in batches of steps."""
 
-    def pieces(self, runner: Runner) -> list[Work]:
+    def pieces(self, runner: Runner) -> list[Batches]:
         """The unpruned model, and every block."""
         return [self._unpruned(runner), *(self.block_work(runner, block) for block in self.blocks)]
 
-    def _unpruned(self, runner: Runner) -> Work:
+    def _unpruned(self, runner: Runner) -> Batches:
         yield self.rows(runner).unrecovered_steps(None)
 
     def rows(self, runner: Runner) -> TableRows:

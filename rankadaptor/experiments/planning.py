@@ -14,7 +14,7 @@ from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.experiments.plan import StageKind, stage_kind
 from rankadaptor.models.base_model import BaseModel, base_model_folder, base_model_is_cached
 from rankadaptor.models.checkpoints import read_architecture
-from rankadaptor.pipeline.execution import Work
+from rankadaptor.pipeline.execution import Batches
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.ledger import Entry, Ledger
 from rankadaptor.pipeline.results import Results
@@ -25,7 +25,7 @@ from rankadaptor.pruning.spec import PruneSpec
 
 
 class PlanningRunner(Runner):
-    """A runner that computes nothing. Work that is driven by it sees real results where the ledger has them."""
+    """A runner that computes nothing. Batches that is driven by it sees real results where the ledger has them."""
 
     is_planning = True
 
@@ -115,7 +115,7 @@ class StepCount:
         self.missing: Counter[StageKind] = Counter()
         self.keys: set[str] = set()  # of every step
 
-    def follow(self, runner: PlanningRunner, work: Work) -> None:
+    def follow(self, runner: PlanningRunner, work: Batches) -> None:
         """Drive work to its end and count its steps; work that comes to a failed stage ends there, as in a run."""
         try:
             for batch in work:

@@ -17,7 +17,7 @@ from rankadaptor.architecture import Architecture
 from rankadaptor.evaluation.footprint import footprint
 from rankadaptor.experiments.options import DEFAULT_LEDGER, parse_blocks
 from rankadaptor.experiments.skeleton import ProfileExperiment, Run
-from rankadaptor.pipeline.execution import Work
+from rankadaptor.pipeline.execution import Batches
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
@@ -55,11 +55,11 @@ class PrunedModels(ProfileExperiment):
         """Blocks."""
         return (f"blocks {', '.join(map(str, self.blocks))}",)
 
-    def pieces(self, runner: Runner) -> list[Work]:
+    def pieces(self, runner: Runner) -> list[Batches]:
         """The perplexities of the unpruned and of every pruned model."""
         return [self._measured(parent) for parent in (None, *map(self.prune, self.blocks))]
 
-    def _measured(self, parent: Step | None) -> Work:
+    def _measured(self, parent: Step | None) -> Batches:
         yield [self.perplexity(parent)]
 
     def prune(self, block: Block) -> Step:

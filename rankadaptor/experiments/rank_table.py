@@ -32,7 +32,7 @@ from rankadaptor.experiments.options import DEFAULT_LEDGER
 from rankadaptor.experiments.skeleton import ProfileExperiment, Run
 from rankadaptor.experiments.table_rows import final_loss
 from rankadaptor.files import scratch_beside
-from rankadaptor.pipeline.execution import Work
+from rankadaptor.pipeline.execution import Batches
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
@@ -87,7 +87,7 @@ class RankTable(ProfileExperiment):
     """See `rank_table`."""
 
     budget_name: str
-    parts: tuple[Part, ...]
+    table_parts: tuple[Part, ...]
 
     @property
     def budget(self) -> Budget:
@@ -106,14 +106,14 @@ class RankTable(ProfileExperiment):
 
     def details(self) -> tuple[str, ...]:
         """Parts, budget and seeds."""
-        parts = ", ".join(f"{part.block} with {part.scaling}" for part in self.parts)
+        parts = ", ".join(f"{part.block} with {part.scaling}" for part in self.table_parts)
         return f"{parts} · budget {self.budget_name} · training seeds {', '.join(map(str, self.seeds))}",
 
-    def pieces(self, runner: Runner) -> list[Work]:
+    def pieces(self, runner: Runner) -> list[Batches]:
         """One a part."""
-        return [self._part(runner, part) for part in self.parts]
+        return [self._part(runner, part) for part in self.table_parts]
 
-    def _part(self, runner: Runner, part: Part) -> Work:
+    def _part(self, runner: Runner, part: Part) -> Batches:
         yield [self._prune(part.block)]
         yield [step for allocation in self.allocations(runner, part) for seed in self.seeds
                for step in self.measured(part, allocation, seed)]
@@ -151,7 +151,7 @@ class RankTable(ProfileExperiment):
                 raise outcome
         return pd.DataFrame([
             self._row(run.runner, part, space, allocation, origin, seed)
-            for part in self.parts
+            for part in self.table_parts
             for space in [self.space(run.runner, part.block)]
             for allocation, origin in self.allocations(run.runner, part).items()
             for seed in self.seeds

@@ -22,7 +22,7 @@ from rankadaptor.experiments.preflight import require
 from rankadaptor.experiments.progress import ProgressBar
 from rankadaptor.machine import computing_with
 from rankadaptor.pipeline.cost import Cost
-from rankadaptor.pipeline.execution import Progress, Work, chosen_execution, follow
+from rankadaptor.pipeline.execution import Batches, Progress, execution_from_environment, follow
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.local_pool import LocalPool
@@ -70,7 +70,7 @@ class Run:
         for step in steps:
             self.keys |= dict.fromkeys(map(self.runner.key, step.chain()))
 
-    def drive(self, piece: Work) -> Any:
+    def drive(self, piece: Batches) -> Any:
         """Compute every batch of a piece; returns what the piece returns, or the StageFailed that ended it."""
         try:
             return drive(piece, self.compute)
@@ -110,8 +110,8 @@ class Experiment(ABC):
         return None
 
     @abstractmethod
-    def pieces(self, runner: Runner) -> list[Work]:
-        """Work that does not depend on each other, each a generator of batches of steps."""
+    def pieces(self, runner: Runner) -> list[Batches]:
+        """Batches that does not depend on each other, each a generator of batches of steps."""
 
     @abstractmethod
     def collect(self, run: Run, outcomes: Sequence[Any]) -> Any:
@@ -165,7 +165,7 @@ class Experiment(ABC):
         run.runner.release()
         return result
 
-    def works(self) -> list[tuple[Runner, Work]]:
+    def parts(self) -> list[tuple[Runner, Batches]]:
         """The pieces, each with a runner; see `execution.follow`."""
         runner = Runner(self.inputs, self.ledger)
         return [(runner, piece) for piece in self.pieces(runner)]
@@ -209,19 +209,19 @@ def computes_ahead(workers: int) -> bool:
     Args:
         workers: Processes where the environment names no number.
     """
-    return chosen_execution(workers) != ("local", 1)
+    return execution_from_environment(workers) != ("local", 1)
 
 
 def compute_ahead(experiments: Sequence[Experiment], on_progress: Progress) -> None:
     """Compute what the ledger lacks of several experiments on one ledger, in processes of their own where
-    `execution.chosen_execution` says so; what they leave is read afterwards.
+    `execution.execution_from_environment` says so; what they leave is read afterwards.
 
     Raises:
         BadInput: as soon as a process ends with an error; what was finished is kept.
     """
     if not experiments:
         return
-    executor, workers = chosen_execution(experiments[0].workers)
+    executor, workers = execution_from_environment(experiments[0].workers)
     if executor == "ray":
         from rankadaptor.pipeline.ray_pool import conduct
 
@@ -229,4 +229,4 @@ def compute_ahead(experiments: Sequence[Experiment], on_progress: Progress) -> N
         conduct([replace(experiment, ledger=ledger) for experiment in experiments], workers, on_progress)
     elif workers > 1:
         with LocalPool(experiments[0].ledger, workers, experiments[0].threads(), on_progress) as pool:
-            follow([work for experiment in experiments for work in experiment.works()], pool, workers)
+            follow([work for experiment in experiments for work in experiment.parts()], pool, workers)

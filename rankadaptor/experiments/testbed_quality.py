@@ -22,7 +22,7 @@ from rankadaptor.evaluation.spec import EvaluationSpec, Split
 from rankadaptor.experiments.options import DEFAULT_LEDGER, parse_blocks, report_seeds
 from rankadaptor.experiments.skeleton import ProfileExperiment, Run
 from rankadaptor.experiments.table_rows import final_loss
-from rankadaptor.pipeline.execution import Work
+from rankadaptor.pipeline.execution import Batches
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
@@ -102,15 +102,15 @@ class TestbedQuality(ProfileExperiment):
                 f" {', '.join(map(str, self.signal_blocks))}",
                 f"budget {self.budget_name} · training seeds {', '.join(map(str, self.seeds))}")
 
-    def pieces(self, runner: Runner) -> list[Work]:
+    def pieces(self, runner: Runner) -> list[Batches]:
         """The unpruned model, and every block."""
         blocks = dict.fromkeys((*self.blocks, *self.signal_blocks))
         return [self._unpruned(), *(self._block(runner, block) for block in blocks)]
 
-    def _unpruned(self) -> Work:
+    def _unpruned(self) -> Batches:
         yield [self.evaluate(None)]
 
-    def _block(self, runner: Runner, block: Block) -> Work:
+    def _block(self, runner: Runner, block: Block) -> Batches:
         pruned = self.prune(block)
         yield [pruned]
         if block in self.blocks:

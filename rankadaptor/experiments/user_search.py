@@ -9,7 +9,7 @@ from rankadaptor.allocation import RankAllocation, SolutionSpace
 from rankadaptor.errors import RecoveryDiverged
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.experiments.skeleton import Experiment, Run
-from rankadaptor.pipeline.execution import Work
+from rankadaptor.pipeline.execution import Batches
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
@@ -47,11 +47,11 @@ class UserSearch(Experiment):
         """One: rounds depend on each other."""
         return 1
 
-    def pieces(self, runner: Runner) -> list[Work]:
+    def pieces(self, runner: Runner) -> list[Batches]:
         """The search."""
         return [self._search(runner)]
 
-    def _search(self, runner: Runner) -> Work:
+    def _search(self, runner: Runner) -> Batches:
         def trial(allocation: RankAllocation) -> Step:
             recovered = Step("recover", dataclasses.replace(self.recovery, allocation=allocation))
             return Step("evaluate", self.scored, recovered)

@@ -1,4 +1,4 @@
-"""A search whose recoveries are stages and whose rounds are kept in the ledger as they end."""
+"""A search whose recoveries are stages, and whose rounds the ledger stores as they end."""
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from rankadaptor.search.rivals import SEARCHES, RandomSearch
 
 @dataclass(frozen=True)
 class SearchSpec:
-    """Identity of a search: everything that its trace is a function of, beside the pruned model."""
+    """Identity of a search: everything that determines its trace, beside the pruned model."""
 
     numerics_version: ClassVar[int] = 2
 
@@ -48,13 +48,16 @@ def traced_search(
     records: Sequence[Record] = (),
     on_round: Callable[[Round], None] = lambda _: None,
 ) -> Generator[list[Step], None, tuple[SearchResult, str]]:
-    """Yields batches of trials to be run; finished rounds are read from the search's trace, new ones appended to it.
+    """Yields batches of trials to be run. Reads finished rounds from the search's trace, and appends new ones to it.
 
     Args:
-        spec: What the trace is a function of, beside what a trial's key stands for.
-        trial: The evaluation of an allocation's recovery. Of an empty allocation it stands, by its key, for all that a
-            score depends on: model, rows, items and the stages' numerics.
-        score: Of a trial that was run.
+        space: S, the allocations that may be proposed.
+        spec: What determines the trace, beside the key of a trial.
+        trial: Makes the evaluation of an allocation's recovery. The key of an empty allocation's trial stands for
+            everything that a score depends on: model, rows, items and the stages' numerics.
+        score: Reads the scores of a trial that was run.
+        records: Where offline meta-learning starts from.
+        on_round: Called with every finished round.
 
     Returns:
         The result, and the search's key.
@@ -62,12 +65,12 @@ def traced_search(
     identity = stage_identity("search", spec, runner.key(trial(())), {})
     key = identity_key(identity)
     trace = [Round.from_json(content) for content in runner.ledger.read_trace(key)]
-    # Nothing of a trace is computed again; what the ledger holds of it is named, so that a plan can count it.
-    yield [step for one in trace for step in map(trial, one.proposals) if runner.find(step)]
+    # No round of a trace is computed again; its trials are yielded where the ledger has them, so that plans count them.
+    yield [step for finished in trace for step in map(trial, finished.proposals) if runner.find(step)]
 
-    def keep(one: Round) -> None:
-        runner.ledger.append_round(key, identity, one.number, one.to_json())
-        on_round(one)
+    def save_round(finished: Round) -> None:
+        runner.ledger.append_round(key, identity, finished.number, finished.to_json())
+        on_round(finished)
 
     proposer = SEARCHES[spec.rival] if spec.rival else None
     if runner.is_planning:
@@ -75,15 +78,15 @@ def traced_search(
         planned = PlannedProposals(
             guided(space, spec.settings), RandomSearch(space, spec.settings),
             lambda allocation: runner.find(trial(allocation)) is not None)
-        asking = ask(space, spec.settings, records, lambda *_: planned, trace)
+        search = ask(space, spec.settings, records, lambda *_: planned, trace)
     else:
-        asking = ask(space, spec.settings, records, proposer, trace, keep)
+        search = ask(space, spec.settings, records, proposer, trace, save_round)
     try:
-        proposals = next(asking)
+        proposals = next(search)
         while True:
             trials = [trial(allocation) for allocation in proposals]
             yield trials
-            proposals = asking.send([score(step) for step in trials])
+            proposals = search.send([score(step) for step in trials])
     except StopIteration as stop:
         return stop.value, key
 
@@ -105,5 +108,5 @@ class PlannedProposals:
 
 
 def described(space: SolutionSpace) -> dict[str, object]:
-    """A space as a search's spec holds it; the architecture is the pruned model's."""
+    """Fields of a space for a search's spec; without the architecture, which the pruned model's key stands for."""
     return {name: value for name, value in vars(space).items() if name != "architecture"}

@@ -23,6 +23,7 @@ from rankadaptor.evaluation.spec import EvaluationEngine, EvaluationSpec, Genera
 from rankadaptor.models.base_model import BaseModel
 from rankadaptor.pipeline.cost import Cost
 from rankadaptor.pipeline.inputs import Inputs
+from rankadaptor.plugins import load_plugins
 from rankadaptor.pruning.spec import Block, BlockCriterion, PruneSpec, UnitCriterion
 from rankadaptor.recovery.spec import LengthGrouping, Recipe, RecoverySpec, Scaling
 
@@ -273,6 +274,7 @@ def load_profile(name: str) -> Profile:
     Raises:
         BadInput: on an unknown name, a missing or unknown field, or a value of the wrong type; the message names it.
     """
+    load_plugins()  # what a profile names may be registered by them
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise BadInput(f"unknown profile {name!r}: use one of {', '.join(names())}, or the path of a YAML file")

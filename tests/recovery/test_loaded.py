@@ -67,11 +67,11 @@ def test_a_runner_keeps_no_model_that_an_error_was_raised_over(broken, alone, ti
     runners = recorded_runners(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         table.run()
-    assert [runner.models._kept for runner in runners] == [None]
+    assert [runner.models._loaded for runner in runners] == [None]
     monkeypatch.setattr(loaded_module, broken, original)
     resumed = table.run()
     assert tables.cells(resumed).equals(tables.cells(alone))
-    assert [runner.models._kept for runner in runners] == [None, None]  # and a finished table holds none
+    assert [runner.models._loaded for runner in runners] == [None, None]  # and a finished table holds none
 
 
 def test_a_failed_recovery_leaves_the_model_as_it_was(tmp_path, tokenizer):
