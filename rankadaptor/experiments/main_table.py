@@ -26,9 +26,8 @@ from rankadaptor.allocation import (
 )
 from rankadaptor.architecture import Architecture
 from rankadaptor.data.sources import Source, is_cached
-from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.tasks import BENCHMARKS, TASKS
 from rankadaptor.errors import BadInput, NotInLedger, RecoveryDiverged, StageFailed
-from rankadaptor.evaluation.items import METRIC
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.experiments.methods import (
     ADALORA,
@@ -427,7 +426,7 @@ class MainTable:
             metrics = self._runner.results.metrics(trial)
         except RecoveryDiverged:
             return {"text": -_LOSS_OF_NOTHING} if signal == "held_out_loss" else dict.fromkeys(TASKS, 0.0)
-        return {task: metrics[task][METRIC[task] if signal == "accuracy" else signal] for task in TASKS}
+        return {task: metrics[task][BENCHMARKS[task].metric if signal == "accuracy" else signal] for task in TASKS}
 
     def _records(self, block: Block) -> tuple[Record, ...]:
         """What the search on a block learns from offline: never of that block."""

@@ -9,8 +9,7 @@ import pandas as pd
 
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.architecture import PROJECTIONS, Architecture
-from rankadaptor.data.tasks import TASKS
-from rankadaptor.evaluation.items import METRIC
+from rankadaptor.data.tasks import BENCHMARKS, TASKS
 from rankadaptor.experiments.methods import DENSE, NO_RECOVERY, RANKADAPTOR_PER_TASK
 from rankadaptor.experiments.results import Row
 from rankadaptor.experiments.tables import Contents
@@ -93,7 +92,7 @@ class Rows:
         return Row(
             block,
             method,
-            {task: _stack(tables, task, METRIC[task]) for task in TASKS},
+            {task: _stack(tables, task, BENCHMARKS[task].metric) for task in TASKS},
             {task: _stack(tables, task, "gold_probability") for task in TASKS},
             self._subjects,
             architecture.parameters(),

@@ -29,9 +29,10 @@ from rankadaptor.data.benchmarks import evaluation_rows, tasks_in
 from rankadaptor.data.hub import checkpoint_folder
 from rankadaptor.data.instruction_rows import RecoveryData
 from rankadaptor.data.sources import Source
+from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.errors import BadInput, RecoveryDiverged
 from rankadaptor.evaluation import Requests, evaluate
-from rankadaptor.evaluation.items import METRIC, task_metrics
+from rankadaptor.evaluation.items import task_metrics
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.files import scratch_beside
 from rankadaptor.models.base_model import BaseModel
@@ -276,12 +277,12 @@ def scores(
     loaded = load_model(folder)
     if adapter:
         loaded = merged(load_adapter(loaded, Path(adapter)))
-    outcomes = evaluate(loaded, load_tokenizer(folder), spec, Requests(spec, rows, testbed=False))
+    outcomes = evaluate(loaded, load_tokenizer(folder), spec, Requests(spec, rows, source))
     lines = []
     for task, metrics in task_metrics(outcomes).items():
         count = round(metrics["items"])
-        interval = wilson_interval(round(metrics[METRIC[task]] * count), count)
-        lines.append({"task": task, "metric": METRIC[task], "score": interval.value, "low": interval.low,
+        interval = wilson_interval(round(metrics[BENCHMARKS[task].metric] * count), count)
+        lines.append({"task": task, "metric": BENCHMARKS[task].metric, "score": interval.value, "low": interval.low,
                       "high": interval.high, "gold probability": metrics["gold_probability"], "items": count})
     frame = pd.DataFrame(lines)
     mean = {"task": "mean", "metric": "", "score": frame["score"].mean(), "low": np.nan, "high": np.nan,

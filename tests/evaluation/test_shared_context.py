@@ -85,7 +85,7 @@ def test_requests_of_benchmarks_take_fewer_tokens(tokenizer):
     assert requests.batches(backend) is batches  # laid out once for all models
     computed = sum(len(batch.tokens) for batch in batches)
     assert computed < 0.6 * plain
-    attended = sum(part.queries.numel() for batch in batches for part in batch.parts)
+    attended = sum(group.queries.numel() for batch in batches for group in batch.groups)
     assert attended < 1.1 * computed  # padding, within attention alone
 
 
