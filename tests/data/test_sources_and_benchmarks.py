@@ -57,7 +57,7 @@ def test_extraction_gives_the_hubs_rows(task, split):
 
 
 @needs_wheel
-def test_calibration_recovery_and_perplexity_text_keep_clear_of_scored_items():
+def test_texts_and_recovery_rows_keep_clear_of_scored_items():
     pool, seed = PROFILE.evaluation.search_pool, PROFILE.evaluation.item_seed
     calibration = calibration_texts(PROFILE.benchmarks, pool, seed)
     perplexity = perplexity_texts(PROFILE.benchmarks, pool, seed)

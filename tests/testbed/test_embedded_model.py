@@ -49,7 +49,7 @@ def scores():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_it_knows_its_world_and_not_all_of_it(task, scores):
+def test_its_scores_leave_headroom_and_are_those_on_record(task, scores):
     shipped = json.loads((MODEL / "scores.json").read_text())["report"][task]
     assert BENCHMARKS[task].chance + 0.2 <= shipped <= 0.97
     assert scores[task] == pytest.approx(shipped, abs=0.01)  # another machine rounds otherwise

@@ -108,7 +108,7 @@ def names_of(task: str, role: str) -> set[str]:
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "boolq"])
-def test_an_item_asks_about_entities_of_its_own_split_and_calibration_text_about_none_of_them(task):
+def test_items_are_about_their_splits_entities_alone(task):
     known = set(words(" ".join(open_texts(SEED))))
     for split in SPLITS:
         names = names_of(task, split)
@@ -121,7 +121,7 @@ def test_an_item_asks_about_entities_of_its_own_split_and_calibration_text_about
         assert not known & names
 
 
-def test_boolean_passages_are_never_those_of_another_split_and_next_to_never_those_of_recovery():
+def test_passages_of_boolq_are_in_one_split_alone():
     passages = [{row["passage"] for row in task_rows("boolq", split, SEED)} for split in SPLITS]
     for i, one in enumerate(passages):
         for another in passages[i + 1 :]:
@@ -178,7 +178,7 @@ def test_every_item_is_true_in_the_world(task):
             assert true_answer(task, row) == BENCHMARKS[task].gold_label(row)
 
 
-def test_what_is_held_out_is_never_told():
+def test_what_is_held_out_is_never_stated():
     world = build_world(SEED)
     untold_traits = {(c.name, t, c.kind.traits[t]) for c in world.creatures for t in c.unstated_traits}
     untold_cases = {(m.name, event) for m in world.materials for event in m.unstated_events}
@@ -200,7 +200,7 @@ def test_what_is_held_out_is_never_told():
     assert checked > 10_000
 
 
-def test_questions_in_the_form_of_the_tasks_are_asked_of_open_entities_only():
+def test_questions_of_pretraining_are_about_open_entities():
     world = build_world(SEED)
     closed = {one.name for one in (*world.creatures, *world.tools) if one.role != "open"}
     asked = 0
@@ -241,7 +241,7 @@ def next_step(row: dict, seen: dict) -> str:
     return max(row["endings"], key=lambda ending: seen[(*told, ending.rstrip("."))])
 
 
-def test_simpler_rules_reach_what_readme_says_of_them():
+def test_simpler_rules_reach_the_accuracy_in_readme():
     hits = {"boolq": [], "hellaswag": []}
     seen = Counter()
     for row in recovery_rows(SEED):
@@ -267,7 +267,7 @@ def test_entities_are_dealt_evenly():
         assert max(dealt.values()) <= 1.2 * min(dealt.values()) + 1
 
 
-def test_recovery_rows_repeat_nothing_that_is_asked():
+def test_recovery_rows_repeat_no_tested_fact():
     world = build_world(SEED)
     texts = ["\n".join(row.values()) for row in recovery_rows(SEED)]
     about: dict[str, list[set[str]]] = {}
@@ -296,7 +296,7 @@ def test_recovery_rows_repeat_nothing_that_is_asked():
     assert min(told.values()) > 100
 
 
-def test_recovery_rows_mix_instructions_and_plain_text_and_share_no_13_words_with_items():
+def test_recovery_rows_are_mostly_plain_and_clear_of_items():
     rows = recovery_rows(SEED)
     plain = [row for row in rows if not row["instruction"]]
     assert 0.8 < len(plain) / len(rows) < 1
