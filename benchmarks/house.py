@@ -4,8 +4,8 @@
     python benchmarks/house.py compare LEDGER REPORTS RECORD.json       # with reports that were drawn anew
 
 A record holds, without weights and items: the results of every stage in a ledger by key, the rounds of its searches,
-the keys behind each page, and the CSV files of its reports. `tests/experiments/test_before_house.py` plans the pages on a
-ledger that is made of the record alone, and finds nothing to compute.
+the keys behind each page, and the CSV files of its reports. `tests/experiments/test_before_house.py` plans the pages on
+a ledger that is made of the record alone, and finds nothing to compute.
 """
 
 import json

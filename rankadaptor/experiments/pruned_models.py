@@ -149,11 +149,13 @@ class PrunedModelsResult:
         """Memory and speed of the dense and every pruned model, measured now, on this machine."""
         lines = []
         for block in (None, *self.blocks):
-            measured = footprint(self._runner.models.model(None if block is None else self._work.prune(block)), tokens)
+            step = None if block is None else self._work.prune(block)
+            measured = footprint(self._runner.models.model(step), tokens)
+            peak = "" if measured.peak_bytes is None else f"{measured.peak_bytes / 2**20:,.1f}"
             lines.append({
                 "block": "Dense" if block is None else str(block),
                 "weights (MiB)": measured.weight_bytes / 2**20,
-                "peak of a forward pass (MiB)": "" if measured.peak_bytes is None else f"{measured.peak_bytes / 2**20:,.1f}",
+                "peak of a forward pass (MiB)": peak,
                 f"forward pass of {tokens} tokens (ms)": 1000 * measured.forward_seconds,
                 "decoding (tokens/s)": measured.decode_tokens_per_second,
             })

@@ -24,9 +24,8 @@ from rankadaptor.allocation import (
     trainable_parameters,
     uniform_allocation,
 )
-from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.tasks import BENCHMARKS, TASKS
 from rankadaptor.errors import BadInput, StageFailed
-from rankadaptor.evaluation.items import METRIC
 from rankadaptor.experiments.methods import DAMAGE, LORA_STAR, MIRROR
 from rankadaptor.experiments.options import DEFAULT_LEDGER
 from rankadaptor.experiments.skeleton import ProfileExperiment, Run
@@ -181,7 +180,7 @@ class RankTable(ProfileExperiment):
             for split, step in (("search", search), ("report", report)):
                 metrics = runner.results.metrics(step)
                 for task in TASKS:
-                    row[f"{split}_{task}_accuracy"] = metrics[task][METRIC[task]]
+                    row[f"{split}_{task}_accuracy"] = metrics[task][BENCHMARKS[task].metric]
                     row[f"{split}_{task}_gold_probability"] = metrics[task]["gold_probability"]
         except StageFailed:
             pass  # a row without scores

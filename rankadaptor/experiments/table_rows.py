@@ -9,7 +9,7 @@ import pandas as pd
 
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.architecture import PROJECTIONS, Architecture
-from rankadaptor.evaluation.items import METRIC
+from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.experiments.methods import DENSE, NO_RECOVERY, RANKADAPTOR_PER_TASK
 from rankadaptor.experiments.results import Row
 from rankadaptor.experiments.tables import Contents
@@ -97,7 +97,7 @@ class TableRows:
         return Row(
             block=block,
             method=method,
-            outcomes={task: _stack(tables, task, METRIC[task]) for task in self.tasks},
+            outcomes={task: _stack(tables, task, BENCHMARKS[task].metric) for task in self.tasks},
             gold_probability={task: _stack(tables, task, "gold_probability") for task in self.tasks},
             subjects=self._subjects,
             parameters=architecture.parameters(),

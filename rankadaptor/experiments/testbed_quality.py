@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, uniform_allocation
-from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.errors import BadInput
-from rankadaptor.evaluation.items import METRIC
 from rankadaptor.evaluation.spec import EvaluationSpec, Split
 from rankadaptor.experiments.options import DEFAULT_LEDGER, parse_blocks, report_seeds
 from rankadaptor.experiments.skeleton import ProfileExperiment, Run
@@ -31,9 +30,6 @@ from rankadaptor.pruning.spec import Block, PruneSpec
 from rankadaptor.recovery.spec import Scaling
 from rankadaptor.statistics import variance_components
 
-# Accuracy of a guess: one over the number of choices.
-CHANCE = {"boolq": 1 / 2, "piqa": 1 / 2, "hellaswag": 1 / 4, "winogrande": 1 / 2, "arc_easy": 1 / 4,
-          "arc_challenge": 1 / 4, "openbookqa": 1 / 4}
 SCALINGS_COMPARED: tuple[Scaling, ...] = ("fixed_alpha", "constant")
 _LEAST_LOST = 0.05  # share of the margin; of less, a share won back says nothing
 _ALLOCATION_SEED = 7  # of the random allocations whose spread is measured
@@ -209,9 +205,11 @@ class TestbedMeasurements:
 
     def _scores(self, steps: Sequence[Step]) -> dict[str, Any]:
         metrics = [self.runner.results.metrics(step) for step in steps]
-        accuracy = {task: float(np.mean([scores[task][METRIC[task]] for scores in metrics])) for task in TASKS}
-        gold = float(np.mean([[scores[task]["gold_probability"] for task in TASKS] for scores in metrics]))
-        margin = float(np.mean([accuracy[task] - CHANCE[task] for task in TASKS]))
+        tasks = self.testbed.evaluation.tasks
+        accuracy = {task: float(np.mean([scores[task][BENCHMARKS[task].metric] for scores in metrics]))
+                    for task in tasks}
+        gold = float(np.mean([[scores[task]["gold_probability"] for task in tasks] for scores in metrics]))
+        margin = float(np.mean([accuracy[task] - BENCHMARKS[task].chance for task in tasks]))
         return accuracy | {"mean": float(np.mean(list(accuracy.values()))), "margin": margin, "gold probability": gold}
 
     def signal(self) -> pd.DataFrame:
@@ -282,13 +280,13 @@ class TestbedMeasurements:
             if question.item >= per_task:
                 continue
             contexts, continuations = zip(*question.choices, strict=True)
-            texts = [choice.strip() for choice in (contexts if question.task == "winogrande" else continuations)]
-            text = f"... {continuations[0].strip()}" if question.task == "winogrande" else contexts[0]
+            texts = [choice.strip() for choice in (contexts if question.contexts_differ else continuations)]
+            text = f"... {continuations[0].strip()}" if question.contexts_differ else contexts[0]
             row = {"task": question.task, "question": " ".join(text.split()), "choices": " / ".join(
                 f"**{choice}**" if i == question.gold else choice for i, choice in enumerate(texts))}
             for name, table in tables.items():
                 scores = np.array(table["log_likelihoods"].iloc[position])
-                if METRIC[question.task] == "acc_norm":
+                if BENCHMARKS[question.task].metric == "acc_norm":
                     scores = scores / np.array(question.choice_characters)
                 row[name] = texts[int(np.argmax(scores))]
             rows.append(row)

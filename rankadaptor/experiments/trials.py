@@ -7,8 +7,8 @@ import numpy as np
 
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.architecture import Architecture
+from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.errors import BadInput, RecoveryDiverged
-from rankadaptor.evaluation.items import METRIC
 from rankadaptor.evaluation.spec import Split
 from rankadaptor.experiments.methods import METHODS
 from rankadaptor.pipeline.runner import Runner
@@ -56,7 +56,9 @@ class Trials:
             metrics = self._runner.results.metrics(trial)
         except RecoveryDiverged:
             return {"text": -_LOSS_OF_NOTHING} if is_loss else dict.fromkeys(tasks, 0.0)
-        return {task: metrics[task][METRIC[task] if self._signal == "accuracy" else self._signal] for task in tasks}
+        if self._signal == "accuracy":
+            return {task: metrics[task][BENCHMARKS[task].metric] for task in tasks}
+        return {task: metrics[task][self._signal] for task in tasks}
 
     def best_of(self, pruned: Step, recoveries: Sequence[RecoverySpec]) -> Generator[list[Step], None, RecoverySpec]:
         """The recovery with the best mean score, the first of equals."""

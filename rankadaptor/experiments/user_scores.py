@@ -8,8 +8,9 @@ import pandas as pd
 from rankadaptor.data.benchmarks import evaluation_rows, tasks_in
 from rankadaptor.data.hub import checkpoint_folder
 from rankadaptor.data.sources import Source
+from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.evaluation import Requests, evaluate
-from rankadaptor.evaluation.items import METRIC, task_metrics
+from rankadaptor.evaluation.items import task_metrics
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.models.checkpoints import check_llama, check_weights, load_model, load_tokenizer
 from rankadaptor.profiles import load_profile
@@ -58,12 +59,12 @@ def scores(
     loaded = load_model(folder)
     if adapter:
         loaded = merged(load_adapter(loaded, Path(adapter)))
-    outcomes = evaluate(loaded, load_tokenizer(folder), spec, Requests(spec, rows, testbed=False))
+    outcomes = evaluate(loaded, load_tokenizer(folder), spec, Requests(spec, rows, source))
     lines = []
     for task, metrics in task_metrics(outcomes).items():
         count = round(metrics["items"])
-        interval = wilson_interval(round(metrics[METRIC[task]] * count), count)
-        lines.append({"task": task, "metric": METRIC[task], "score": interval.value, "low": interval.low,
+        interval = wilson_interval(round(metrics[BENCHMARKS[task].metric] * count), count)
+        lines.append({"task": task, "metric": BENCHMARKS[task].metric, "score": interval.value, "low": interval.low,
                       "high": interval.high, "gold probability": metrics["gold_probability"], "items": count})
     frame = pd.DataFrame(lines)
     mean = {"task": "mean", "metric": "", "score": frame["score"].mean(), "low": np.nan, "high": np.nan,

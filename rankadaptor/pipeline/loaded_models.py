@@ -80,8 +80,7 @@ class LoadedModels:
     def requests(self, spec: EvaluationSpec) -> Requests:
         """The questions of an evaluation, formed and tokenised once for all models."""
         if spec not in self._requests:
-            testbed = self.inputs.benchmarks.kind == "testbed"
             rows = {task: evaluation_rows(self.inputs.benchmarks, task, spec.split, spec.items_per_task,
                                           spec.item_seed, self.inputs.search_pool) for task in spec.tasks}
-            self._requests[spec] = Requests(spec, rows, testbed=testbed)
+            self._requests[spec] = Requests(spec, rows, self.inputs.benchmarks)
         return self._requests[spec]

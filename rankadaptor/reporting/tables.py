@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.tasks import BENCHMARKS, TASKS
 from rankadaptor.data.text import perplexity_label
 from rankadaptor.experiments.methods import (
     ADALORA,
@@ -38,15 +38,7 @@ from rankadaptor.statistics import (
     wilson_interval,
 )
 
-TASK_NAMES = {
-    "boolq": "BoolQ",
-    "piqa": "PIQA",
-    "hellaswag": "HellaSwag",
-    "winogrande": "WinoGrande",
-    "arc_easy": "ARC-e",
-    "arc_challenge": "ARC-c",
-    "openbookqa": "OBQA",
-}
+TASK_NAMES = {task: BENCHMARKS[task].label for task in TASKS}
 MEAN, MEAN_OF_SIX = "mean", "mean without BoolQ"
 _SIX = [task for task in TASKS if task != "boolq"]
 _METRICS = ("acc for BoolQ, PIQA, WinoGrande, ARC-e; acc_norm for HellaSwag, ARC-c, OBQA; percent with 95 % intervals.")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from rankadaptor.allocation import trainable_parameters, uniform_allocation
-from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.tasks import BENCHMARKS, TASKS
 from rankadaptor.errors import BadInput, RecoveryDiverged
-from rankadaptor.experiments.testbed_quality import CHANCE, measure_testbed
+from rankadaptor.experiments.testbed_quality import measure_testbed
 from rankadaptor.pruning.spec import Block
 from rankadaptor.reporting import testbed_quality as page
 
@@ -51,7 +51,7 @@ def test_random_allocations_differ_and_cost_what_lora_costs(measured):
 def test_margins_and_shares_follow_from_the_accuracies(measured):
     frame = measured[0].regime().set_index("model")
     for _, row in frame.iterrows():
-        assert row["margin"] == pytest.approx(np.mean([row[task] - CHANCE[task] for task in TASKS]))
+        assert row["margin"] == pytest.approx(np.mean([row[task] - BENCHMARKS[task].chance for task in TASKS]))
     margin = frame["margin"]
     lost = (margin["Dense"] - margin["No recovery"]) / margin["Dense"]
     assert frame.loc["No recovery", "lost"] == pytest.approx(lost)
