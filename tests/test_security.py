@@ -92,11 +92,17 @@ def test_an_adapter_of_pickles_is_refused_and_one_beside_safetensors_stays_shut(
     assert not mark.exists()
 
 
+@pytest.fixture(scope="module")
+def pruned_models_ledger(tiny_profile, tmp_path_factory):
+    """A finished Table 6, to copy."""
+    ledger = tmp_path_factory.mktemp("table6") / "ledger"
+    experiments.main_table(str(tiny_profile), "shortened:20", "quick", ledger=ledger, table="table6").run()
+    return ledger
+
+
 @pytest.mark.parametrize("name", ["result.json", "spec.json", "checksums.json", "items.parquet"])
-def test_a_ledger_with_pickles_in_it_is_damaged_and_no_more(name, mark, tiny_profile, tmp_path):
-    table = experiments.main_table(str(tiny_profile), "shortened:20", "quick", ledger=tmp_path / "ledger",
-                                   table="table6")
-    table.run()
+def test_a_ledger_with_pickles_in_it_is_damaged_and_no_more(name, mark, pruned_models_ledger, tiny_profile, tmp_path):
+    shutil.copytree(pruned_models_ledger, tmp_path / "ledger")
     planted = [path for path in (tmp_path / "ledger").rglob(name) if "damaged" not in path.parts]
     assert planted
     plant(mark, *planted)

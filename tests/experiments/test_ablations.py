@@ -1,6 +1,7 @@
 """One thing changed at a time: variants differ in what they name and in nothing else."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -43,8 +44,8 @@ def test_the_papers_four_have_published_means():
 
 
 @pytest.fixture(scope="module")
-def made(tiny_profile, tmp_path_factory):
-    ledger = tmp_path_factory.mktemp("ledger")
+def made(tiny_profile, finished, tmp_path_factory):
+    ledger = shutil.copytree(finished.ledger, tmp_path_factory.mktemp("ablations") / "ledger")
     work = ablation_tables(str(tiny_profile), "micro_batch protocol", "llm-pruner:50", ledger=str(ledger))
     return work, work.run()
 

@@ -5,7 +5,6 @@ import pytest
 
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments.explorer import Explorer
-from rankadaptor.experiments.main_table import main_table
 from rankadaptor.reporting.explorer_panel import Panel
 
 BLOCK = "llm-pruner:50"
@@ -48,10 +47,9 @@ def test_predictions_are_of_the_table_and_absent_without_one(shipped):
     assert shipped.nearest("llm-pruner:20", [8] * 13).empty
 
 
-def test_what_the_ledger_holds_is_shown_and_the_button_adds_to_it(tiny_profile, tmp_path):
-    result = main_table(str(tiny_profile), BLOCK, ledger=str(tmp_path), table="figure2").run()
-    lora = next(row for row in result.blocks[BLOCK].rows if row.method == "LoRA")
-    explorer = Explorer(str(tiny_profile), "quick", str(tmp_path))
+def test_what_the_ledger_holds_is_shown_and_the_button_adds_to_it(finished, finished_copy, tiny_profile):
+    lora = next(row for row in finished.result.blocks[BLOCK].rows if row.method == "LoRA")
+    explorer = Explorer(str(tiny_profile), "quick", str(finished_copy))
     found = explorer.measured(BLOCK, lora.allocations[0])
     assert list(found["seed"]) == [0]
     assert found.loc[0, "accuracy"] == pytest.approx(np.mean([lora.outcomes[task].mean() for task in lora.outcomes]))

@@ -5,10 +5,10 @@ import hashlib
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.finished import FINISHED_BLOCKS, copy_without
 from helpers.runners import recorded_runners
 
 from rankadaptor.allocation import trainable_parameters, uniform_allocation
@@ -16,24 +16,15 @@ from rankadaptor.data.tasks import TASKS
 from rankadaptor.data.text import perplexity_texts
 from rankadaptor.evaluation.perplexity import perplexity
 from rankadaptor.experiments import main_table as experiments
-from rankadaptor.experiments.results import TableResult
 from rankadaptor.keys import identity_key
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.reporting import tables
 
-BLOCKS = "llm-pruner:50 shortened:20"
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_profile: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TableResult, Path]:
-    ledger = tmp_path_factory.mktemp("ledger")
-    return experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=str(ledger)).run(), ledger
-
 
 def test_rows_are_the_papers_and_ours(finished):
     result, _ = finished
-    for block in BLOCKS.split():
+    for block in FINISHED_BLOCKS.split():
         methods = [row.method for row in result.blocks[block].rows]
         assert methods == ["No recovery", "LoRA", "LoRA*", "AdaLoRA", "RankAdaptor (one model)"]
     assert all(row.outcomes["hellaswag"].shape == (1, 6) for row in result.rows())
@@ -50,7 +41,7 @@ def test_searched_allocation_costs_at_most_lora(finished):
 
 def test_second_run_computes_nothing_and_draws_the_same_table(finished, tiny_profile, tmp_path):
     result, ledger = finished
-    again = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=str(ledger))
+    again = experiments.main_table(str(tiny_profile), FINISHED_BLOCKS, "quick", ledger=str(ledger))
     assert "to run: nothing" in str(again.plan())
     second = again.run()
     assert second.computed == ()
@@ -67,7 +58,7 @@ def test_second_run_computes_nothing_and_draws_the_same_table(finished, tiny_pro
 
 def test_plan_of_an_empty_ledger_counts_what_a_run_computes(finished, tiny_profile, tmp_path):
     result, _ = finished
-    plan = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=str(tmp_path)).plan()
+    plan = experiments.main_table(str(tiny_profile), FINISHED_BLOCKS, "quick", ledger=str(tmp_path)).plan()
     assert plan.needed == plan.missing
     assert sum(plan.missing.values()) == len(result.computed)
 
@@ -86,7 +77,7 @@ def test_a_run_cut_off_anywhere_goes_on_and_ends_in_the_same_numbers(finished, t
     monkeypatch.setattr(Runner, "run", run_three)
     runners = recorded_runners(monkeypatch)
     for _ in range(100):
-        table = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=str(tmp_path))
+        table = experiments.main_table(str(tiny_profile), FINISHED_BLOCKS, "quick", ledger=str(tmp_path))
         try:
             resumed = table.run()
             break
@@ -153,12 +144,12 @@ def test_a_budget_that_decides_gives_the_verdict_of_its_numbers(finished):
     assert verdict_with(1.0, 0.0) == "not supported"
 
 
-def test_other_recovery_rows_mean_another_search(finished, tiny_profile, recovery_file, tmp_path):
-    result, ledger = finished
+def test_other_recovery_rows_mean_another_search(finished, finished_copy, tiny_profile, recovery_file, tmp_path):
+    result, _ = finished
     other = tmp_path / "other.jsonl"
     other.write_text("".join(recovery_file.read_text().splitlines(keepends=True)[:30]))
     table = experiments.main_table(
-        str(tiny_profile), BLOCKS, "quick", ledger=str(ledger), recovery_data=str(other)).run()
+        str(tiny_profile), "shortened:20", "quick", ledger=finished_copy, recovery_data=str(other)).run()
     for block, found in table.blocks.items():
         assert found.search_key != result.blocks[block].search_key
     assert {stage for stage, _ in table.computed} == {"recover", "evaluate"}  # the pruned models are the same
@@ -172,20 +163,18 @@ def test_every_key_is_the_hash_of_its_spec(finished):
         assert identity_key(json.loads(path.read_text())) == path.parent.name
 
 
-def test_planning_computes_nothing_even_where_an_adapter_is_gone(finished, tiny_profile, tmp_path):
-    result, ledger = finished
-    copy = tmp_path / "ledger"
-    shutil.copytree(ledger, copy)
+def test_planning_computes_nothing_even_where_an_adapter_is_gone(finished, finished_copy, tiny_profile):
+    result, _ = finished
     lora = next(row for row in result.blocks["shortened:20"].rows if row.method == "LoRA")
-    recovery = Ledger(copy).find(lora.keys[0]).spec["parent"]
-    shutil.rmtree(copy / recovery)
-    table = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=str(copy))
+    recovery = Ledger(finished_copy).find(lora.keys[0]).spec["parent"]
+    shutil.rmtree(finished_copy / recovery)
+    table = experiments.main_table(str(tiny_profile), FINISHED_BLOCKS, "quick", ledger=finished_copy)
     assert table.plan().missing.total() > 0
-    assert not (copy / recovery).exists()
+    assert not (finished_copy / recovery).exists()
     assert [key for _, key in table.run().computed] == [recovery]
 
 
-def test_a_diverging_trial_is_recorded_scored_last_and_stops_nothing(tiny_profile, tmp_path, monkeypatch):
+def test_a_diverging_trial_is_recorded_scored_last_and_stops_nothing(finished, tiny_profile, tmp_path, monkeypatch):
     """The search's first trial diverges: the table still ends, the trial is not tried again, and is not chosen."""
     from rankadaptor.errors import RecoveryDiverged
     from rankadaptor.pipeline.stages import recover as stages
@@ -200,7 +189,8 @@ def test_a_diverging_trial_is_recorded_scored_last_and_stops_nothing(tiny_profil
         return original(adapted, tokenizer, rows, spec, on_step)
 
     monkeypatch.setattr(stages, "train", diverge_once)
-    table = experiments.main_table(str(tiny_profile), "shortened:20", "quick", ledger=str(tmp_path))
+    copy_without(finished.ledger, tmp_path / "ledger", lambda spec: spec.seed == 1000)
+    table = experiments.main_table(str(tiny_profile), "shortened:20", "quick", ledger=tmp_path / "ledger")
     found = table.run().blocks["shortened:20"].search
     assert set(found.rounds[0].scores[0].values()) == {0.0}
     assert found.best != calls[0]
@@ -208,9 +198,8 @@ def test_a_diverging_trial_is_recorded_scored_last_and_stops_nothing(tiny_profil
     assert len(calls) == len(set(calls)) == 4
 
 
-def test_controls_of_the_motivating_example_have_its_ranks_in_another_order(tiny_profile, tmp_path):
-    result = experiments.main_table(str(tiny_profile), "llm-pruner:50 shortened:20", ledger=str(tmp_path),
-                                    table="figure2").run()
+def test_controls_of_the_motivating_example_have_its_ranks_in_another_order(finished_copy, tiny_profile):
+    result = experiments.main_table(str(tiny_profile), FINISHED_BLOCKS, ledger=finished_copy, table="figure2").run()
     assert not result.searched
     for block in result.blocks.values():
         rows = {row.method: row.allocations[0] for row in block.rows if row.allocations}
@@ -233,8 +222,8 @@ def test_controls_of_the_motivating_example_have_its_ranks_in_another_order(tiny
         experiments.main_table(str(tiny_profile), table="table9")
 
 
-def test_where_adaloras_ranks_went_is_counted(tiny_profile, tmp_path):
-    result = experiments.main_table(str(tiny_profile), "llm-pruner:50", ledger=str(tmp_path), table="table1").run()
+def test_where_adaloras_ranks_went_is_counted(finished, tiny_profile):
+    result = experiments.main_table(str(tiny_profile), "llm-pruner:50", ledger=finished.ledger, table="table1").run()
     row = next(row for row in result.blocks["llm-pruner:50"].rows if row.method == "AdaLoRA")
     spread = tables.rank_spread_table(result, "AdaLoRA").iloc[0]
     assert spread["mean rank"] == pytest.approx(np.mean(list(row.realised_ranks.values())))
@@ -244,18 +233,17 @@ def test_where_adaloras_ranks_went_is_counted(tiny_profile, tmp_path):
     assert 0 <= shares.sum() <= 100 + 1e-9
 
 
-def test_an_allocation_of_ones_own_is_one_more_row(finished, tiny_profile):
-    _, ledger = finished
+def test_an_allocation_of_ones_own_is_one_more_row(finished_copy, tiny_profile):
     table = experiments.main_table(
-        str(tiny_profile), "llm-pruner:50", "quick", ledger=str(ledger), allocation="4,2,6,2,4,12")
+        str(tiny_profile), "llm-pruner:50", "quick", ledger=finished_copy, allocation="4,2,6,2,4,12")
     row = next(row for row in table.run().blocks["llm-pruner:50"].rows if row.method == "own allocation")
     assert set(row.realised_ranks.values()) == {(4, 2, 6, 2, 4, 12)}
     assert table.plan().missing.total() == 0
 
 
-def test_table_6_is_the_pruned_models_alone_with_perplexities(finished, tiny_profile, tmp_path):
-    recovered, ledger = finished
-    table = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=str(ledger), table="table6")
+def test_table_6_is_the_pruned_models_alone_with_perplexities(finished, finished_copy, tiny_profile, tmp_path):
+    recovered, _ = finished
+    table = experiments.main_table(str(tiny_profile), FINISHED_BLOCKS, "quick", ledger=finished_copy, table="table6")
     assert "Table 6" in str(table.plan())
     assert table.plan().missing.total() == 3
     result = table.run()
@@ -271,15 +259,16 @@ def test_table_6_is_the_pruned_models_alone_with_perplexities(finished, tiny_pro
     for row in result.rows():
         if row.block in unrecovered:
             assert np.array_equal(row.outcomes["piqa"], unrecovered[row.block].outcomes["piqa"])
-    tables.write_table(result, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"table6.md", "table6.csv", "table6.tex"}
-    text = (tmp_path / "table6.md").read_text()
+    written = tmp_path / "reports"
+    tables.write_table(result, written)
+    assert {path.name for path in written.iterdir()} == {"table6.md", "table6.csv", "table6.tex"}
+    text = (written / "table6.md").read_text()
     assert text.startswith("# Table 6")
     assert "| perplexity " in text.replace("  ", " ")
     assert "LoRA" not in text
     assert "perplexity" not in tables.measured_table(recovered).columns
     with pytest.raises(experiments.BadInput, match="allocation '4 2' was given for table6, which recovers nothing"):
-        experiments.main_table(str(tiny_profile), BLOCKS, ledger=str(ledger), allocation="4 2", table="table6")
+        experiments.main_table(str(tiny_profile), ledger=finished_copy, allocation="4 2", table="table6")
 
 
 def test_latex_is_escaped(finished, tmp_path):

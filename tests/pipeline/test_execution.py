@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from helpers.finished import FINISHED_BLOCKS
 
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments import main_table as experiments
@@ -30,8 +31,6 @@ from rankadaptor.profiles import load_profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.reporting import tables
 
-BLOCKS = "llm-pruner:50 shortened:20"
-
 
 def contents(ledger: Path) -> dict[str, object]:
     """Every file of entries and traces, times and provenance apart."""
@@ -44,15 +43,8 @@ def contents(ledger: Path) -> dict[str, object]:
     return files
 
 
-@pytest.fixture(scope="module")
-def alone(tiny_profile, tmp_path_factory):
-    """The table, computed by one process."""
-    ledger = tmp_path_factory.mktemp("alone") / "ledger"
-    return experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=ledger).run(), ledger
-
-
 @pytest.mark.parametrize(("executor", "workers"), [("local", 4), ("ray", 4)])
-def test_many_workers_compute_what_one_does(executor, workers, alone, tiny_profile, tmp_path, monkeypatch):
+def test_many_workers_compute_what_one_does(executor, workers, finished, tiny_profile, tmp_path, monkeypatch):
     monkeypatch.setenv("RANKADAPTOR_EXECUTOR", executor)
     monkeypatch.setenv("RANKADAPTOR_WORKERS", str(workers))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -63,12 +55,12 @@ def test_many_workers_compute_what_one_does(executor, workers, alone, tiny_profi
         return take(self, "")
 
     monkeypatch.setattr(LocalPool, "_next", last_first)
-    table = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=tmp_path / "ledger")
+    table = experiments.main_table(str(tiny_profile), FINISHED_BLOCKS, "quick", ledger=tmp_path / "ledger")
     shared = table.run()
-    assert sorted(shared.computed) == sorted(alone[0].computed)
-    assert tables.cells(shared).equals(tables.cells(alone[0]))
-    assert [b.search for b in shared.blocks.values()] == [b.search for b in alone[0].blocks.values()]
-    assert contents(tmp_path / "ledger") == contents(alone[1])
+    assert sorted(shared.computed) == sorted(finished.result.computed)
+    assert tables.cells(shared).equals(tables.cells(finished.result))
+    assert [b.search for b in shared.blocks.values()] == [b.search for b in finished.result.blocks.values()]
+    assert contents(tmp_path / "ledger") == contents(finished.ledger)
 
 
 @pytest.mark.parametrize(("name", "value", "message"), [
@@ -83,14 +75,13 @@ def test_an_unknown_execution_is_refused(name, value, message, tiny_profile, mon
         execution_from_environment(load_profile(str(tiny_profile)).workers)
 
 
-def test_a_profile_sets_the_default_execution(tiny_profile, monkeypatch):
+def test_a_profile_sets_the_default_execution(tiny_profile, tmp_path, monkeypatch):
     monkeypatch.setattr(execution, "usable_cores", lambda: 64)
     content = yaml.safe_load(Path(tiny_profile).read_text())
     for workers, cards, count in ((1, 0, 1), (3, 0, 3), (1, 8, 8), (3, 1, 3)):
         monkeypatch.setattr(execution.torch.cuda, "device_count", lambda cards=cards: cards)
-        other = Path(tiny_profile).with_name("w.yaml")
-        other.write_text(yaml.safe_dump(content | {"workers": workers}))
-        assert execution_from_environment(load_profile(str(other)).workers) == ("local", count)
+        (tmp_path / "w.yaml").write_text(yaml.safe_dump(content | {"workers": workers}))
+        assert execution_from_environment(load_profile(str(tmp_path / "w.yaml")).workers) == ("local", count)
 
 
 def test_steps_that_wait_for_one_stage_are_one_group(tiny_profile, tmp_path):
@@ -130,7 +121,7 @@ class Pool:
 
 
 def test_an_error_ends_all_pieces_of_work(tiny_profile, tmp_path):
-    table = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=tmp_path / "ledger")
+    table = experiments.main_table(str(tiny_profile), FINISHED_BLOCKS, "quick", ledger=tmp_path / "ledger")
     pool = Pool(BadInput("broken"))
     with pytest.raises(BadInput, match="broken"):
         follow(table.parts(), pool, 3)
@@ -138,7 +129,8 @@ def test_an_error_ends_all_pieces_of_work(tiny_profile, tmp_path):
 
 
 def test_a_failure_ends_its_part_and_no_other(tiny_profile, tmp_path):
-    table = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=tmp_path / "ledger", table="table6")
+    table = experiments.main_table(
+        str(tiny_profile), FINISHED_BLOCKS, "quick", ledger=tmp_path / "ledger", table="table6")
     first = Step("prune", table.profile.prune_spec(Block.parse("llm-pruner:50")))
     runner = Runner(table.profile.inputs(), table.ledger)
     for _ in range(3):
@@ -186,10 +178,10 @@ def test_a_closed_pool_ignores_a_worker_that_never_pauses(tiny_profile, tmp_path
 def _interrupted(profile: str, ledger: Path) -> None:
     os.setsid()
     os.environ["RANKADAPTOR_WORKERS"] = "2"
-    experiments.main_table(profile, BLOCKS, "quick", ledger=ledger).run()
+    experiments.main_table(profile, FINISHED_BLOCKS, "quick", ledger=ledger).run()
 
 
-def test_an_interrupt_ends_the_workers_and_a_new_run_goes_on(tiny_profile, tmp_path, monkeypatch, alone):
+def test_an_interrupt_ends_the_workers_and_a_new_run_goes_on(tiny_profile, tmp_path, monkeypatch, finished):
     """What the stop button of a notebook does."""
     ledger = tmp_path / "ledger"
     process = multiprocessing.get_context("spawn").Process(target=_interrupted, args=(str(tiny_profile), ledger))
@@ -204,9 +196,9 @@ def test_an_interrupt_ends_the_workers_and_a_new_run_goes_on(tiny_profile, tmp_p
     assert finished
     time.sleep(1)
     assert set(finished) == {entry.key for entry in Ledger(ledger).entries()}  # nobody works on
-    result = experiments.main_table(str(tiny_profile), BLOCKS, "quick", ledger=ledger).run()
+    result = experiments.main_table(str(tiny_profile), FINISHED_BLOCKS, "quick", ledger=ledger).run()
     assert not {key for _, key in result.computed} & set(finished)
-    assert contents(ledger) == contents(alone[1])
+    assert contents(ledger) == contents(finished.ledger)
 
 
 def test_a_hanging_worker_is_killed_and_its_stage_retried(tiny_profile, tmp_path, monkeypatch):

@@ -1,14 +1,13 @@
 """Failures are results: classed, counted, tried again by rule, and told in tables."""
 
 import contextlib
-import shutil
 import signal
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
+from helpers.finished import copy_without
 
 from rankadaptor import machine as provenance
 from rankadaptor.errors import RecoveryDiverged, StageFailed
@@ -136,27 +135,8 @@ def reported_adalora(spec):
     return spec.method == "adalora" and spec.seed != 1000
 
 
-@pytest.fixture(scope="module")
-def calm(tiny_profile, tmp_path_factory):
-    """The table where nothing fails."""
-    ledger = tmp_path_factory.mktemp("calm") / "ledger"
-    return experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=ledger).run(), ledger
-
-
-def without(which, calm, target):
-    """Its ledger less recoveries of which something holds, what was computed from them, and all traces."""
-    shutil.copytree(calm[1], target)
-    shutil.rmtree(target / "searches")
-    contents = {entry.key: entry.spec for entry in Ledger(target).entries()}
-    gone = {key for key, content in contents.items()
-            if content["stage"] == "recover" and which(SimpleNamespace(**content["spec"]))}
-    assert gone
-    for key in gone | {key for key, content in contents.items() if content["parent"] in gone}:
-        shutil.rmtree(target / key)
-
-
-def test_a_stage_without_memory_is_tried_twice_then_in_its_row(calm, tiny_profile, tmp_path, monkeypatch):
-    without(reported_adalora, calm, tmp_path / "ledger")
+def test_a_stage_without_memory_is_tried_twice_then_in_its_row(finished, tiny_profile, tmp_path, monkeypatch):
+    copy_without(finished.ledger, tmp_path / "ledger", reported_adalora)
     tried = failing(monkeypatch, reported_adalora, RuntimeError(NO_MEMORY))
     table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger")
     result = table.run()
@@ -176,8 +156,8 @@ def test_a_stage_without_memory_is_tried_twice_then_in_its_row(calm, tiny_profil
     assert not mended.blocks[BLOCK].failed
 
 
-def test_memory_that_comes_back_makes_no_failure(calm, tiny_profile, tmp_path, monkeypatch):
-    without(reported_adalora, calm, tmp_path / "ledger")
+def test_memory_that_comes_back_makes_no_failure(finished, tiny_profile, tmp_path, monkeypatch):
+    copy_without(finished.ledger, tmp_path / "ledger", reported_adalora)
     once = [1]
     tried = failing(monkeypatch, lambda spec: reported_adalora(spec) and once and once.pop(), MemoryError())
     result = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()
@@ -189,8 +169,8 @@ def test_memory_that_comes_back_makes_no_failure(calm, tiny_profile, tmp_path, m
     ("LoRA", lambda spec: spec.method == "lora" and len({r for r in spec.allocation if r}) == 1),
     ("everything", lambda spec: True),
 ])
-def test_a_table_whose_recoveries_diverge_says_so(what, which, calm, tiny_profile, tmp_path, monkeypatch):
-    without(which, calm, tmp_path / "ledger")
+def test_a_table_whose_recoveries_diverge_says_so(what, which, finished, tiny_profile, tmp_path, monkeypatch):
+    copy_without(finished.ledger, tmp_path / "ledger", which)
     failing(monkeypatch, which, RecoveryDiverged("loss nan at step 1: lower the learning rate"))
     result = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()
     text, shown = rendered(result, tmp_path / "reports")
@@ -205,8 +185,8 @@ def is_trial(spec):
     return spec.seed == 1000
 
 
-def test_a_search_does_not_score_recoveries_that_failed_here(calm, tiny_profile, tmp_path, monkeypatch):
-    without(is_trial, calm, tmp_path / "ledger")
+def test_a_search_does_not_score_recoveries_that_failed_here(finished, tiny_profile, tmp_path, monkeypatch):
+    copy_without(finished.ledger, tmp_path / "ledger", is_trial)
     failing(monkeypatch, is_trial, MemoryError())
     table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger")
     result = table.run()
@@ -220,11 +200,14 @@ def test_a_search_does_not_score_recoveries_that_failed_here(calm, tiny_profile,
     remove(rubbish(tmp_path / "ledger", failures=True))
     monkeypatch.setattr(recover_stage, "train", train)
     mended = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()
-    assert tables.cells(mended).equals(tables.cells(calm[0]))
-    assert mended.blocks[BLOCK].search == calm[0].blocks[BLOCK].search
+    undisturbed = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=finished.ledger).run()
+    assert undisturbed.computed == ()
+    assert tables.cells(mended).equals(tables.cells(undisturbed))
+    assert mended.blocks[BLOCK].search == undisturbed.blocks[BLOCK].search
 
 
-def test_a_block_that_cannot_be_pruned_stops_no_other_block(tiny_profile, tmp_path, monkeypatch):
+def test_a_block_that_cannot_be_pruned_stops_no_other_block(finished, tiny_profile, tmp_path, monkeypatch):
+    copy_without(finished.ledger, tmp_path / "ledger", lambda spec: spec.method == "llm-pruner", stage="prune")
     prune = prune_stage.prune
 
     def instead(model, spec, windows):
@@ -244,7 +227,9 @@ def test_a_block_that_cannot_be_pruned_stops_no_other_block(tiny_profile, tmp_pa
     assert "No result of llm-pruner:50: out of memory: prune" in text
 
 
-def test_a_base_model_that_cannot_be_scored_is_one_line(tiny_profile, tmp_path, monkeypatch, capsys):
+def test_a_base_model_that_cannot_be_scored_is_one_line(finished, tiny_profile, tmp_path, monkeypatch, capsys):
+    copy_without(finished.ledger, tmp_path / "ledger", lambda spec: True, stage="evaluate")
+
     def instead(*_):
         raise MemoryError
 
@@ -254,8 +239,8 @@ def test_a_base_model_that_cannot_be_scored_is_one_line(tiny_profile, tmp_path, 
         table.run()
 
 
-def test_a_stage_over_its_time_limit_is_stopped_and_retried(calm, tiny_profile, tmp_path, monkeypatch):
-    without(reported_adalora, calm, tmp_path / "ledger")
+def test_a_stage_over_its_time_limit_is_stopped_and_retried(finished, tiny_profile, tmp_path, monkeypatch):
+    copy_without(finished.ledger, tmp_path / "ledger", reported_adalora)
     tried = []
 
     def slow(adapted, tokenizer, rows, spec, on_step):
@@ -293,8 +278,8 @@ def test_an_alarm_of_other_code_stays_as_it_was():
         signal.setitimer(signal.ITIMER_REAL, *before)
 
 
-def test_a_bug_is_no_failure(calm, tiny_profile, tmp_path, monkeypatch):
-    without(reported_adalora, calm, tmp_path / "ledger")
+def test_a_bug_is_no_failure(finished, tiny_profile, tmp_path, monkeypatch):
+    copy_without(finished.ledger, tmp_path / "ledger", reported_adalora)
     failing(monkeypatch, reported_adalora, RuntimeError("shape mismatch"))
     with pytest.raises(RuntimeError, match="shape mismatch"):
         experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger").run()

@@ -48,14 +48,11 @@ def test_recoveries_one_after_the_other_are_those_of_fresh_models(tokenizer, tmp
         assert torch.equal(logits(loaded.base), logits(untouched))
 
 
-@pytest.fixture(scope="module")
-def alone(tiny_profile, tmp_path_factory):
-    return main_table(str(tiny_profile), "llm-pruner:50", ledger=tmp_path_factory.mktemp("alone"), table="table1").run()
-
-
 @pytest.mark.parametrize("broken", ["attach_adapter", "load_adapter", "merged"])
-def test_a_runner_keeps_no_model_that_an_error_was_raised_over(broken, alone, tiny_profile, tmp_path, monkeypatch):
+def test_a_runner_keeps_no_model_that_an_error_was_raised_over(broken, finished, tiny_profile, tmp_path, monkeypatch):
     """Wherever adapters come and go: what is measured afterwards is what an undisturbed run measures."""
+    undisturbed = main_table(str(tiny_profile), "llm-pruner:50", ledger=finished.ledger, table="table1").run()
+    assert undisturbed.computed == ()
     table = main_table(str(tiny_profile), "llm-pruner:50", ledger=str(tmp_path / "ledger"), table="table1")
 
     def break_off(*given, **more):
@@ -70,7 +67,7 @@ def test_a_runner_keeps_no_model_that_an_error_was_raised_over(broken, alone, ti
     assert [runner.models._loaded for runner in runners] == [None]
     monkeypatch.setattr(loaded_module, broken, original)
     resumed = table.run()
-    assert tables.cells(resumed).equals(tables.cells(alone))
+    assert tables.cells(resumed).equals(tables.cells(undisturbed))
     assert [runner.models._loaded for runner in runners] == [None, None]  # and a finished table holds none
 
 

@@ -1,6 +1,7 @@
 """Every notebook runs, top to bottom, on a budget of seconds; some do so in tests that read their numbers."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,10 +23,11 @@ ELSEWHERE = {"01_motivating_example", "02_adalora_comparison", "03_main_tables",
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
+def shared(tmp_path_factory, finished):
     """One ledger: the pages have recoveries in common. The embedded model's profile with a predictor of no time, and a
     part of the committed table."""
     folder = tmp_path_factory.mktemp("every")
+    shutil.copytree(finished.ledger, folder / "ledger")
     profile = yaml.safe_load((FOLDER / "tiny.yaml").read_text())
     profile["search"]["method"]["predictor"] = "ridge"
     (folder / "ridge.yaml").write_text(yaml.safe_dump(profile))

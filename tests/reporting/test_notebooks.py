@@ -49,9 +49,9 @@ def test_the_main_table_runs_through_papermill_and_says_so(tiny_profile, tmp_pat
     ("figure2", "01_motivating_example", {"figure2-tasks.svg", "figure2-means.png", "figure2-allocations.svg"}),
     ("table1", "02_adalora_comparison", {"table1-tasks.svg", "table1-ranks.png", "table1-means.svg"}),
 ])
-def test_comparisons_run_through_papermill(table, notebook, files, tiny_profile, tmp_path, warm_kernel):
+def test_comparisons_run_through_papermill(table, notebook, files, tiny_profile, finished_copy, tmp_path, warm_kernel):
     assert main(["reproduce", table, "--profile", str(tiny_profile), "--blocks", "llm-pruner:50", "--ledger",
-                 str(tmp_path / "ledger"), "--reports", str(tmp_path / "reports")]) == 0
+                 str(finished_copy), "--reports", str(tmp_path / "reports")]) == 0
     folder = tmp_path / "reports" / "test"
     assert_executed(folder / f"{notebook}.ipynb")
     written = {path.name for path in folder.iterdir()}
