@@ -59,7 +59,9 @@ from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.ranktable.meta_records import COMMITTED, digest, read_table, records_beside
 from rankadaptor.recovery.spec import RecoverySpec
-from rankadaptor.search.loop import Record, Scores, SearchResult, SearchSettings, drive, mean_score
+from rankadaptor.search.loop import drive
+from rankadaptor.search.rounds import Record, Scores, SearchResult, mean_score
+from rankadaptor.search.settings import SearchSettings
 
 _SHUFFLE_SEED = 5
 _LOSS_OF_NOTHING = 20.0  # nats a token: above that of any guess
@@ -386,7 +388,7 @@ class MainTable:
         """The search on one block.
 
         Args:
-            rival: One of `rivals.SEARCHES` in place of the performance model, for ...
+            rival: One of `rivals.RIVALS` in place of the performance model, for ...
             recoveries: ... as many of them as RankAdaptor took.
         """
         seed, settings, signal = self.profile.search.training_seed, self._settings, self.profile.search.signal

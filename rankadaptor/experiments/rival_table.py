@@ -30,8 +30,9 @@ from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import load_profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.recovery.spec import RecoverySpec
-from rankadaptor.search.loop import mean_score
-from rankadaptor.search.rivals import SEARCHES, damage_allocation
+from rankadaptor.search.damage import damage_allocation
+from rankadaptor.search.rivals import RIVALS
+from rankadaptor.search.rounds import mean_score
 
 _CONTENTS = Contents("rivals", "Rivals at equal budget", (LORA, RANKADAPTOR), CLAIMED)
 UNIFORM_RANKS = (2, 4, 6, 10, 12, 16)
@@ -80,7 +81,7 @@ class RivalTable(MainTable):
         chosen: dict[str, RankAllocation] = {LORA: uniform_allocation(self.profile.adapters.lora_rank, architecture)}
         chosen |= self._by_rule(block, pruned, architecture)
         searches: dict[str, tuple[int, str]] = {}
-        for name in SEARCHES:
+        for name in RIVALS:
             rival, rival_key = yield from self._search(block, pruned, architecture, rate, name, recoveries)
             chosen[name] = rival.best
             searches[name] = (sum(len(one.proposals) for one in rival.rounds), rival_key)
@@ -116,7 +117,7 @@ class RivalTable(MainTable):
     def _most_stages(self) -> "Counter[StageKind]":
         search, rates = self.budget.search, self.budget.learning_rates
         recoveries = search.initial + search.rounds * search.batch
-        trials = recoveries * (3 + len(SEARCHES)) + (len(rates) if len(rates) > 1 else 0)
-        finals = len(self.seeds) * (7 + len(SEARCHES) + len(UNIFORM_RANKS)) + 1
+        trials = recoveries * (3 + len(RIVALS)) + (len(rates) if len(rates) > 1 else 0)
+        finals = len(self.seeds) * (7 + len(RIVALS) + len(UNIFORM_RANKS)) + 1
         unrecovered = Counter([StageKind("prune", None), StageKind("evaluate", self.budget.report_items)])
         return self._stages(trials, finals) + unrecovered

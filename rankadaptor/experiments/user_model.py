@@ -44,7 +44,9 @@ from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.pruning.folders import default_range
 from rankadaptor.recovery.adapters import load_adapter, merged, to_lora_config
 from rankadaptor.recovery.spec import Recipe, RecoverySpec, Scaling
-from rankadaptor.search.loop import Round, Scores, SearchResult, SearchSettings, drive, mean_score
+from rankadaptor.search.loop import drive
+from rankadaptor.search.rounds import Round, Scores, SearchResult, mean_score
+from rankadaptor.search.settings import SearchSettings
 from rankadaptor.statistics import wilson_interval
 
 # LLM-Pruner's recipe, shortened to what a search can afford.

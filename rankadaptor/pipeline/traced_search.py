@@ -10,8 +10,10 @@ from rankadaptor.keys import identity_key, stage_identity
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.recovery.spec import RecoverySpec
-from rankadaptor.search.loop import Record, Round, Scores, SearchResult, SearchSettings, ask
-from rankadaptor.search.rivals import SEARCHES
+from rankadaptor.search.loop import ask
+from rankadaptor.search.rivals import find_rival
+from rankadaptor.search.rounds import Record, Round, Scores, SearchResult
+from rankadaptor.search.settings import SearchSettings
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def traced_search(
         runner.ledger.append_round(key, identity, one.number, one.to_json())
         on_round(one)
 
-    proposer = SEARCHES[spec.rival] if spec.rival else None
+    proposer = find_rival(spec.rival)
     asking = ask(space, spec.settings, records, proposer, trace, keep)
     try:
         proposals = next(asking)
