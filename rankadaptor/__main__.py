@@ -352,7 +352,7 @@ def _own(options: argparse.Namespace) -> int:
 
 def _trial_teller(most: int) -> Callable[[Any], None]:
     """A line a recovery: its score, and what the rest may take."""
-    from rankadaptor.search.loop import mean_score
+    from rankadaptor.search.rounds import mean_score
 
     started, told = time.monotonic(), 0
 

@@ -18,7 +18,7 @@ from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import Budget
 from rankadaptor.pruning.spec import Block
 from rankadaptor.recovery.spec import RecoverySpec
-from rankadaptor.search.loop import SearchResult
+from rankadaptor.search.rounds import SearchResult
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import load_profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.ranktable.meta_records import COMMITTED, read_table, record, rows_of
-from rankadaptor.search.loop import mean_score
 from rankadaptor.search.predictors import make_predictor
+from rankadaptor.search.rounds import mean_score
 from rankadaptor.statistics import Interval, bootstrap_macro_mean
 
 

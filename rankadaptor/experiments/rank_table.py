@@ -20,6 +20,7 @@ from rankadaptor.allocation import (
     LORA_STAR_RANKS,
     RankAllocation,
     SolutionSpace,
+    proportional_allocation,
     quarters_allocation,
     trainable_parameters,
     uniform_allocation,
@@ -39,7 +40,7 @@ from rankadaptor.profiles import Budget, load_profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.ranktable.meta_records import ORIGINS
 from rankadaptor.recovery.spec import Scaling
-from rankadaptor.search.rivals import damage_allocation
+from rankadaptor.search.damage import damage_allocation
 
 _DRAW_SEED = 11  # of the allocations
 _MUTATED = 20
@@ -225,7 +226,7 @@ def drawn_allocations(
             if origin == "random":
                 allocation = space.sample(1, generator)[0]
             elif origin == "uneven":
-                allocation = space.proportional(generator.gamma(0.5, size=len(space.free_layers)))
+                allocation = proportional_allocation(space, generator.gamma(0.5, size=len(space.free_layers)))
             else:
                 base = bases[generator.integers(len(bases))]
                 allocation = space.near(base, 1, generator, layers=3)[0]

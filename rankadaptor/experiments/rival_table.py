@@ -30,8 +30,9 @@ from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import load_profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.recovery.spec import RecoverySpec
-from rankadaptor.search.loop import Round
-from rankadaptor.search.rivals import SEARCHES, damage_allocation
+from rankadaptor.search.damage import damage_allocation
+from rankadaptor.search.rivals import RIVALS
+from rankadaptor.search.rounds import Round
 
 _CONTENTS = Contents("rivals", "Rivals at equal budget", (LORA, RANKADAPTOR), CLAIMED)
 UNIFORM_RANKS = (2, 4, 6, 10, 12, 16)
@@ -81,7 +82,7 @@ class RivalTable(BlockTable):
         space = self.profile.solution_space(block, architecture)
         allocations: dict[str, RankAllocation] = {DAMAGE: damage_allocation(space, *files)}
         searches: dict[str, tuple[int, str]] = {}
-        for name in SEARCHES:
+        for name in RIVALS:
             rival, rival_key = yield from trials.search(block, pruned, architecture, rate, name, recoveries)
             allocations[name] = rival.best
             searches[name] = _recoveries(rival.rounds), rival_key

@@ -11,7 +11,7 @@ from rankadaptor.errors import BadInput
 from rankadaptor.files import scratch_beside
 from rankadaptor.recovery.adapters import to_lora_config
 from rankadaptor.recovery.spec import Recipe
-from rankadaptor.search.loop import SearchResult, mean_score
+from rankadaptor.search.rounds import SearchResult, mean_score
 
 ALLOCATION_FILE = "allocation.json"
 

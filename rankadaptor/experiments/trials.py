@@ -18,7 +18,8 @@ from rankadaptor.profiles import Budget, Profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.ranktable.meta_records import COMMITTED, digest, read_table, records_beside
 from rankadaptor.recovery.spec import RecoverySpec
-from rankadaptor.search.loop import Record, Scores, SearchResult, SearchSettings, mean_score
+from rankadaptor.search.rounds import Record, Scores, SearchResult, mean_score
+from rankadaptor.search.settings import SearchSettings
 
 _HELD_OUT_LOSS = "held_out_loss"
 _LOSS_OF_NOTHING = 20.0  # nats a token: above that of any guess
@@ -85,7 +86,7 @@ class Trials:
 
         Args:
             rate: Learning rate of its trials.
-            rival: A rival of `search.rivals.SEARCHES` in place of the performance model, for `recoveries` trials.
+            rival: A rival of `search.rivals.RIVALS` in place of the performance model, for `recoveries` trials.
         """
         settings = SearchSettings(
             **dataclasses.asdict(self._budget.search), **dataclasses.asdict(self._profile.search.method),

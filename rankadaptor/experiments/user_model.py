@@ -39,7 +39,8 @@ from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.pruning.folders import default_range
 from rankadaptor.recovery.spec import Recipe, RecoverySpec, Scaling
-from rankadaptor.search.loop import Round, Scores, SearchResult, SearchSettings
+from rankadaptor.search.rounds import Round, Scores, SearchResult
+from rankadaptor.search.settings import SearchSettings
 
 # LLM-Pruner's recipe, shortened to what a search can afford.
 RECIPE = Recipe(

@@ -15,7 +15,8 @@ from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.pipeline.traced_search import SearchSpec, described, traced_search
 from rankadaptor.recovery.spec import RecoverySpec
-from rankadaptor.search.loop import Round, Scores, SearchResult, SearchSettings
+from rankadaptor.search.rounds import Round, Scores, SearchResult
+from rankadaptor.search.settings import SearchSettings
 
 _SIGNAL = "gold_probability"
 

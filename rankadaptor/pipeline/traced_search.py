@@ -10,18 +10,12 @@ from rankadaptor.keys import identity_key, stage_identity
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.recovery.spec import RecoverySpec
-from rankadaptor.search.loop import (
-    PerformanceGuided,
-    Propose,
-    Record,
-    Round,
-    Scores,
-    SearchResult,
-    SearchSettings,
-    ask,
-    measured_scores,
-)
-from rankadaptor.search.rivals import SEARCHES, RandomSearch
+from rankadaptor.search.guided import PerformanceGuided
+from rankadaptor.search.loop import ask
+from rankadaptor.search.proposals import Propose
+from rankadaptor.search.rivals import RandomSearch, find_rival
+from rankadaptor.search.rounds import Record, Round, Scores, SearchResult, measured_scores
+from rankadaptor.search.settings import SearchSettings
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ def traced_search(
         runner.ledger.append_round(key, identity, finished.number, finished.to_json())
         on_round(finished)
 
-    proposer = SEARCHES[spec.rival] if spec.rival else None
+    proposer = find_rival(spec.rival)
     if runner.is_planning:
         guided = proposer or (lambda space, settings: PerformanceGuided(space, settings, records))
         planned = PlannedProposals(

@@ -12,7 +12,7 @@ from rankadaptor.errors import BadInput
 from rankadaptor.experiments.ablations import ABLATIONS, HONEST, NAIVE, TABLE_3, ablation_tables
 from rankadaptor.profiles import load_profile
 from rankadaptor.reporting import ablations as drawn
-from rankadaptor.search.loop import mean_score
+from rankadaptor.search.rounds import mean_score
 
 
 def flat(value, path=""):

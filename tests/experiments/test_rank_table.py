@@ -29,7 +29,7 @@ from rankadaptor.profiles import load_profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.ranktable.meta_records import ORIGINS, read_table
 from rankadaptor.ranktable.replay import block_space
-from rankadaptor.search.rivals import damage_allocation
+from rankadaptor.search.damage import damage_allocation
 
 
 @pytest.mark.parametrize("architecture", [WIDTH, DEPTH])

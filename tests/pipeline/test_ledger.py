@@ -25,7 +25,7 @@ from rankadaptor.pipeline.ledger_tools import remove, rubbish
 from rankadaptor.pipeline.traced_search import SearchSpec
 from rankadaptor.pruning.spec import Block, PruneSpec
 from rankadaptor.recovery.spec import Recipe, RecoverySpec
-from rankadaptor.search.loop import SearchSettings
+from rankadaptor.search.settings import SearchSettings
 
 KEY = "a" * 64
 
