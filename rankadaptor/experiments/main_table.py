@@ -56,7 +56,7 @@ from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.pipeline.traced_search import SearchSpec, described, traced_search
 from rankadaptor.profiles import Profile, load_profile
-from rankadaptor.pruning.spec import Block
+from rankadaptor.pruning.spec import PRUNERS, Block
 from rankadaptor.ranktable.meta_records import COMMITTED, digest, read_table, records_beside
 from rankadaptor.recovery.spec import RecoverySpec
 from rankadaptor.search.loop import Record, Scores, SearchResult, SearchSettings, drive, mean_score
@@ -157,7 +157,8 @@ class MainTable:
         self._open(self._bar.on_progress)
         self._used: dict[str, None] = {}  # keys of the stages that a run asked for
         # Before anything runs, where the layers are known: depth pruning has yet to say which of them stay.
-        if allocation and base_model_is_cached(profile.base_model) and any(b.pruner == "llm-pruner" for b in blocks):
+        width = any(PRUNERS[block.pruner].kind == "width" for block in blocks)
+        if allocation and width and base_model_is_cached(profile.base_model):
             validate_allocation(allocation, self._runner.results.architecture(None))
 
     def _open(self, progress: Progress) -> None:

@@ -14,7 +14,7 @@ from rankadaptor.experiments.plan import Plan
 from rankadaptor.files import cache_folder
 from rankadaptor.models.base_model import BaseModel
 from rankadaptor.models.checkpoints import check_llama, check_weights
-from rankadaptor.profiles import Cost
+from rankadaptor.pipeline.cost import Cost
 
 _RESERVED = 0.05  # of a GPU's memory, which its driver and the framework take
 

@@ -8,7 +8,7 @@ from transformers import LlamaForCausalLM
 from rankadaptor.errors import BadInput
 from rankadaptor.models.checkpoints import architecture_of, load_model
 from rankadaptor.pruning import prune
-from rankadaptor.pruning.importance import block_importance, unit_importance
+from rankadaptor.pruning.importance import layer_importance, unit_importance
 from rankadaptor.pruning.spec import PruneSpec
 
 
@@ -34,7 +34,7 @@ def test_pruned_logits_equal_masked_logits(heads, kv_heads, ratio, kept_kv_heads
     dense = tiny_llama(heads=heads, kv_heads=kv_heads)
     pruned = prune(dense, spec(ratio=ratio), windows)
     assert architecture_of(pruned.model).layers[1].kv_heads == kept_kv_heads
-    zeroed = masked(tiny_llama(heads=heads, kv_heads=kv_heads), pruned.kept)
+    zeroed = masked(tiny_llama(heads=heads, kv_heads=kv_heads), pruned.kept_units)
     ids = torch.randint(0, 96, (2, 20))
     with torch.no_grad():
         torch.testing.assert_close(pruned.model(ids).logits, zeroed(ids).logits, atol=1e-5, rtol=1e-5)
@@ -73,7 +73,7 @@ def test_importance_leaves_no_trace(windows):
 def test_the_least_important_units_go(windows):
     model = tiny_llama()
     importance = unit_importance(model, windows)
-    kept = prune(model, spec(), windows).kept["layers"][1]
+    kept = prune(model, spec(), windows).kept_units["layers"][1]
     gone = sorted(set(range(48)) - set(kept["channels"]))
     assert len(gone) == 24
     assert importance[1].channels[gone].max() <= importance[1].channels[kept["channels"]].min()
@@ -86,10 +86,10 @@ def test_layers_out_of_range_are_whole(windows):
     assert [shape.kv_heads for shape in shapes] == [2, 1, 1, 2]
 
 
-def test_block_importance_is_the_sum_over_nine_tensors(windows):
+def test_layer_importance_is_the_sum_over_nine_tensors(windows):
     model = tiny_llama()
     grads = gradients(model, windows)
-    scores = block_importance(model, windows)
+    scores = layer_importance(model, windows)
     for layer in range(4):
         named = [(n, w) for n, w in model.named_parameters() if n.startswith(f"model.layers.{layer}.")]
         assert len(named) == 9
@@ -107,7 +107,7 @@ def test_block_order_does_not_depend_on_the_batch(windows):
     weights = dict(model.named_parameters())
     summed = [sum((weights[n] * total[n]).abs().sum() for n in total if n.startswith(f"model.layers.{layer}."))
               for layer in range(4)]
-    assert torch.argsort(torch.stack(summed)).tolist() == torch.argsort(block_importance(model, windows)).tolist()
+    assert torch.argsort(torch.stack(summed)).tolist() == torch.argsort(layer_importance(model, windows)).tolist()
 
 
 def test_depth_pruning_removes_the_least_important_block_and_nothing_else(windows):
@@ -115,9 +115,9 @@ def test_depth_pruning_removes_the_least_important_block_and_nothing_else(window
     pruned = prune(dense, spec("shortened"), windows)
     order = pruned.importance["order"]
     gone = next(block for block in order if block in (1, 2))
-    assert pruned.kept["blocks"] == [block for block in range(4) if block != gone]
+    assert pruned.kept_units["blocks"] == [block for block in range(4) if block != gone]
     assert isinstance(pruned.model, LlamaForCausalLM)
-    for position, original in enumerate(pruned.kept["blocks"]):
+    for position, original in enumerate(pruned.kept_units["blocks"]):
         for name, weight in pruned.model.model.layers[position].named_parameters():
             assert torch.equal(weight, dict(dense.model.layers[original].named_parameters())[name])
     with pytest.raises(BadInput, match="3 blocks are to go, but only 2 of 4 are not protected"):
@@ -193,9 +193,9 @@ def test_importance_in_float16_does_not_vanish(kind, tmp_path):
 def test_gradients_that_were_there_are_there_afterwards(llama, windows):
     for parameter in llama.parameters():
         parameter.grad = torch.ones_like(parameter)
-    with_them = block_importance(llama, windows)
+    with_them = layer_importance(llama, windows)
     assert all(torch.equal(parameter.grad, torch.ones_like(parameter)) for parameter in llama.parameters())
-    assert torch.equal(with_them, block_importance(tiny_llama(), windows))
+    assert torch.equal(with_them, layer_importance(tiny_llama(), windows))
 
 
 def test_importance_that_is_no_number_is_refused(llama, windows):

@@ -12,7 +12,7 @@ from rankadaptor.errors import BadInput
 from rankadaptor.keys import identity_key, stage_identity
 from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.pruning import prune
-from rankadaptor.pruning.importance import block_importance, unit_importance
+from rankadaptor.pruning.importance import layer_importance, unit_importance
 from rankadaptor.pruning.spec import PruneSpec
 
 LAYERS, HEAD_DIM, WIDTH = 4, 8, 48
@@ -82,7 +82,7 @@ def test_scores_and_kept_units_are_the_references(criterion, reduction, kv_heads
     for layer, (part, count) in itertools.product((1, 2), (("kv_heads", kv_heads // 2), ("channels", WIDTH // 2))):
         units = sorted((key for key in scores if key[:2] == (layer, part)), key=scores.get)
         expected |= set(units[:count])
-    assert gone(prune(model, spec, WINDOWS).kept, model) == expected
+    assert gone(prune(model, spec, WINDOWS).kept_units, model) == expected
 
 
 @pytest.mark.parametrize("criterion", ["element1", "l2"])
@@ -91,7 +91,7 @@ def test_global_ranking_takes_the_lowest_of_one_pool(criterion):
     scores = reference(model, criterion, "sum")
     pool = sorted((key for key in scores if key[0] in (1, 2)), key=scores.get)
     spec = dataclasses.replace(SPEC, importance=criterion, ranking="global", ratio=0.4)
-    assert gone(prune(model, spec, WINDOWS).kept, model) == set(pool[: len(pool) - int(len(pool) * 0.6)])
+    assert gone(prune(model, spec, WINDOWS).kept_units, model) == set(pool[: len(pool) - int(len(pool) * 0.6)])
 
 
 def test_global_ranking_meets_a_share_of_parameters():
@@ -106,7 +106,7 @@ def test_global_ranking_meets_a_share_of_parameters():
 def test_global_ranking_leaves_every_layer_a_head_and_a_channel():
     model = tiny_llama(kv_heads=4)
     spec = dataclasses.replace(SPEC, ranking="global", ratio=0.95)
-    kept = prune(model, spec, WINDOWS).kept["layers"]
+    kept = prune(model, spec, WINDOWS).kept_units["layers"]
     assert min(len(units[part]) for units in kept for part in units) == 1
     with pytest.raises(BadInput, match="the last head or channel of every layer: give a smaller ratio"):
         prune(model, dataclasses.replace(spec, ratio=0.99), WINDOWS)
@@ -120,14 +120,14 @@ def test_iterative_pruning_measures_anew_and_ends_at_the_same_size(ranking):
     pruned = prune(model, stepwise, WINDOWS)
     half = prune(model, dataclasses.replace(once, ratio=0.25), WINDOWS)
     scores = reference(half.model, "element1", "sum")
-    before = half.kept["layers"]
+    before = half.kept_units["layers"]
     if ranking == "local":
         for layer in (1, 2):
             channels = sorted(range(len(before[layer]["channels"])), key=lambda i: -scores[layer, "channels", i])
             expected = sorted(before[layer]["channels"][i] for i in channels[: WIDTH // 2])
-            assert pruned.kept["layers"][layer]["channels"] == expected
-    assert gone(pruned.kept, model) >= gone(half.kept, model)
-    assert len(gone(pruned.kept, model)) == len(gone(prune(model, once, WINDOWS).kept, model))
+            assert pruned.kept_units["layers"][layer]["channels"] == expected
+    assert gone(pruned.kept_units, model) >= gone(half.kept_units, model)
+    assert len(gone(pruned.kept_units, model)) == len(gone(prune(model, once, WINDOWS).kept_units, model))
     assert len(pruned.importance["later_steps"]) == 1
 
 
@@ -142,14 +142,14 @@ def test_ties_stay_in_order():
     model = tiny_llama(kv_heads=4)
     for parameter in model.parameters():
         torch.nn.init.ones_(parameter)
-    kept = prune(model, dataclasses.replace(SPEC, importance="l1"), WINDOWS).kept["layers"][1]
+    kept = prune(model, dataclasses.replace(SPEC, importance="l1"), WINDOWS).kept_units["layers"][1]
     assert kept == {"kv_heads": [0, 1], "channels": list(range(24))}
 
 
 def test_random_importance_is_a_function_of_the_seed():
     model = tiny_llama(kv_heads=4)
     specs = [dataclasses.replace(SPEC, importance="random", seed=seed) for seed in (0, 0, 1)]
-    one, same, other = (prune(model, spec, WINDOWS).kept for spec in specs)
+    one, same, other = (prune(model, spec, WINDOWS).kept_units for spec in specs)
     assert one == same
     assert one != other
 
@@ -170,7 +170,7 @@ def test_uniform_width_is_a_plain_llama_that_equals_the_masked_one(tmp_path):
 @pytest.mark.parametrize("criterion", ["magnitude", "perplexity"])
 def test_blocks_by_magnitude_and_by_perplexity(criterion):
     model = tiny_llama(seed=3)
-    scores = block_importance(model, WINDOWS, criterion)
+    scores = layer_importance(model, WINDOWS, criterion)
     for block in range(LAYERS):
         if criterion == "magnitude":
             expected = sum(w.abs().sum() for n, w in model.named_parameters() if n.startswith(f"model.layers.{block}."))
