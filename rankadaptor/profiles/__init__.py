@@ -1,5 +1,4 @@
-"""Profiles: everything a table needs, in one validated YAML file. Fields have no implicit default, save where
-`profile` says so.
+"""Profiles: everything a table needs, in one validated YAML file. Only `evaluation.tasks` has an implicit default.
 
 `load_profile("smollm2")` reads the file of that name beside this one; the path of any other YAML file works as well.
 """

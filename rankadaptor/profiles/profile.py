@@ -23,7 +23,7 @@ from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pruning.spec import PRUNERS, Block, PruneSpec, PruningSettings
 from rankadaptor.recovery.spec import LengthGrouping, Recipe, RecoverySpec, Scaling
 
-# Metadata of a field whose default a profile's YAML may leave unsaid; every other field must be there.
+# Metadata of a field that a profile's YAML may omit; every other field must be there.
 IMPLICIT = "implicit"
 
 

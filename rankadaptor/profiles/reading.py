@@ -41,13 +41,16 @@ def load_profile(name: str) -> Profile:
     """
     path = _path(name, Path())
     content = _read_yaml(path, ())
+    adapter = TypeAdapter(Profile)  # made anew, since a pruner may have been registered
     try:
-        # Strict JSON: numbers, strings and lists are not converted into each other, an int may stand for a float.
-        profile = TypeAdapter(Profile).validate_json(json.dumps(content))
-    except ValidationError as error:
-        raise BadInput(_message(error.errors(include_url=False)[0], path.stem)) from None
+        # Strict validation takes lists for tuples, and text for numbers in keys, from JSON alone.
+        text = json.dumps(content)
     except (TypeError, ValueError, RecursionError) as error:
         raise BadInput(f"{path.name} holds what JSON cannot ({error}): use numbers, text, lists and mappings") from None
+    try:
+        profile = adapter.validate_json(text)
+    except ValidationError as error:
+        raise BadInput(_message(error.errors(include_url=False)[0], path.stem)) from None
     _check_complete(profile, content, path.stem)
     return _with_model_of_environment(profile)
 
@@ -101,6 +104,7 @@ def _with_model_of_environment(profile: Profile) -> Profile:
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
+# Remedies by pydantic's type of error.
 _TYPES = {"int_type": "a value of type int", "float_type": "a value of type float",
           "string_type": "a value of type str", "bool_type": "a value of type bool",
           "list_type": "a list", "tuple_type": "a list"}
@@ -115,7 +119,7 @@ def _check_complete(value: Any, content: Any, where: str) -> None:
         where: Its place, such as smollm2.search.
     """
     if isinstance(value, dict):
-        if value.keys() != content.keys():
+        if sorted(map(repr, value)) != sorted(map(repr, content)):
             raise BadInput(f"{where} has the keys {', '.join(map(repr, content))}: give {', '.join(map(repr, value))}")
         for name, part in value.items():
             _check_complete(part, content[name], f"{where}.{name}")
@@ -135,6 +139,8 @@ def _message(error: ErrorDetails, profile: str) -> str:
     """One line: the place, the value, and the remedy."""
     kind, place, value = error["type"], error["loc"], error["input"]
     context = error.get("ctx", {})
+    if kind == "json_invalid":
+        return f"{profile} cannot be read ({error['msg']}): mend it"
     if isinstance(reason := context.get("error"), BadInput):
         return str(reason)
     if kind == "missing":
@@ -142,6 +148,8 @@ def _message(error: ErrorDetails, profile: str) -> str:
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         return (f"{_named(profile, place[:-1])} has an unknown field {place[-1]}: use"
                 f" {', '.join(_fields(place[:-1]))}")
+    if place[-1:] == ("[key]",):
+        return f"{_named(profile, place[:-2])} has the key {value!r}: give a whole number"
     where = f"{_named(profile, place)} is {value!r}"
     if kind == "literal_error":
         allowed = re.findall("'([^']*)'", context["expected"])

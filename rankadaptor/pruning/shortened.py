@@ -15,7 +15,7 @@ from rankadaptor.pruning.depth import check_removable, remove_layers
 from rankadaptor.pruning.importance import LayerCriterion, layer_importance
 from rankadaptor.pruning.spec import Pruned, Pruner, PruneSpec, PruningSettings, register
 
-# Fields of width pruning, as they are when nobody sets them.
+# Fields of width pruning, and the values that they hold when unset.
 _UNSET_WIDTH = {"decoder_share": None, "group_reduction": "sum", "ranking": "local", "iterations": 1,
                 "mlp_range": None, "uniform_width": False}
 

@@ -139,7 +139,7 @@ class Pruner(ABC, Generic[Settings]):
         kind: Whether heads and MLP channels go, or whole decoder layers.
         criteria: Of importance; the first is the default.
         window_tokens: Length of a calibration window, by default.
-        settings: Dataclass of this pruner's part of a profile; fields without a default must be in its YAML.
+        settings: Dataclass of this pruner's part of a profile; its YAML must give every field.
     """
 
     name: ClassVar[str]
