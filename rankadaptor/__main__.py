@@ -26,7 +26,7 @@ from rankadaptor import profiles
 from rankadaptor.allocation import parse_allocation
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import ArgumentParser, BadInput, StageFailed
-from rankadaptor.pruning.spec import BLOCK_CRITERIA, GROUP_REDUCTIONS, PRUNERS, UNIT_CRITERIA, PruneSpec
+from rankadaptor.pruning.spec import GROUP_REDUCTIONS, PRUNERS, PruneSpec
 from rankadaptor.recovery.spec import SCALINGS, Recipe
 from rankadaptor.reporting import pages
 
@@ -191,7 +191,7 @@ def _add_pruning(prune: argparse.ArgumentParser) -> None:
                        " llama-7b")
     prune.add_argument("--method", default="llm-pruner", choices=PRUNERS, help="width or depth; default: llm-pruner")
     prune.add_argument("--importance", default="", help="default: element1 of llm-pruner, taylor of shortened;"
-                       f" {', '.join(UNIT_CRITERIA)}; {', '.join(BLOCK_CRITERIA)}")
+                       f" {'; '.join(', '.join(pruner.criteria) for pruner in PRUNERS.values())}")
     prune.add_argument("--ratio", type=float, help="llm-pruner: share of heads and channels that goes from each layer")
     prune.add_argument("--share", type=float, help="llm-pruner: solve the MLP width for this share of the decoder")
     prune.add_argument("--blocks", type=int, help="shortened: how many blocks go")
@@ -257,7 +257,7 @@ def _plan_prune(options: argparse.Namespace) -> int:
     else:
         dense = published_architecture(name)
     print(f"{name}: {summary(dense, pruned_shapes(dense, _prune_spec(options, dense)))}")
-    if options.method == "shortened":
+    if PRUNERS[options.method].kind == "depth":
         print("which blocks go depends on the weights: the first of the range stand for them here")
     return 0
 
@@ -265,21 +265,21 @@ def _plan_prune(options: argparse.Namespace) -> int:
 def _prune_spec(options: argparse.Namespace, dense: Architecture) -> PruneSpec:
     from rankadaptor.pruning.folders import default_range
 
-    width = options.method == "llm-pruner"
+    pruner = PRUNERS[options.method]
     if options.uniform_width and options.layers:
         raise BadInput(f"layers {options.layers} was given with uniform width, which prunes all: leave one away")
     first, end = _range(options.layers) if options.layers else default_range(len(dense.layers))
     return PruneSpec(
         method=options.method,
         rate_percent=round(100 * _finite(options.share or options.ratio or 0)),
-        importance=options.importance or ("element1" if width else "taylor"),
+        importance=options.importance or pruner.criteria[0],
         first_layer=first,
         end_layer=end,
         ratio=options.ratio,
         decoder_share=options.share,
         blocks_removed=options.blocks,
         calibration_samples=options.samples,
-        calibration_tokens=options.tokens or (64 if width else 128),
+        calibration_tokens=options.tokens or pruner.window_tokens,
         seed=options.seed,
         group_reduction=options.reduction,
         ranking=options.ranking,

@@ -193,13 +193,13 @@ def _protocols(profile: Profile, budget: str) -> dict[str, Profile]:
 
 register("samples", Ablation(
     "Calibration samples of the pruner", "Does pruning by the gradients of 50 samples leave more than by 10?",
-    _values("pruning.llm_pruner.calibration.samples", {"10 samples": 10, "50 samples": 50}), "samples"))
+    _values("pruning.llm-pruner.calibration.samples", {"10 samples": 10, "50 samples": 50}), "samples"))
 register("micro_batch", Ablation(
     "Micro-batch size", "With the effective batch kept, rows are only added up in another order. Does that matter?",
     _micro_batches, "micro_batch"))
 register("importance", Ablation(
     "Order of the importance", "Is the first-order Taylor term a better guide than the second-order one?",
-    _values("pruning.llm_pruner.importance", {"element1": "element1", "element2": "element2"}), "importance"))
+    _values("pruning.llm-pruner.importance", {"element1": "element1", "element2": "element2"}), "importance"))
 register("performance_model", Ablation(
     "Setting of the performance model", "Do the widths of its hidden layers matter for what the search finds?",
     _values("search.method.predictor", {"setting 1": "paper", "setting 2": "setting 2", "setting 3": "setting 3"}),

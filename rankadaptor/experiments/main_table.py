@@ -25,7 +25,7 @@ from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import Profile, load_profile
-from rankadaptor.pruning.spec import Block
+from rankadaptor.pruning.spec import PRUNERS, Block
 from rankadaptor.recovery.spec import RecoverySpec
 
 
@@ -67,7 +67,8 @@ def main_table(
     if ranks and not contents.methods:
         raise BadInput(f"allocation {allocation!r} was given for {table}, which recovers nothing: leave it away")
     # Where the layers are known before anything runs: depth pruning has yet to say which of them stay.
-    if ranks and base_model_is_cached(source.base_model) and any(block.pruner == "llm-pruner" for block in parsed):
+    narrows = any(PRUNERS[block.pruner].kind == "width" for block in parsed)
+    if ranks and narrows and base_model_is_cached(source.base_model):
         validate_allocation(ranks, read_architecture(base_model_folder(source.base_model)))
     return MainTable(Ledger(ledger), source, contents, parsed, budget, report_seeds(source, budget, seeds), ranks)
 

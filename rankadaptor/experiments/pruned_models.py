@@ -22,7 +22,7 @@ from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import load_profile
-from rankadaptor.pruning.spec import Block, PruningMethod
+from rankadaptor.pruning.spec import Block
 
 
 def pruned_models(profile: str, blocks: str = "", ledger: Path | str = DEFAULT_LEDGER) -> "PrunedModels":
@@ -98,7 +98,7 @@ class PrunedModelsResult:
     def dense(self) -> Architecture:
         return self._runner.results.architecture(None)
 
-    def of(self, pruner: PruningMethod) -> list[Block]:
+    def of(self, pruner: str) -> list[Block]:
         """The blocks of one pruner, mildest first."""
         return sorted((b for b in self.blocks if b.pruner == pruner), key=lambda block: block.rate_percent)
 

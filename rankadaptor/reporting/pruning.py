@@ -104,11 +104,12 @@ def write_page(models: PrunedModelsResult, losses: pd.DataFrame, drawn: dict[str
     path = Path(folder) / "pruning.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     profile, text = models.profile, models.profile.evaluation.perplexity
+    criteria = ", ".join(f"{settings.importance} ({PRUNERS[pruner].title})"
+                         for pruner, settings in profile.pruning.items())
     windows = f"the first {text.max_windows} windows" if text.max_windows else "windows"
     path.write_text("\n\n".join([
         f"# Pruned models of profile {profile.name}",
-        f"Base model: {profile.base_model.label}. Importance: {profile.pruning.llm_pruner.importance} (LLM-Pruner), "
-        f"{profile.pruning.shortened.importance} (Shortened LLaMA). Perplexity of "
+        f"Base model: {profile.base_model.label}. Importance: {criteria}. Perplexity of "
         f"{perplexity_label(profile.benchmarks)}, {windows} of {text.window_tokens} tokens, BOS: {text.bos}.",
         markdown(losses),
         *(f"![{name}](pruning-{name}.png)" for name in drawn),

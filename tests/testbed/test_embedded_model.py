@@ -34,7 +34,7 @@ def test_weights_and_recipe_are_the_pinned_ones():
 def test_the_architecture_leaves_enough_to_prune_and_allocate():
     architecture = architecture_of(load_model(MODEL))
     assert {(shape.heads, shape.kv_heads) for shape in architecture.layers} == {(8, 8)}
-    for pruning in (PROFILE.pruning.llm_pruner, PROFILE.pruning.shortened):
+    for pruning in PROFILE.pruning.values():
         assert pruning.end_layer - pruning.first_layer >= 10
         assert pruning.end_layer < len(architecture.layers)
 
