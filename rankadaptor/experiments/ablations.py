@@ -8,16 +8,16 @@ Every variant is a table of its own over the same ledger: what two variants shar
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from rankadaptor.errors import BadInput
+from rankadaptor.errors import BadInput, did_you_mean
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.experiments.main_table import MainTable, run_ahead, runs_ahead
 from rankadaptor.experiments.methods import LORA, RANKADAPTOR
-from rankadaptor.experiments.options import DEFAULT_LEDGER, parse_blocks, report_seeds
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks, report_seeds, split_words
 from rankadaptor.experiments.progress import ProgressBar
 from rankadaptor.experiments.results import TableResult
 from rankadaptor.experiments.tables import CLAIMED, Contents
@@ -41,10 +41,10 @@ class Ablation:
 
 def ablation_tables(
     profile: str,
-    ablation: str = "",
-    blocks: str = "llm-pruner:20",
+    ablation: Words = "",
+    blocks: Words = "llm-pruner:20",
     budget: str = "quick",
-    seeds: Sequence[int] = (),
+    seeds: Words = (),
     ledger: Path | str = DEFAULT_LEDGER,
 ) -> "AblationTables":
     """
@@ -56,11 +56,12 @@ def ablation_tables(
     Raises:
         BadInput: on anything unknown.
     """
-    named = ablation.replace(",", " ").split()
+    named = split_words(ablation)
     wanted = [one for name in named or ABLATIONS for one in (TABLE_3 if name == "table3" else [name])]
     for name in wanted:
         if name not in ABLATIONS:
-            raise BadInput(f"unknown ablation {name!r}: use table3, or some of {', '.join(ABLATIONS)}")
+            raise BadInput(f"unknown ablation {name!r}: use table3, or some of {', '.join(ABLATIONS)}"
+                           f"{did_you_mean(name, ABLATIONS)}")
     chosen = load_profile(profile)
     parsed = parse_blocks(blocks, chosen)
     if len(parsed) != 1:

@@ -19,7 +19,7 @@ from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_para
 from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import StageFailed
 from rankadaptor.evaluation.items import METRIC
-from rankadaptor.experiments.options import DEFAULT_LEDGER
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step

@@ -19,7 +19,6 @@ import numpy as np
 from rankadaptor.allocation import (
     RankAllocation,
     SolutionSpace,
-    parse_allocation,
     quarters_allocation,
     uniform_allocation,
     validate_allocation,
@@ -40,7 +39,7 @@ from rankadaptor.experiments.methods import (
     RANKADAPTOR_PER_TASK,
     SHUFFLED,
 )
-from rankadaptor.experiments.options import DEFAULT_LEDGER, parse_blocks, report_seeds
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks, parse_ranks, report_seeds
 from rankadaptor.experiments.plan import Plan, StageKind, stage_kind
 from rankadaptor.experiments.preflight import require
 from rankadaptor.experiments.progress import ProgressBar
@@ -67,13 +66,13 @@ _LOSS_OF_NOTHING = 20.0  # nats a token: above that of any guess
 
 def main_table(
     profile: str,
-    blocks: str = "",
+    blocks: Words = "",
     budget: str = "quick",
-    seeds: Sequence[int] = (),
+    seeds: Words = (),
     ledger: Path | str = DEFAULT_LEDGER,
     benchmarks: str = "",
     recovery_data: str = "",
-    allocation: str = "",
+    allocation: Words = "",
     table: str = "table2",
 ) -> "MainTable":
     """No recovery, LoRA and what a table compares with it, on some blocks of a profile.
@@ -108,9 +107,9 @@ def main_table(
         chosen = dataclasses.replace(chosen, recovery_data=data)
     parsed = parse_blocks(blocks, chosen)
     reported = report_seeds(chosen, budget, seeds)
-    own = parse_allocation(allocation)
+    own = parse_ranks(allocation)
     if own and not contents.methods:
-        raise BadInput(f"allocation {allocation!r} was given for {table}, which recovers nothing: leave it away")
+        raise BadInput(f"allocation {allocation!r} was given for {table}, which recovers nothing: leave it out")
     return MainTable(contents, chosen, parsed, budget, reported, Ledger(ledger), own)
 
 

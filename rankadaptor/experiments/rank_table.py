@@ -30,7 +30,7 @@ from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput, StageFailed
 from rankadaptor.evaluation.items import METRIC
 from rankadaptor.experiments.methods import DAMAGE, LORA_STAR, MIRROR
-from rankadaptor.experiments.options import DEFAULT_LEDGER
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER
 from rankadaptor.experiments.plan import missing_steps, steps_cost, steps_seconds
 from rankadaptor.experiments.progress import ProgressBar
 from rankadaptor.experiments.table_rows import final_loss

@@ -22,7 +22,7 @@ from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments.main_table import BlockWork, MainTable
 from rankadaptor.experiments.methods import BEST_SEED, DAMAGE, EVA, LORA, LORA_STAR, MIRROR, RANKADAPTOR, TUNED
-from rankadaptor.experiments.options import DEFAULT_LEDGER, parse_blocks, report_seeds
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks, report_seeds
 from rankadaptor.experiments.plan import StageKind
 from rankadaptor.experiments.tables import CLAIMED, Contents
 from rankadaptor.pipeline.ledger import Ledger
@@ -40,9 +40,9 @@ _RATES = (1 / 4, 4.0)  # of the first learning rate: the span in which LoRA's is
 
 def rival_table(
     profile: str,
-    blocks: str = "llm-pruner:50",
+    blocks: Words = "llm-pruner:50",
     budget: str = "standard",
-    seeds: Sequence[int] = (),
+    seeds: Words = (),
     ledger: Path | str = DEFAULT_LEDGER,
 ) -> "RivalTable":
     """Every rival on some blocks of a profile. Arguments as of `experiments.main_table`.

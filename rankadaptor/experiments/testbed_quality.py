@@ -19,7 +19,7 @@ from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.items import METRIC
 from rankadaptor.evaluation.spec import Split
-from rankadaptor.experiments.options import DEFAULT_LEDGER, parse_blocks, report_seeds
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks, report_seeds, whole_number
 from rankadaptor.experiments.plan import StageKind, missing_steps, stage_seconds, steps_cost
 from rankadaptor.experiments.progress import ProgressBar, run_missing
 from rankadaptor.experiments.table_rows import final_loss
@@ -41,11 +41,11 @@ _ALLOCATION_SEED = 7  # of the random allocations whose spread is measured
 
 def instrument(
     profile: str,
-    blocks: str = "",
-    signal_blocks: str = "llm-pruner:50 shortened:50",
+    blocks: Words = "",
+    signal_blocks: Words = "llm-pruner:50 shortened:50",
     budget: str = "standard",
-    seeds: Sequence[int] = (),
-    allocations: int = 20,
+    seeds: Words = (),
+    allocations: Words = 20,
     split: Split = "report",
     ledger: Path | str = DEFAULT_LEDGER,
 ) -> "Instrument":
@@ -64,6 +64,7 @@ def instrument(
         BadInput: on anything unknown, or too few seeds or allocations to tell spread from noise.
     """
     chosen = load_profile(profile)
+    allocations = whole_number("allocations", allocations, 0)
     training_seeds = report_seeds(chosen, budget, seeds)
     if len(training_seeds) < 2 or allocations < 2:
         raise BadInput(f"{len(training_seeds)} training seeds and {allocations} allocations tell no spread from noise:"
