@@ -39,7 +39,7 @@ class PageOptions:
     ablation: Annotated[str, typer.Option(
         envvar="RANKADAPTOR_ABLATION", help="Of ablations: table3, or some of {ablations}; all by default.")] = ""
     rank_table: Annotated[str, typer.Option(
-        envvar="RANKADAPTOR_RANK_TABLE", help="Of search: a table that rank-table made; the committed one by default.",
+        envvar="RANKADAPTOR_TABLE", help="Of search: a table that rank-table made; the committed one by default.",
     )] = ""
     workers: Annotated[str, typer.Option(
         envvar="RANKADAPTOR_WORKERS", help="Processes that compute; the profile's, or one a GPU, by default.")] = ""
