@@ -22,7 +22,7 @@ class PageOptions:
 
     profile: Profile = "tiny"
     blocks: Annotated[str, typer.Option(
-        envvar="RANKADAPTOR_BLOCKS", help="PRUNER:RATE, such as 'llm-pruner:20 shortened:50'; the page's own by default.",
+        envvar="RANKADAPTOR_BLOCKS", help="Such as 'llm-pruner:20 shortened:50'; the page's own by default.",
     )] = ""
     budget: Annotated[str, typer.Option(
         envvar="RANKADAPTOR_BUDGET", help="Of the profile: quick, standard or full; the page's own by default.")] = ""

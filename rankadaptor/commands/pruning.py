@@ -32,8 +32,8 @@ class PruningOptions:
         help="llm-pruner: solve the MLP width for this share of the decoder.")] = None
     blocks: Annotated[int | None, typer.Option(help="shortened: how many decoder blocks go.")] = None
     layers: Annotated[str, typer.Option(
-        metavar="FIRST:END", help="0-based, END excluded; by default 4:30 of 32 and 4:36 of 40, as in the paper; else the"
-        " first eighth and the last sixteenth stay.")] = ""
+        metavar="FIRST:END", help="0-based, END excluded; by default 4:30 of 32 and 4:36 of 40, as in the paper; else"
+        " the first eighth and the last sixteenth stay.")] = ""
     mlp_layers: Annotated[str, typer.Option(metavar="FIRST:END", help="Of MLP channels, where not the same.")] = ""
     reduction: Annotated[str, typer.Option(help="Over the tensors of a group: {reductions}.")] = "sum"
     ranking: Annotated[str, typer.Option(help="local or global.")] = "local"
@@ -124,7 +124,7 @@ def measure(
     text: Annotated[str, typer.Option(help="File, or folder of .txt files, to take the perplexity of.")] = "",
     max_windows: Annotated[int | None, typer.Option(help="Of 128 tokens; all of the text by default.")] = None,
 ) -> None:
-    """Print what a LLaMA costs and its perplexity: parameters, multiply-accumulates, memory, latency; dense or pruned."""
+    """Print what a LLaMA costs. Parameters, multiply-accumulates, memory, latency and perplexity; dense or pruned."""
     from rankadaptor.experiments.measure import measure_folder
 
     print(measure_folder(model, text or None, max_windows))

@@ -38,13 +38,13 @@ def make(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("target", ["reproduce-table2", "plan-pruning", "rehearse", "rank-table", "bench-recovery", "help"])
-@pytest.mark.parametrize("name", ["BLOCKS", "SEEDS", "PROFILE", "LEDGER", "RECOVERY_DATA", "BENCH_PROFILE"])
-def test_nothing_in_a_variable_is_run(target, name, environment):
+@pytest.mark.parametrize("target", ["reproduce-table2", "rehearse", "rank-table", "bench-recovery", "help"])
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_in_a_variable_is_run(target, text, environment):
     before = set(environment.iterdir())
-    for text in HOSTILE[:4] if target != "help" else HOSTILE:
-        shown = make(environment, target, f"{name}={text}")
-        assert target == "help" or repr(text) in shown
+    names = ("BLOCKS", "SEEDS", "PROFILE", "LEDGER", "RECOVERY_DATA", "BENCH_PROFILE")
+    shown = make(environment, target, *(f"{name}={text}" for name in names))
+    assert target == "help" or shown.count(repr(text)) >= len(names)
     assert set(environment.iterdir()) == before
 
 

@@ -41,7 +41,7 @@ def test_nothing_is_the_default(value):
 def test_what_is_no_whole_number_is_refused(value):
     with pytest.raises(BadInput, match="are not whole numbers: write them as"):
         whole_numbers("seeds", value)
-    with pytest.raises(BadInput, match="workers is '.*': give a whole number from 1"):
+    with pytest.raises(BadInput, match=r"workers is '.*': give a whole number from 1"):
         whole_number("workers", value)
 
 
