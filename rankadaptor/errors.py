@@ -1,7 +1,7 @@
 """Errors that callers are meant to catch. Every other exception is a bug and keeps its traceback."""
 
-import argparse
-from typing import NoReturn
+import difflib
+from collections.abc import Iterable
 
 
 class BadInput(ValueError):
@@ -9,6 +9,19 @@ class BadInput(ValueError):
 
     The command line prints the message alone and exits with status 2.
     """
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """What an error about an unknown word ends with: the names most like it, or nothing where none is like it."""
+    close = difflib.get_close_matches(word, list(names), n=2)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def check_name(kind: str, name: str, names: Iterable[str]) -> None:
+    """Raises BadInput where a name is none of those that there are."""
+    listed = list(names)
+    if name not in listed:
+        raise BadInput(f"unknown {kind} {name!r}: use one of {', '.join(listed)}{did_you_mean(name, listed)}")
 
 
 class StageFailed(RuntimeError):
@@ -37,11 +50,3 @@ class NotInLedger(LookupError):
 
 class DamagedEntry(RuntimeError):
     """The files of a ledger entry do not match their recorded checksums."""
-
-
-class ArgumentParser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser` that reports an error in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the message without the usage and exit with status 2."""
-        self.exit(2, f"{self.prog}: {message}\n")

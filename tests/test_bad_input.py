@@ -51,7 +51,7 @@ def test_pages_refuse_options_that_they_do_not_know(page, option, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     assert main(["plan", page, option, "5"]) == 2
     name = option.lstrip("-").replace("-", "_")
-    assert f"{name} '5' was given for {page}, which knows no such thing" in capsys.readouterr().err
+    assert f"{name} '5' was given for {page}, which has no such option" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -92,9 +92,7 @@ def test_a_wrong_hash_found_on_the_way_is_one_line_and_status_2(tiny_profile, of
 
 @pytest.mark.parametrize("arguments", [[], ["table2"], ["plan"], ["plan", "table99"], ["plan", "table2", "--no-such"]])
 def test_malformed_command_lines_exit_with_2(arguments, capsys):
-    with pytest.raises(SystemExit) as outcome:
-        main(arguments)
-    assert outcome.value.code == 2
+    assert main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

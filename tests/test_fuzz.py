@@ -9,10 +9,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rankadaptor.__main__ import _range, _whole_numbers
 from rankadaptor.allocation import parse_allocation
 from rankadaptor.data.instruction_rows import _read_instructions
 from rankadaptor.errors import BadInput
+from rankadaptor.experiments.parameters import number_range, whole_numbers
 from rankadaptor.experiments.search_files import ALLOCATION_FILE, read_search
 from rankadaptor.models.checkpoints import check_llama
 from rankadaptor.pipeline.leases import read_holder
@@ -45,8 +45,8 @@ def test_words_of_the_command_line(text):
     assert block is None or str(Block.parse(str(block))) == str(block)
     ranks = reads_or_tells(lambda: parse_allocation(text))
     assert ranks is None or parse_allocation(" ".join(map(str, ranks))) == ranks
-    reads_or_tells(lambda: _range(text))
-    reads_or_tells(lambda: _whole_numbers("seeds", text))
+    reads_or_tells(lambda: number_range(text))
+    reads_or_tells(lambda: whole_numbers("seeds", text))
 
 
 @QUICK

@@ -8,15 +8,15 @@ Every variant is a table of its own over the same ledger: what two variants shar
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from rankadaptor.errors import BadInput
+from rankadaptor.errors import BadInput, did_you_mean
 from rankadaptor.experiments.main_table import MainTable
 from rankadaptor.experiments.methods import LORA, RANKADAPTOR
-from rankadaptor.experiments.options import DEFAULT_LEDGER, parse_blocks, report_seeds
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks, report_seeds, split_words
 from rankadaptor.experiments.plan import Plan
 from rankadaptor.experiments.planning import StepCount
 from rankadaptor.experiments.progress import ProgressBar
@@ -59,10 +59,10 @@ def register(name: str, ablation: Ablation) -> None:
 
 def ablation_tables(
     profile: str,
-    ablation: str = "",
-    blocks: str = "llm-pruner:20",
+    ablation: Words = "",
+    blocks: Words = "llm-pruner:20",
     budget: str = "quick",
-    seeds: Sequence[int] = (),
+    seeds: Words = (),
     ledger: Path | str = DEFAULT_LEDGER,
 ) -> "AblationTables":
     """Tables of LoRA and RankAdaptor, one a variant of each ablation.
@@ -99,12 +99,13 @@ def ablation_tables(
     return AblationTables(source, tables, Ledger(ledger))
 
 
-def _named(ablation: str) -> list[str]:
+def _named(ablation: Words) -> list[str]:
     """Names of ablations, each once; all of them where the text is empty."""
-    words = ablation.replace(",", " ").split() or list(ABLATIONS)
+    words = split_words(ablation) or list(ABLATIONS)
     names = [name for word in words for name in (TABLE_3 if word == "table3" else [word])]
     if unknown := [name for name in names if name not in ABLATIONS]:
-        raise BadInput(f"unknown ablation {unknown[0]!r}: use table3, or some of {', '.join(ABLATIONS)}")
+        raise BadInput(f"unknown ablation {unknown[0]!r}: use table3, or some of {', '.join(ABLATIONS)}"
+                       f"{did_you_mean(unknown[0], ABLATIONS)}")
     return list(dict.fromkeys(names))
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, validate_allocation
 from rankadaptor.data.tasks import BENCHMARKS, TASKS
 from rankadaptor.errors import StageFailed
-from rankadaptor.experiments.options import DEFAULT_LEDGER
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step

@@ -6,17 +6,17 @@
 """
 
 import dataclasses
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankadaptor.allocation import RankAllocation, parse_allocation, validate_allocation
+from rankadaptor.allocation import RankAllocation, validate_allocation
 from rankadaptor.data.sources import Source
-from rankadaptor.errors import BadInput, StageFailed
+from rankadaptor.errors import BadInput, StageFailed, did_you_mean
 from rankadaptor.evaluation.spec import Split
 from rankadaptor.experiments.block_table import BlockTable, BlockWork
 from rankadaptor.experiments.methods import LORA, METHODS, OWN, RANKADAPTOR
-from rankadaptor.experiments.options import DEFAULT_LEDGER, parse_blocks, report_seeds
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks, parse_ranks, report_seeds
 from rankadaptor.experiments.tables import TABLES
 from rankadaptor.experiments.trials import Trials
 from rankadaptor.models.base_model import base_model_folder, base_model_is_cached
@@ -31,13 +31,13 @@ from rankadaptor.recovery.spec import RecoverySpec
 
 def main_table(
     profile: str,
-    blocks: str = "",
+    blocks: Words = "",
     budget: str = "quick",
-    seeds: Sequence[int] = (),
+    seeds: Words = (),
     ledger: Path | str = DEFAULT_LEDGER,
     benchmarks: str = "",
     recovery_data: str = "",
-    allocation: str = "",
+    allocation: Words = "",
     table: str = "table2",
 ) -> "MainTable":
     """No recovery, LoRA and what a table compares with it, on some blocks of a profile.
@@ -58,14 +58,14 @@ def main_table(
             model is not known until it is pruned.
     """
     if table not in TABLES:
-        raise BadInput(f"unknown table {table!r}: use one of {', '.join(TABLES)}")
+        raise BadInput(f"unknown table {table!r}: use one of {', '.join(TABLES)}{did_you_mean(table, TABLES)}")
     contents, source = TABLES[table], with_data(load_profile(profile), benchmarks, recovery_data)
     if unknown := [method for method in contents.methods if method not in METHODS and method != RANKADAPTOR]:
         raise BadInput(f"{table} compares the unknown method {unknown[0]!r}: use some of {', '.join(METHODS)}")
     parsed = parse_blocks(blocks, source)
-    ranks = parse_allocation(allocation)
+    ranks = parse_ranks(allocation)
     if ranks and not contents.methods:
-        raise BadInput(f"allocation {allocation!r} was given for {table}, which recovers nothing: leave it away")
+        raise BadInput(f"allocation {allocation!r} was given for {table}, which recovers nothing: leave it out")
     # Where the layers are known before anything runs: depth pruning has yet to say which of them stay.
     narrows = any(PRUNERS[block.pruner].kind == "width" for block in parsed)
     if ranks and narrows and base_model_is_cached(source.base_model):

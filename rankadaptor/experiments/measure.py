@@ -1,4 +1,4 @@
-"""Measuring a model of one's own: a folder in, lines to read out."""
+"""What a model of one's own costs to run, and its perplexity, as lines to read."""
 
 from pathlib import Path
 
@@ -13,13 +13,16 @@ from rankadaptor.pruning.checkpoints import load_pruned
 
 
 def measure_folder(model: Path | str, text: Path | str | None = None, max_windows: int | None = None) -> str:
-    """Parameters, multiply-accumulates, memory, latency and, of a text, perplexity in every convention, as lines.
+    """Parameters, multiply-accumulates, memory and latency of a model, and the perplexity of a text, as lines.
 
     Args:
         model: Folder of a LLaMA, dense or pruned, or a pinned hub id.
-        text: A file, or a folder whose .txt files are read in the order of their names; every line is a row, as in the
-            hub's WikiText, and the conventions join rows by blank lines.
-        max_windows: Of 128 tokens, at most.
+        text: A file, or a folder whose .txt files are read in the order of their names. Every line is a row, as in the
+            hub's WikiText, and rows are joined by blank lines. Perplexity is taken with every way of placing BOS.
+        max_windows: Windows of 128 tokens at most; None for all of the text.
+
+    Returns:
+        Lines with units: parameters, multiply-accumulates, MiB, ms, tokens/s, perplexity.
 
     Raises:
         BadInput: on a folder that is no LLaMA, or too little text.
@@ -29,14 +32,14 @@ def measure_folder(model: Path | str, text: Path | str | None = None, max_window
     folder = checkpoint_folder(str(model))
     check_weights(folder)
     loaded, tokenizer = load_pruned(folder), load_tokenizer(folder)
-    found = footprint(loaded)
+    cost = footprint(loaded)
     lines = [
-        f"{found.parameters:,} parameters",
-        f"{found.macs:,} multiply-accumulates for {found.tokens} tokens",
-        f"{found.weight_bytes / 2**20:,.1f} MiB of weights in {loaded.dtype}",
-        *([f"{found.peak_bytes / 2**20:,.1f} MiB at the peak of a forward pass"] if found.peak_bytes else []),
-        f"{1000 * found.forward_seconds:,.1f} ms for {found.tokens} tokens on {loaded.device}",
-        f"{found.decode_tokens_per_second:,.1f} tokens/s decoding",
+        f"{cost.parameters:,} parameters",
+        f"{cost.macs:,} multiply-accumulates for {cost.tokens} tokens",
+        f"{cost.weight_bytes / 2**20:,.1f} MiB of weights in {loaded.dtype}",
+        *([f"{cost.peak_bytes / 2**20:,.1f} MiB at the peak of a forward pass"] if cost.peak_bytes else []),
+        f"{1000 * cost.forward_seconds:,.1f} ms for {cost.tokens} tokens on {loaded.device}",
+        f"{cost.decode_tokens_per_second:,.1f} tokens/s decoding",
     ]
     conventions: list[Bos] = ["none"] if tokenizer.bos_token_id is None else ["first", "every"]
     for bos in conventions if texts else ():

@@ -15,7 +15,7 @@ import pandas as pd
 
 from rankadaptor.architecture import Architecture
 from rankadaptor.evaluation.footprint import footprint
-from rankadaptor.experiments.options import DEFAULT_LEDGER, parse_blocks
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks
 from rankadaptor.experiments.skeleton import ProfileExperiment, Run
 from rankadaptor.pipeline.execution import Batches
 from rankadaptor.pipeline.ledger import Ledger
@@ -25,7 +25,7 @@ from rankadaptor.profiles import load_profile
 from rankadaptor.pruning.spec import Block
 
 
-def pruned_models(profile: str, blocks: str = "", ledger: Path | str = DEFAULT_LEDGER) -> "PrunedModels":
+def pruned_models(profile: str, blocks: Words = "", ledger: Path | str = DEFAULT_LEDGER) -> "PrunedModels":
     """Every block of a profile, or some.
 
     Args:

@@ -28,7 +28,7 @@ from rankadaptor.allocation import (
 from rankadaptor.data.tasks import BENCHMARKS, TASKS
 from rankadaptor.errors import BadInput, StageFailed
 from rankadaptor.experiments.methods import DAMAGE, LORA_STAR, MIRROR
-from rankadaptor.experiments.options import DEFAULT_LEDGER
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER
 from rankadaptor.experiments.skeleton import ProfileExperiment, Run
 from rankadaptor.experiments.table_rows import final_loss
 from rankadaptor.files import scratch_beside

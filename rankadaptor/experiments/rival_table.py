@@ -21,7 +21,7 @@ from rankadaptor.allocation import RankAllocation, uniform_allocation
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments.block_table import BlockTable, BlockWork
 from rankadaptor.experiments.methods import BEST_SEED, DAMAGE, EVA, LORA, LORA_STAR, MIRROR, RANKADAPTOR, TUNED
-from rankadaptor.experiments.options import DEFAULT_LEDGER, parse_blocks, report_seeds
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks, report_seeds
 from rankadaptor.experiments.tables import CLAIMED, Contents
 from rankadaptor.experiments.trials import Trials
 from rankadaptor.pipeline.ledger import Ledger
@@ -41,9 +41,9 @@ _RATES = (1 / 4, 4.0)  # of the first learning rate: the span in which LoRA's is
 
 def rival_table(
     profile: str,
-    blocks: str = "llm-pruner:50",
+    blocks: Words = "llm-pruner:50",
     budget: str = "standard",
-    seeds: Sequence[int] = (),
+    seeds: Words = (),
     ledger: Path | str = DEFAULT_LEDGER,
 ) -> "RivalTable":
     """Every rival on some blocks of a profile. Arguments as of `main_table.main_table`.

@@ -18,7 +18,7 @@ from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_para
 from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.spec import EvaluationSpec, Split
-from rankadaptor.experiments.options import DEFAULT_LEDGER, parse_blocks, report_seeds
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks, report_seeds, whole_number
 from rankadaptor.experiments.skeleton import ProfileExperiment, Run
 from rankadaptor.experiments.table_rows import final_loss
 from rankadaptor.pipeline.execution import Batches
@@ -37,11 +37,11 @@ _ALLOCATION_SEED = 7  # of the random allocations whose spread is measured
 
 def measure_testbed(
     profile: str,
-    blocks: str = "",
-    signal_blocks: str = "llm-pruner:50 shortened:50",
+    blocks: Words = "",
+    signal_blocks: Words = "llm-pruner:50 shortened:50",
     budget: str = "standard",
-    seeds: Sequence[int] = (),
-    allocations: int = 20,
+    seeds: Words = (),
+    allocations: Words = 20,
     split: Split = "report",
     ledger: Path | str = DEFAULT_LEDGER,
 ) -> "TestbedQuality":
@@ -61,13 +61,13 @@ def measure_testbed(
         BadInput: on anything unknown, or too few seeds or allocations to tell spread from noise.
     """
     source = load_profile(profile)
-    training_seeds = report_seeds(source, budget, seeds)
-    if len(training_seeds) < 2 or allocations < 2:
-        raise BadInput(f"{len(training_seeds)} training seeds and {allocations} allocations tell no spread from noise:"
+    training_seeds, count = report_seeds(source, budget, seeds), whole_number("allocations", allocations, 0)
+    if len(training_seeds) < 2 or count < 2:
+        raise BadInput(f"{len(training_seeds)} training seeds and {count} allocations tell no spread from noise:"
                        " give two or more of both, such as seeds '0 1 2' or budget standard")
     return TestbedQuality(
         Ledger(ledger), source, parse_blocks(blocks, source), parse_blocks(signal_blocks, source), budget,
-        training_seeds, allocations, split,
+        training_seeds, count, split,
     )
 
 

@@ -9,18 +9,32 @@ from typing import Any
 
 import papermill
 
+from rankadaptor.experiments.parameters import check_declared
+
 FOLDER = Path(__file__).parents[2] / "notebooks"
+
+
+def declared_parameters(name: str) -> list[str]:
+    """Parameters of `notebooks/NAME.ipynb`, as its cell tagged `parameters` declares them."""
+    return list(papermill.inspect_notebook(FOLDER / f"{name}.ipynb"))
 
 
 def run_notebook(name: str, target: Path, parameters: dict[str, Any], quiet: bool = False) -> None:
     """Execute `notebooks/NAME.ipynb` through papermill and keep the executed copy.
 
-    Its streams are passed on as they come, unless it is to be quiet. The copy is stamped with the SHA-256 of the source
-    notebook, progress bars are cut to their last state, and it replaces an earlier copy only once it ran to the end.
+    The copy is stamped with the SHA-256 of the source notebook, progress bars are cut to their last state, and it
+    replaces an earlier copy only once it ran to the end.
+
+    Args:
+        target: The executed copy.
+        parameters: In place of those that the notebook declares.
+        quiet: Whether what the notebook prints goes into the copy alone, and not to this process's streams as well.
 
     Raises:
+        BadInput: on a parameter that the notebook does not declare.
         papermill.PapermillExecutionError: with the cell's own error; what ran is then in NAME.failed.ipynb.
     """
+    check_declared(list(parameters), declared_parameters(name))
     source = FOLDER / f"{name}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
     running = target.with_name(f"{target.stem}.failed.ipynb")
@@ -42,9 +56,10 @@ def run_notebook(name: str, target: Path, parameters: dict[str, Any], quiet: boo
 
 
 def _tidy(path: Path, source_sha256: str) -> None:
+    """Stamp an executed copy, and take out what differs between machines."""
     notebook = json.loads(path.read_text())
     notebook["metadata"]["source_sha256"] = source_sha256
-    # Paths and times of one machine are no part of a result.
+    # Paths and times of a machine are no part of a result.
     for part in [notebook, *notebook["cells"]]:
         part["metadata"].pop("execution", None)
         for name in ("input_path", "output_path", "start_time", "end_time", "duration"):

@@ -1,30 +1,34 @@
-"""The pages that can be made: each a notebook, the object that knows what it needs, and what may be said of it."""
+"""The pages that can be made: each a notebook, the object that does its work, and the parameters that it takes.
+
+A page of one's own is a notebook with a `parameters` cell, and one `register(Page(...))`.
+"""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import rankadaptor
 from rankadaptor.errors import BadInput
-from rankadaptor.profiles import Profile
+from rankadaptor.files import hand_down_digests
+
+if TYPE_CHECKING:
+    from rankadaptor.profiles import Profile
 
 _RUNS = ("profile", "blocks", "ledger", "budget", "seeds")
 _TABLES = (*_RUNS, "benchmarks", "recovery_data", "allocation")
-_TABLE = "experiments.main_table.main_table"
-_ABLATIONS = "experiments.ablations.ablation_tables"
 _BLOCK = {"blocks": "llm-pruner:20"}  # of Figure 2 and of Tables 1 and 3
 _AT_ONCE = 2  # pages that are only drawn
-_OWN_BLOCKS = ("ablations", "pruning", "search")  # pages that stay with their own when all are made
 
 
 class Work(Protocol):
     """What a page needs."""
 
-    profile: Profile
+    profile: "Profile"
 
-    def plan(self) -> object: ...
+    def plan(self) -> object:
+        """What is there, what is missing and what that costs; to be printed."""
 
     def is_complete(self) -> bool:
         """Whether nothing is left to recover or to evaluate, and the page is only drawn."""
@@ -32,34 +36,86 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class Page:
+    """One page.
+
+    Attributes:
+        name: Of the page on the command line.
+        title: Of the page in its help.
+        notebook: Its file in notebooks/, without the ending.
+        work: The function of `rankadaptor` that gives the page's `Work`.
+        options: Parameters of that function which the command line may give.
+        fixed: Parameters that make the page what it is.
+        defaults: In place of options that are empty.
+        suffix: Of the executed copy, where several pages share a notebook.
+        label: Of the page's files, where its notebook takes one as `name`.
+        of_all: Whether the page belongs to `reproduce all`.
+        own_blocks: Whether `reproduce all` leaves the page its own blocks.
+        only_profile: Of `reproduce all`, the one profile that the page is made for; empty for every one.
+    """
+
+    name: str
+    title: str
     notebook: str
-    door: str  # function of this package that gives the page's work; imported when it is called: torch takes seconds
-    options: tuple[str, ...]  # that the command line may give
-    fixed: Mapping[str, Any] = field(default_factory=dict)  # parameters that make the page what it is
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # in place of an option that is empty
-    named: str = ""  # of the executed copy, where several pages share a notebook
-    label: str = ""  # of the page's files, where its notebook asks for it
+    work: str
+    options: tuple[str, ...]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    suffix: str = ""
+    label: str = ""
+    of_all: bool = False
+    own_blocks: bool = False
+    only_profile: str = ""
+
+    def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What `work` is called with; parameters that are not there are its own defaults."""
+        parameters = {**self.defaults, **{key: value for key, value in given.items() if value}, **self.fixed}
+        if "rank_table" in parameters:
+            parameters["table"] = parameters.pop("rank_table")
+        return parameters
 
 
-PAGES = {
-    "figure2": Page("01_motivating_example", _TABLE, _TABLES, {"table": "figure2"}, _BLOCK),
-    "table1": Page("02_adalora_comparison", _TABLE, _TABLES, {"table": "table1"}, _BLOCK),
-    "table2": Page("03_main_tables", _TABLE, _TABLES, {"table": "table2"}),
-    "table4": Page("03_main_tables", _TABLE, _TABLES, {"table": "table4"}, named=".table4"),
-    "table5": Page("03_main_tables", _TABLE, _TABLES, {"table": "table5"}, named=".table5"),
-    "table6": Page("03_main_tables", _TABLE, _TABLES, {"table": "table6"}, named=".table6"),
-    "ablations": Page("04_ablations", _ABLATIONS, (*_RUNS, "ablation"), {}, _BLOCK, label="ablations"),
-    "table3": Page("04_ablations", _ABLATIONS, (*_RUNS, "ablation"), {},
-                   _BLOCK | {"ablation": "table3"}, ".table3", "table3"),
-    "figure5": Page("05_generation", _TABLE, _TABLES, {"table": "figure5"}, _BLOCK),
-    "search": Page("06_search", "reporting.search_page.search_page", ("profile", "blocks", "ledger", "rank_table")),
-    "testbed": Page("07_testbed", "experiments.testbed_quality.instrument", _RUNS),
-    "pruning": Page("08_pruning", "experiments.pruned_models.pruned_models", ("profile", "blocks", "ledger")),
-    "rivals": Page("09_rivals", "experiments.rival_table.rival_table", _RUNS),
-}
+PAGES: dict[str, Page] = {}
 
-# In this order, later ones find what earlier ones computed. The search is replayed on the embedded model's table.
-OF_ALL = ("table2", "table6", "figure2", "table1", "figure5", "ablations", "pruning", "search")
+
+def register(page: Page) -> None:
+    """Add a page.
+
+    Raises:
+        ValueError: if there is a page of that name.
+    """
+    if page.name in PAGES:
+        raise ValueError(f"there is a page {page.name!r} already: give this one another name")
+    PAGES[page.name] = page
+
+
+# `reproduce all` makes pages in this order: later ones read what earlier ones computed.
+for _page in (
+    Page("table2", "Table 2: LoRA, LoRA*, AdaLoRA and RankAdaptor", "03_main_tables", "main_table", _TABLES,
+         {"table": "table2"}, of_all=True),
+    Page("table4", "the rows of Table 2 beside Table 4, Vicuna-7B", "03_main_tables", "main_table", _TABLES,
+         {"table": "table4"}, suffix=".table4"),
+    Page("table5", "the rows of Table 2 beside Table 5, LLaMA-13B", "03_main_tables", "main_table", _TABLES,
+         {"table": "table5"}, suffix=".table5"),
+    Page("table6", "Table 6: pruned models without recovery", "03_main_tables", "main_table", _TABLES,
+         {"table": "table6"}, suffix=".table6", of_all=True),
+    Page("figure2", "Figure 2: LoRA against LoRA* and controls", "01_motivating_example", "main_table", _TABLES,
+         {"table": "figure2"}, _BLOCK, of_all=True),
+    Page("table1", "Table 1: LoRA against AdaLoRA", "02_adalora_comparison", "main_table", _TABLES,
+         {"table": "table1"}, _BLOCK, of_all=True),
+    Page("figure5", "Figures 5 and 6: what recovered models write", "05_generation", "main_table", _TABLES,
+         {"table": "figure5"}, _BLOCK, of_all=True),
+    Page("ablations", "all ablations, or some", "04_ablations", "ablation_tables", (*_RUNS, "ablation"),
+         {}, _BLOCK, label="ablations", of_all=True, own_blocks=True),
+    Page("table3", "Table 3: its four ablations", "04_ablations", "ablation_tables", (*_RUNS, "ablation"),
+         {}, _BLOCK | {"ablation": "table3"}, ".table3", "table3"),
+    Page("pruning", "which units pruning takes, and what that costs", "08_pruning", "pruned_models",
+         ("profile", "blocks", "ledger"), of_all=True, own_blocks=True),
+    Page("search", "searches and their rivals, replayed", "06_search", "search_page",
+         ("profile", "blocks", "ledger", "rank_table"), of_all=True, own_blocks=True, only_profile="tiny"),
+    Page("testbed", "what can be measured on a profile", "07_testbed", "testbed_quality", _RUNS),
+    Page("rivals", "rivals of the search, really recovered", "09_rivals", "rival_table", _RUNS),
+):
+    register(_page)
 
 
 def plan(name: str, given: Mapping[str, Any]) -> object:
@@ -67,10 +123,10 @@ def plan(name: str, given: Mapping[str, Any]) -> object:
 
     Args:
         name: One of `PAGES`.
-        given: Options, by name; empty ones count as not given.
+        given: Options by name; empty ones count as not given.
 
     Raises:
-        BadInput: on anything unknown, or on an option that the page does not know.
+        BadInput: on anything unknown, or on an option that the page does not have.
     """
     return _work(name, given).plan()
 
@@ -80,21 +136,22 @@ def reproduce(name: str, given: Mapping[str, Any], reports: Path | str, quiet: b
 
     Args:
         reports: Folder of all profiles' reports.
-        quiet: Whether what the notebook prints is kept in the executed copy alone.
+        quiet: Whether what the notebook prints goes into the executed copy alone.
 
     Raises:
-        BadInput: as `plan` does, and where only the run finds out, such as a wrong hash.
+        BadInput: as `plan` does, and on what only the run finds out, such as a wrong hash.
         papermill.PapermillExecutionError: if the notebook failed.
     """
     from papermill import PapermillExecutionError
 
-    from rankadaptor.reporting.notebooks import run_notebook
+    from rankadaptor.reporting.notebooks import declared_parameters, run_notebook
 
     page, folder = PAGES[name], Path(reports) / _work(name, given).profile.name
-    executed = folder / f"{page.notebook}{page.named}.ipynb"
-    parameters = _parameters(page, given) | {"reports": str(folder)} | ({"name": page.label} if page.label else {})
-    if page.fixed and page.notebook != "03_main_tables":
-        del parameters["table"]  # the notebook's own
+    executed = folder / f"{page.notebook}{page.suffix}.ipynb"
+    parameters = page.parameters(given) | {"reports": str(folder)} | ({"name": page.label} if page.label else {})
+    for fixed in page.fixed.keys() - declared_parameters(page.notebook):  # the notebook sets these itself
+        del parameters[fixed]
+    hand_down_digests()  # the kernel need not read base models again
     try:
         run_notebook(page.notebook, executed, parameters, quiet)
     except PapermillExecutionError as error:
@@ -105,45 +162,43 @@ def reproduce(name: str, given: Mapping[str, Any], reports: Path | str, quiet: b
 
 
 def reproduce_all(given: Mapping[str, Any], reports: Path | str, on_page: Callable[[str, Path], None]) -> None:
-    """Every page of `OF_ALL`: those that lack something one after the other, then the rest, two at a time.
+    """Every page of `names_of_all`: those that lack something one after the other, then the rest, two at a time.
 
     Args:
-        given: Options; each page takes those that it knows. Blocks are those of tables and figures.
-        on_page: Called with the name of a page that is done and its executed notebook.
+        given: Options; each page takes those that it has. Blocks are those of tables and figures.
+        on_page: Called with the name of a finished page and its executed notebook.
 
     Raises:
         As `reproduce` does.
     """
-    options = {name: {key: value for key, value in given.items() if key in PAGES[name].options} for name in OF_ALL}
-    for name in _OWN_BLOCKS:
-        options[name].pop("blocks", None)
-    wanted = [name for name in OF_ALL if name != "search" or given.get("profile", "tiny") == "tiny"]
     complete = []
-    for name in wanted:
-        if _work(name, options[name]).is_complete():
+    options = {name: _options_of_all(PAGES[name], given) for name in names_of_all(given.get("profile", "tiny"))}
+    for name, taken in options.items():
+        if _work(name, taken).is_complete():
             complete.append(name)
         else:
-            on_page(name, reproduce(name, options[name], reports))
+            on_page(name, reproduce(name, taken, reports))
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         drawn = {name: threads.submit(reproduce, name, options[name], reports, quiet=True) for name in complete}
-        for name, one in drawn.items():
-            on_page(name, one.result())
+        for name, page in drawn.items():
+            on_page(name, page.result())
+
+
+def names_of_all(profile: str) -> list[str]:
+    """The pages that `reproduce all` makes of a profile, in their order."""
+    return [page.name for page in PAGES.values() if page.of_all and page.only_profile in ("", profile)]
+
+
+def _options_of_all(page: Page, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in given.items()
+            if key in page.options and not (page.own_blocks and key == "blocks")}
 
 
 def _work(name: str, given: Mapping[str, Any]) -> Work:
     page = PAGES[name]
-    if strange := [key for key, value in given.items() if value and key not in page.options]:
-        value = given[strange[0]]
-        shown = value if isinstance(value, str) else " ".join(map(str, value))
-        raise BadInput(f"{strange[0]} {shown!r} was given for {name}, which knows no such thing: leave it away")
-    module, _, function = page.door.rpartition(".")
-    work: Work = getattr(import_module(f"rankadaptor.{module}"), function)(**_parameters(page, given))
+    for key, value in given.items():
+        if value and key not in page.options:
+            shown = value if isinstance(value, str) else " ".join(map(str, value))
+            raise BadInput(f"{key} {shown!r} was given for {name}, which has no such option: leave it out")
+    work: Work = getattr(rankadaptor, page.work)(**page.parameters(given))
     return work
-
-
-def _parameters(page: Page, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page's door takes; what is not said is the door's own."""
-    parameters = {**page.defaults, **{key: value for key, value in given.items() if value}, **page.fixed}
-    if "rank_table" in parameters:
-        parameters["table"] = parameters.pop("rank_table")
-    return parameters

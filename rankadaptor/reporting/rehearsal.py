@@ -1,10 +1,10 @@
-"""A rehearsal of a profile: the same layers, blocks, methods and stages, on random weights, before a machine is hired.
+"""A rehearsal of a profile: the same layers, blocks, methods and stages on random weights, before a machine is rented.
 
-    rehearse("llama-7b", Path("build/rehearsal"))    # a copy of a hundredth of its width, for a CPU
-    rehearse("llama-7b", folder, full_size=True)     # its very shape, for one GPU
+    rehearse("llama-7b", Path("build/rehearsal"))    # a narrow copy, for a CPU
+    rehearse("llama-7b", folder, full_size=True)     # the profile's own shape, for one GPU
 
-The tokenizer, the questions and the rows are the embedded testbed's, and budgets are cut to a few steps: what comes out
-says that every stage runs, what it takes, and nothing about the method.
+The tokenizer, the questions and the rows are the embedded testbed's, and budgets are cut to a few steps. A rehearsal
+shows that every stage runs and what it takes; it shows nothing about the method.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from rankadaptor.reporting.tables import markdown
 from rankadaptor.testbed import MODEL as EMBEDDED
 
 PAGE, ALONGSIDE = "table2", ("table6", "figure5")  # the first is rendered as well
-_HEAD_WIDTH, _NARROWER = 4, 32  # of a shrunken copy: width of a head, and divisor of its MLP
+_HEAD_WIDTH, _MLP_DIVISOR = 4, 32  # of a narrow copy: width of a head, divisor of the MLP width
 _STEPS, _ROWS, _ITEMS = 4, 4, 4  # AdaLoRA reallocates ranks from four steps on
 
 
@@ -42,19 +42,20 @@ def rehearse(name: str, folder: Path, full_size: bool = False, blocks: str = "")
     """Run tables of a profile through every stage, on random weights.
 
     Args:
-        name: One of the profiles whose shapes are in published/models.csv, such as llama-7b.
-        folder: For the model, the ledger and the reports; what is there already is not computed again.
-        blocks: Empty for the first of each pruner.
+        name: A profile whose shapes are in reporting/paper/models.csv, such as llama-7b.
+        folder: Of the model, the ledger and the reports; results that are there already are not computed again.
+        full_size: Whether the model has the profile's own shape, which needs a GPU, or a narrow one.
+        blocks: Such as "llm-pruner:20 shortened:50"; empty for the first of each pruner.
 
     Returns:
         `rehearsal.md`: every stage with its number, seconds and peak memory; parameter counts of the real shapes.
 
     Raises:
-        BadInput: on a profile without published shapes, at full size without a GPU; and as the stages do.
+        BadInput: on a profile without published shapes, or full size without a GPU.
     """
     real = load_profile(name)
     config = published_config(real.name)
-    chosen = blocks or " ".join({block.pruner: str(block) for block in reversed(real.blocks())}.values())
+    rehearsed = blocks or " ".join({block.pruner: str(block) for block in reversed(real.blocks())}.values())
     if full_size and not torch.cuda.is_available():
         raise BadInput(f"no GPU is visible to rehearse {real.name} at full size on: take a machine that has one,"
                        " or rehearse a narrow copy")
@@ -63,12 +64,12 @@ def rehearse(name: str, folder: Path, full_size: bool = False, blocks: str = "")
     _write_model(config, place / "model", full_size)
     profile = place / f"{real.name}-rehearsal.yaml"
     profile.write_text(yaml.safe_dump(_plain(_rehearsed(real, place / "model", full_size))))
-    given: dict[str, Any] = {"profile": str(profile), "blocks": chosen, "budget": "quick", "seeds": [],
-                             "ledger": str(place / "ledger")}
-    pages.reproduce(PAGE, given, place / "reports", quiet=True)
+    parameters: dict[str, Any] = {"profile": str(profile), "blocks": rehearsed, "budget": "quick", "seeds": [],
+                                  "ledger": str(place / "ledger")}
+    pages.reproduce(PAGE, parameters, place / "reports", quiet=True)
     for table in ALONGSIDE:
-        main_table(**given, table=table).run()
-    return _write_record(real, size, chosen, place)
+        main_table(**parameters, table=table).run()
+    return _write_record(real, size, rehearsed, place)
 
 
 def _write_model(config: Mapping[str, Any], folder: Path, full_size: bool) -> None:
@@ -79,8 +80,8 @@ def _write_model(config: Mapping[str, Any], folder: Path, full_size: bool) -> No
     shape = dict(config)
     if not full_size:
         heads = int(shape["num_attention_heads"])
-        shape |= {"hidden_size": heads * _HEAD_WIDTH, "intermediate_size": int(shape["intermediate_size"]) // _NARROWER,
-                  "vocab_size": len(tokenizer)}
+        mlp_width = int(shape["intermediate_size"]) // _MLP_DIVISOR
+        shape |= {"hidden_size": heads * _HEAD_WIDTH, "intermediate_size": mlp_width, "vocab_size": len(tokenizer)}
     model = random_weights(LlamaConfig(**shape, pad_token_id=tokenizer.pad_token_id,
                                        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id))
     draft = folder.with_name(f".{folder.name}")
@@ -88,12 +89,12 @@ def _write_model(config: Mapping[str, Any], folder: Path, full_size: bool) -> No
     tokenizer.save_pretrained(draft)
     del model
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # the notebook's kernel wants it
+        torch.cuda.empty_cache()  # for the notebook's kernel
     draft.rename(folder)
 
 
 def _rehearsed(real: Profile, model: Path, full_size: bool) -> Profile:
-    """The profile, less its data and its patience."""
+    """The profile with the testbed's data and a budget of a few steps."""
     tiny = load_profile("tiny")
     budget = real.budget("quick")
     training = dataclasses.replace(budget.training, steps=_STEPS, batch_rows=_ROWS, micro_batch_rows=_ROWS,
@@ -102,7 +103,7 @@ def _rehearsed(real: Profile, model: Path, full_size: bool) -> Profile:
     short: Budget = dataclasses.replace(budget, training=training, search=search, search_items=_ITEMS,
                                         report_items=_ITEMS)
     text = dataclasses.replace(real.evaluation.perplexity, max_windows=4)
-    written = dataclasses.replace(real.evaluation.generation, prompts=real.evaluation.generation.prompts[:1],
+    generation = dataclasses.replace(real.evaluation.generation, prompts=real.evaluation.generation.prompts[:1],
                                   max_new_tokens=8, samples=1)
     return dataclasses.replace(
         real,
@@ -112,7 +113,7 @@ def _rehearsed(real: Profile, model: Path, full_size: bool) -> Profile:
         benchmarks=tiny.benchmarks,
         recovery_data=tiny.recovery_data,
         evaluation=dataclasses.replace(real.evaluation, search_pool=tiny.evaluation.search_pool, perplexity=text,
-                                       generation=written),
+                                       generation=generation),
         cost=real.cost if full_size else dataclasses.replace(
             real.cost, accelerator_gigabytes=None, pruned_model_megabytes=tiny.cost.pruned_model_megabytes,
             adapter_megabytes=tiny.cost.adapter_megabytes),
@@ -121,12 +122,12 @@ def _rehearsed(real: Profile, model: Path, full_size: bool) -> Profile:
 
 
 def _plain(value: Any) -> Any:
-    """A profile as YAML can have it."""
+    """A profile in the types of YAML: mappings, lists and plain values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _write_record(real: Profile, size: str, blocks: str, place: Path) -> Path:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 
 from rankadaptor.errors import BadInput
-from rankadaptor.experiments.options import DEFAULT_LEDGER
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, split_words, whole_number
 from rankadaptor.files import sha256_file
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
@@ -39,11 +39,11 @@ _LEVEL = 0.05  # of a family of comparisons, adjusted for their number (Holm)
 def search_page(
     profile: str,
     table: str = "",
-    blocks: str = "llm-pruner:50 shortened:30 llm-pruner:30",
+    blocks: Words = "llm-pruner:50 shortened:30 llm-pruner:30",
     scaling: str = "fixed_alpha",
-    searches: int = 20,
-    recoveries: int = 40,
-    workers: int = 2,
+    searches: Words = 20,
+    recoveries: Words = 40,
+    workers: Words = 2,
     ledger: Path | str = DEFAULT_LEDGER,
 ) -> "SearchPage":
     """
@@ -58,12 +58,14 @@ def search_page(
     """
     if scaling not in SCALINGS:
         raise BadInput(f"unknown scaling {scaling!r}: use one of {', '.join(SCALINGS)}")
+    searches, recoveries = whole_number("searches", searches, 0), whole_number("recoveries", recoveries, 0)
+    workers = whole_number("workers", workers, 0)
     if searches < 2 or recoveries < INITIAL + BATCH or workers < 1:
         raise BadInput(f"{searches} searches of {recoveries} recoveries by {workers} workers were asked for: give at"
                        f" least 2 of {INITIAL + BATCH} by 1")
     chosen, path = load_profile(profile), Path(table or COMMITTED)
     rows = read_table(path)
-    replays = {name: Replay.of(rows, chosen, name, scaling) for name in blocks.replace(",", " ").split()}  # type: ignore[arg-type]
+    replays = {name: Replay.of(rows, chosen, name, scaling) for name in split_words(blocks)}  # type: ignore[arg-type]
     if not replays:
         raise BadInput("no blocks were given: name some that the table holds")
     return SearchPage(chosen, path, rows, replays, scaling, searches, recoveries, workers, Ledger(ledger))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments.pretraining import (
     PretrainingRecipe,
@@ -17,7 +18,6 @@ from rankadaptor.experiments.pretraining import (
     rate_factor,
     trained_tokenizer,
 )
-from rankadaptor.experiments.pretraining_commands import main
 from rankadaptor.models.checkpoints import load_model, load_tokenizer
 
 SMALL = PretrainingRecipe(vocabulary=300, hidden_size=16, layers=5, heads=2, mlp_width=24, steps=6, batch_rows=2,
@@ -95,8 +95,8 @@ def test_the_rate_rises_stays_and_falls():
 
 @pytest.mark.parametrize("change", ["depth=3", "layers=many", "layers"])
 def test_bad_changes_of_the_recipe_are_one_line_and_status_2(change, tmp_path, capsys):
-    assert main(["pretrain", str(tmp_path), "--set", change]) == 2
-    assert capsys.readouterr().err.startswith(f"rankadaptor.testbed: {change!r} is no change of the recipe")
+    assert main(["testbed", "pretrain", str(tmp_path), "--set", change]) == 2
+    assert capsys.readouterr().err.startswith(f"rankadaptor: {change!r} is no change of the recipe")
 
 
 def test_the_tokenizer_gives_every_text_back(tmp_path):

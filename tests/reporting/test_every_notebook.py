@@ -90,17 +90,18 @@ def test_all_pages_are_made_what_is_complete_last_and_quietly(monkeypatch, tmp_p
 
     monkeypatch.setattr(pages, "_work", work)
     monkeypatch.setattr(pages, "reproduce", reproduce)
-    told = []
+    finished = []
+    of_all = pages.names_of_all("tiny")
     given = {"profile": "tiny", "blocks": "shortened:20", "seeds": [3], "ablation": "scaling", "rank_table": ""}
-    pages.reproduce_all(given, tmp_path, lambda name, executed: told.append(name))
-    assert sorted(told) == sorted(pages.OF_ALL)
-    assert [name for name, quiet, _ in made if not quiet] == [one for one in pages.OF_ALL if one not in complete]
+    pages.reproduce_all(given, tmp_path, lambda name, executed: finished.append(name))
+    assert sorted(finished) == sorted(of_all)
+    assert [name for name, quiet, _ in made if not quiet] == [name for name in of_all if name not in complete]
     assert {name for name, quiet, _ in made if quiet} == complete
     assert {name: blocks for name, _, blocks in made if name in ("table2", "ablations")} == {
         "table2": "shortened:20", "ablations": None}
-    told.clear()
-    pages.reproduce_all({"profile": "smollm2"}, tmp_path, lambda name, executed: told.append(name))
-    assert "search" not in told  # its table is the embedded model's
+    finished.clear()
+    pages.reproduce_all({"profile": "smollm2"}, tmp_path, lambda name, executed: finished.append(name))
+    assert "search" not in finished  # its table is the embedded model's
 
 
 def test_a_refused_page_leaves_the_earlier_copy(tmp_path, capfd):

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import papermill
 import pytest
 from helpers.notebooks import assert_executed, code_cells
 
@@ -23,6 +24,21 @@ def test_committed_notebooks_are_stripped_and_define_nothing(path):
     for cell in cells:
         tree = ast.parse("".join(cell["source"]))
         assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda) for node in ast.walk(tree))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_import_the_facade_and_reporting_alone(path):
+    code = [ast.parse("".join(cell["source"])) for cell in code_cells(path)]
+    imported = [node for tree in code for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imported}
+    assert modules <= {"json", "IPython.display", "rankadaptor", "rankadaptor.reporting"}
+    assert any(ast.unparse(tree).count("check_parameters(In)") for tree in code)
+
+
+def test_papermill_is_refused_a_parameter_that_a_notebook_lacks(tmp_path, warm_kernel):
+    with pytest.raises(papermill.PapermillExecutionError, match=r"unknown parameter block: .* did you mean blocks\?"):
+        papermill.execute_notebook(str(ROOT / "notebooks" / "08_pruning.ipynb"), str(tmp_path / "out.ipynb"),
+                                   parameters={"profile": "tiny", "block": "llm-pruner:20"}, progress_bar=False)
 
 
 def test_the_main_table_runs_through_papermill_and_says_so(tiny_profile, tmp_path, capfd):

@@ -1,0 +1,115 @@
+"""plan, reproduce and report: the paper's tables and figures, and our own pages."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rankadaptor.commands.groups import Command, Ledger, Profile, Reports, group, takes
+from rankadaptor.reporting import pages
+
+plan = group("Print what a page would compute. And what that costs; nothing is computed.")
+reproduce = group("Compute and render a page. Only what the ledger lacks is computed.")
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """What every page's commands take; a page refuses those that it has no use for."""
+
+    profile: Profile = "tiny"
+    blocks: Annotated[str, typer.Option(
+        envvar="RANKADAPTOR_BLOCKS", help="Such as 'llm-pruner:20 shortened:50'; the page's own by default.",
+    )] = ""
+    budget: Annotated[str, typer.Option(
+        envvar="RANKADAPTOR_BUDGET", help="Of the profile: quick, standard or full; the page's own by default.")] = ""
+    seeds: Annotated[str, typer.Option(
+        envvar="RANKADAPTOR_SEEDS", help="Training seeds, such as '0 1 2'; the budget's by default.")] = ""
+    allocation: Annotated[str, typer.Option(
+        envvar="RANKADAPTOR_ALLOCATION", help="Ranks by layer of one more row, such as '8 8 4 12 ...'.")] = ""
+    ledger: Ledger = "ledger"
+    reports: Reports = "reports"
+    benchmarks: Annotated[str, typer.Option(
+        envvar="RANKADAPTOR_BENCHMARKS", help="Folder of TASK/SPLIT.jsonl to use instead of the profile's.")] = ""
+    recovery_data: Annotated[str, typer.Option(
+        envvar="RANKADAPTOR_RECOVERY_DATA", help=".jsonl of instruction rows to use instead of the profile's.")] = ""
+    ablation: Annotated[str, typer.Option(
+        envvar="RANKADAPTOR_ABLATION", help="Of ablations: table3, or some of {ablations}; all by default.")] = ""
+    rank_table: Annotated[str, typer.Option(
+        envvar="RANKADAPTOR_TABLE", help="Of search: a table that rank-table made; the committed one by default.",
+    )] = ""
+    workers: Annotated[str, typer.Option(
+        envvar="RANKADAPTOR_WORKERS", help="Processes that compute; the profile's, or one a GPU, by default.")] = ""
+    executor: Annotated[str, typer.Option(
+        envvar="RANKADAPTOR_EXECUTOR",
+        help="{executors}: this machine, or the cluster of RAY_ADDRESS (one started here where that is empty).")] = ""
+
+    def parameters(self) -> dict[str, Any]:
+        """Those that a page reads, by name.
+
+        Raises:
+            BadInput: on what no notebook would start with: workers, executor, seeds.
+        """
+        from rankadaptor.experiments.parameters import whole_numbers
+        from rankadaptor.pipeline.execution import execution_from_environment
+        from rankadaptor.profiles import load_profile
+
+        for name in ("workers", "executor"):  # notebooks run in processes of their own, and read the environment
+            if value := getattr(self, name):
+                os.environ[f"RANKADAPTOR_{name.upper()}"] = value
+        execution_from_environment(load_profile(self.profile).workers)
+        parameters = asdict(self) | {"seeds": list(whole_numbers("seeds", self.seeds))}
+        return {name: value for name, value in parameters.items() if name not in ("reports", "workers", "executor")}
+
+
+def _plan(page: str) -> Callable[[PageOptions], None]:
+    def command(options: PageOptions) -> None:
+        from rankadaptor.experiments.plan import Plan
+        from rankadaptor.experiments.preflight import check
+
+        planned = pages.plan(page, options.parameters())
+        print(planned)
+        if isinstance(planned, Plan):
+            print("\n".join(f"before it can run: {problem}" for problem in check(planned, Path(options.ledger))))
+
+    return command
+
+
+def _reproduce(page: str) -> Callable[[PageOptions], None]:
+    def command(options: PageOptions) -> None:
+        from papermill import PapermillExecutionError
+
+        parameters = options.parameters()
+        try:
+            if page == "all":
+                pages.reproduce_all(parameters, options.reports, _print_page)
+                report(options.profile, options.reports)
+            else:
+                _print_page(page, pages.reproduce(page, parameters, options.reports))
+        except PapermillExecutionError as error:
+            print(f"rankadaptor: {page} stopped with {error.ename}: {error.evalue}", file=sys.stderr)
+            raise typer.Exit(1) from None
+
+    return command
+
+
+def _print_page(page: str, executed: Path) -> None:
+    print(f"report: {executed.with_name(page + '.md')} and {executed}", flush=True)
+
+
+def report(profile: Profile = "tiny", reports: Reports = "reports") -> None:
+    """Write one page over all reports of a profile."""
+    from rankadaptor.reporting.report import write_report
+
+    print(write_report(profile, reports))
+
+
+for _name, _page in pages.PAGES.items():
+    _help = f"{_page.title} (notebooks/{_page.notebook}.ipynb)."
+    plan.command(_name, cls=Command, help=_help)(takes(PageOptions, _plan(_name)))
+    reproduce.command(_name, cls=Command, help=_help)(takes(PageOptions, _reproduce(_name)))
+reproduce.command("all", cls=Command, help="Every table and figure, and the report page.")(
+    takes(PageOptions, _reproduce("all")))

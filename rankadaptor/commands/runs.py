@@ -1,0 +1,47 @@
+"""rank-table and rehearse: runs that measure what searches are replayed on, or that a profile works on a machine."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rankadaptor.commands.groups import Ledger, Profile
+
+
+def rehearse(
+    profile: Annotated[str, typer.Option(
+        envvar="RANKADAPTOR_PROFILE", help="Of a published model, such as llama-7b, vicuna-7b or llama-13b.",
+    )] = "llama-7b",
+    blocks: Annotated[str, typer.Option(
+        envvar="RANKADAPTOR_BLOCKS", help="PRUNER:RATE; the first of each pruner by default.")] = "",
+    full_size: Annotated[bool, typer.Option(
+        "--full-size", envvar="RANKADAPTOR_FULL_SIZE", help="The very shape, on one GPU; narrow by default.")] = False,
+    out: Annotated[Path, typer.Option(help="Of the model, the ledger and the reports.")] = Path("build/rehearsal"),
+) -> None:
+    """Try a profile on random weights. Runs every stage of a profile of the paper's scale (minutes)."""
+    from rankadaptor.reporting.rehearsal import rehearse as rehearse_profile
+
+    print(rehearse_profile(profile, out, full_size, blocks).read_text())
+
+
+def rank_table(
+    out: Annotated[Path, typer.Option(help="The table, .parquet.")],
+    profile: Profile = "tiny",
+    budget: Annotated[str, typer.Option(
+        envvar="RANKADAPTOR_BUDGET", help="Whose recipe and items are used.")] = "standard",
+    ledger: Ledger = "ledger",
+    workers: Annotated[int | None, typer.Option(help="Processes; the profile's by default.")] = None,
+) -> None:
+    """Measure a table for replays. Recovers and scores many allocations of some blocks (hours; resumes)."""
+    from rankadaptor.experiments.rank_table import rank_table as measured_table
+    from rankadaptor.experiments.rank_table import write_rank_table
+    from rankadaptor.files import scratch_beside
+
+    table = measured_table(profile, budget, ledger=ledger)
+    if workers is not None:
+        os.environ["RANKADAPTOR_WORKERS"] = str(workers)
+    with scratch_beside(out):  # refuses a folder that cannot be written to, before hours of work
+        print(table.plan(), flush=True)
+        rows = table.run()
+    print(write_rank_table(rows, out))

@@ -1,0 +1,66 @@
+"""make hands its variables over as they were typed: neither make nor a shell runs what is in them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+HOSTILE = ["$(touch x)", "$(shell touch x)", "`touch x`", '"; touch x; "', "'; touch x; '", "a && touch x", "$$HOME"]
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """A folder in place of .venv, whose python prints its arguments and what RANKADAPTOR_* holds."""
+    folder = tmp_path / "venv" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "python").write_text(
+        f"#!{sys.executable}\nimport os, sys\nprint(sys.argv[1:])\n"
+        "print({name: value for name, value in os.environ.items() if name.startswith('RANKADAPTOR_')})\n")
+    (folder / "python").chmod(0o755)
+    (folder.parent / ".ready").touch()
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("requirements.lock", "pyproject.toml"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    return tmp_path
+
+
+def make(folder: Path, *arguments: str) -> str:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RANKADAPTOR_", "MAKE"))}
+    done = subprocess.run(["make", "--no-print-directory", "VENV=venv", *arguments], cwd=folder, env=clean,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("target", ["reproduce-table2", "rehearse", "rank-table", "bench-recovery", "help"])
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_in_a_variable_is_run(target, text, environment):
+    before = set(environment.iterdir())
+    names = ("BLOCKS", "SEEDS", "PROFILE", "LEDGER", "RECOVERY_DATA", "BENCH_PROFILE")
+    shown = make(environment, target, *(f"{name}={text}" for name in names))
+    assert target == "help" or shown.count(repr(text)) >= len(names)
+    assert set(environment.iterdir()) == before
+
+
+def test_pages_are_targets_and_take_no_arguments(environment):
+    assert make(environment, "reproduce-table2").startswith("['-m', 'rankadaptor', 'reproduce', 'table2']\n")
+    assert make(environment, "search-report").startswith("['-m', 'rankadaptor', 'reproduce', 'search']\n")
+    assert make(environment, "reproduce-figure6").startswith("['-m', 'rankadaptor', 'reproduce', 'figure5']\n")
+    assert make(environment, "plan-rivals").startswith("['-m', 'rankadaptor', 'plan', 'rivals']\n")
+
+
+def test_a_rehearsal_of_the_embedded_model_is_of_llama(environment):
+    assert "'RANKADAPTOR_PROFILE': 'llama-7b'" in make(environment, "rehearse")
+    assert "'RANKADAPTOR_PROFILE': 'vicuna-7b'" in make(environment, "rehearse", "PROFILE=vicuna-7b")
+
+
+def test_help_lists_every_documented_target(environment):
+    shown = make(environment, "help")
+    documented = [line.partition(":")[0] for line in (ROOT / "Makefile").read_text().splitlines() if ":  ##" in line]
+    assert all(f"make {target} " in shown for target in documented)
