@@ -42,7 +42,8 @@ from rankadaptor.pipeline.step import Step
 from rankadaptor.pipeline.traced_search import SearchSpec, described, traced_search
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.pruning.folders import default_range
-from rankadaptor.recovery.adapters import load_adapter, merged, to_lora_config
+from rankadaptor.recovery.adapters import load_adapter, merged
+from rankadaptor.recovery.methods.lora import to_lora_config
 from rankadaptor.recovery.spec import Recipe, RecoverySpec, Scaling
 from rankadaptor.search.loop import Round, Scores, SearchResult, SearchSettings, drive, mean_score
 from rankadaptor.statistics import wilson_interval

@@ -29,7 +29,7 @@ def logits(model):
         return model(IDS).logits
 
 
-def test_recoveries_one_after_the_other_are_those_of_fresh_models(tokenizer, tmp_path):
+def test_successive_recoveries_are_those_of_fresh_models(tokenizer, tmp_path):
     loaded, untouched = LoadedModel(tiny_llama()), tiny_llama()
     for name, spec in SPECS.items():
         with loaded.attached(spec) as adapted:
@@ -53,12 +53,12 @@ def alone(tiny_profile, tmp_path_factory):
 
 
 @pytest.mark.parametrize("broken", ["attach_adapter", "load_adapter", "merged"])
-def test_a_workshop_keeps_no_model_that_an_error_was_raised_over(broken, alone, tiny_profile, tmp_path, monkeypatch):
+def test_no_model_is_kept_after_an_error(broken, alone, tiny_profile, tmp_path, monkeypatch):
     """Wherever adapters come and go: what is measured afterwards is what an undisturbed run measures."""
     table = main_table(str(tiny_profile), "llm-pruner:50", ledger=str(tmp_path / "ledger"), table="table1")
 
-    def break_off(*given, **more):
-        original(*given, **more)
+    def break_off(*arguments, **options):
+        original(*arguments, **options)
         raise KeyboardInterrupt
 
     original = getattr(loaded_module, broken)
