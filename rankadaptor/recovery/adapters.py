@@ -90,7 +90,8 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             tensor.to(model.dtype), parameter.data.cpu().to(model.dtype)
         ):
             parameter.data = tensor.to(parameter.device)
-    loaded = get_peft_model_state_dict(adapted)
+    with _quiet_peft():
+        loaded = get_peft_model_state_dict(adapted)
     if stored.keys() != loaded.keys() or any(
         not torch.equal(tensor, loaded[name].cpu()) for name, tensor in stored.items()
     ):
