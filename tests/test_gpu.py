@@ -64,7 +64,7 @@ def test_choices_score_as_on_a_cpu(name):
         torch.testing.assert_close(scores, expected, atol=2e-4, rtol=1e-5)
 
 
-def test_half_precision_scores_are_as_near_to_the_truth_as_a_plain_pass():
+def test_half_precision_scores_are_as_exact_as_a_plain_pass():
     pairs = ragged_choices(2)
     exact, _ = score(tiny_llama(), lay_out(pairs, 512, Limits(512)), len(pairs))
     rounded = tiny_llama().bfloat16().to(GPU)
@@ -93,7 +93,7 @@ def test_a_step_is_that_of_a_cpu_packed_or_padded(name):
             torch.testing.assert_close(gradient, expected[1][key], atol=5e-5, rtol=1e-3)
 
 
-def test_half_precision_steps_are_as_near_to_the_truth_as_pefts():
+def test_half_precision_steps_are_as_exact_as_pefts():
     batch = examples(40, 7, 90, 33)
     exact = step(with_lora(tiny_llama()), [padded(batch, 0)])
     adapted = with_lora(tiny_llama().bfloat16()).to(GPU)
@@ -106,7 +106,7 @@ def test_half_precision_steps_are_as_near_to_the_truth_as_pefts():
     assert apart(ours[1], exact[1]) < 1.3 * apart(plain[1], exact[1])
 
 
-def test_losses_of_a_recovery_are_those_of_a_cpu_and_the_same_again(tokenizer):
+def test_losses_are_those_of_a_cpu_and_repeat(tokenizer):
     spec = RecoverySpec("lora", uniform_allocation(3, architecture_of(tiny_llama())), "fixed_alpha", 16, RECIPE, 0)
     on_cpu, *on_gpu = (
         train(attach_adapter(tiny_llama().to(device), spec), tokenizer, ROWS, spec).losses

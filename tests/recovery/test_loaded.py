@@ -1,4 +1,4 @@
-"""A model that stays loaded: every recovery finds it as the first one did, and gives what it gives alone."""
+"""A model that stays loaded: every recovery gives the result that it gives on a freshly loaded model."""
 
 import contextlib
 
@@ -54,7 +54,7 @@ def alone(tiny_profile, tmp_path_factory):
 
 @pytest.mark.parametrize("broken", ["attach_adapter", "load_adapter", "merged"])
 def test_no_model_is_kept_after_an_error(broken, alone, tiny_profile, tmp_path, monkeypatch):
-    """Wherever adapters come and go: what is measured afterwards is what an undisturbed run measures."""
+    """After an error at any change of adapters, a resumed run measures what an undisturbed run does."""
     table = main_table(str(tiny_profile), "llm-pruner:50", ledger=str(tmp_path / "ledger"), table="table1")
 
     def break_off(*arguments, **options):

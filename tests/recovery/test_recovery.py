@@ -88,7 +88,7 @@ def test_adapters_of_one_seed_differ_by_their_ranks_alone():
 
 
 def test_more_than_ten_layers_do_not_confuse_the_pattern():
-    """PEFT takes the first key that matches: layer 1 must not speak for layer 11."""
+    """PEFT takes the first key that matches: the key of layer 1 must not match layer 11."""
     model = tiny_llama(layers=13)
     allocation = tuple(2 + i for i in range(13))
     ranks = adapter_method("lora").realised_ranks(attach_adapter(model, recovery(allocation=allocation)))
@@ -359,7 +359,7 @@ def test_prompt_tokens_are_masked_and_answers_end(tokenizer):
 
 
 def test_random_batches_are_cut_into_pieces_of_about_one_length(tokenizer):
-    """The very rows of the plain recipe, in pieces: what a step learns from is not sorted by anything."""
+    """Batches hold the rows of the plain recipe, unsorted; only their pieces are sorted by length."""
     recipe = Recipe(**(vars(RECIPE) | {"batch_rows": 15, "steps": 4, "micro_batch_rows": 6,
                                        "length_grouping": "micro_batches"}))
     planned = batches(ROWS, tokenizer, recipe, 3)
@@ -378,7 +378,7 @@ def test_random_batches_are_cut_into_pieces_of_about_one_length(tokenizer):
 
 
 @pytest.mark.parametrize("grouping", ["batches", "micro_batches"])
-def test_the_loss_of_a_step_is_its_whole_batchs_however_it_is_cut(grouping, tokenizer):
+def test_the_loss_of_a_step_is_that_of_its_whole_batch(grouping, tokenizer):
     change = {"batch_rows": 12, "steps": 3, "micro_batch_rows": 5, "length_grouping": grouping}
     spec = recovery(recipe=Recipe(**(vars(RECIPE) | change)))
     adapted = attach_adapter(tiny_llama(), spec)

@@ -1,4 +1,4 @@
-"""LLaMA's layers in fewer operations: results and gradients are transformers', and only where they may stand in."""
+"""LLaMA's layers in fewer operations: results and gradients are those of transformers, where they are replaced."""
 
 import pytest
 import torch

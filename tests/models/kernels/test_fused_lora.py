@@ -56,7 +56,7 @@ def test_dropout_is_of_the_adapters_input_and_keeps_its_mean():
 
 @pytest.mark.parametrize("rate", [0.05, 0.5, 0.95])
 def test_dropped_indices_are_independent_draws(rate):
-    """Counts are binomial, every index is as likely, and neighbours fall together as often as they should."""
+    """Counts are binomial, indices equally likely, and neighbours dropped together as often as independent ones."""
     torch.manual_seed(3)
     count, times = 400, 600
     dropped = np.zeros((times, count))
@@ -77,7 +77,7 @@ def test_other_kinds_are_left_to_peft(settings):
         assert len(fused_modules) == 0
 
 
-def test_float32_adapters_on_half_precision_are_as_near_to_the_truth_as_pefts(monkeypatch):
+def test_float32_adapters_on_bfloat16_are_as_exact_as_pefts(monkeypatch):
     monkeypatch.setattr(fused_lora, "_fits", lambda adapter, weight: True)  # as on a GPU
     exact = loss_and_gradients(with_lora(tiny_llama()), IDS)
     model = with_lora(tiny_llama().bfloat16())
@@ -119,7 +119,7 @@ def test_a_mask_drops_what_indices_drop(monkeypatch):
     assert_same_loss_and_gradients(*results)
 
 
-def test_losses_and_gradients_with_dropout_are_pefts_where_the_same_is_dropped(monkeypatch):
+def test_losses_and_gradients_with_equal_dropout_are_pefts(monkeypatch):
     """Masks in the order of the modules' forward passes: q, k, v, o, gate, up, down."""
     masks = []
 

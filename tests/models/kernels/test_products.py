@@ -51,7 +51,7 @@ def test_copies_of_weights_multiply_as_the_weights_do(dtype, room, monkeypatch):
             torch.testing.assert_close(multiply(x), functional.linear(x, weight))
 
 
-def test_copies_are_for_passes_without_gradients_and_gone_afterwards():
+def test_copies_serve_passes_without_gradients_alone():
     model = tiny_llama()
     with torch.no_grad():
         plain = model(IDS).logits
@@ -122,7 +122,7 @@ def test_results_may_be_changed_in_place(shape):
     torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(shape))
 
 
-def test_layers_with_a_bias_and_kinds_of_their_own_are_left_alone():
+def test_layers_with_a_bias_and_subclasses_are_left_alone():
     class Own(torch.nn.Linear):
         pass
 
