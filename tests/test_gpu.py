@@ -35,23 +35,24 @@ ROWS = [{"instruction": sentence(i, 5), "input": "", "output": sentence(i + 100,
 
 def examples(*lengths):
     draw = torch.Generator().manual_seed(0)
-    found = []
+    drawn = []
     for length in lengths:
         ids = torch.randint(2, 96, (length,), generator=draw).tolist()
-        found.append(Example(ids, [IGNORED] * (length // 3) + ids[length // 3 :]))
-    return found
+        drawn.append(Example(ids, [IGNORED] * (length // 3) + ids[length // 3 :]))
+    return drawn
 
 
 def step(adapted, cut):
     adapted.zero_grad()
-    with training._quick(adapted):
+    with training._fast_paths(adapted):
         loss = training._accumulate(adapted, cut)
-    return loss, {name: one.grad.float().cpu() for name, one in adapted.named_parameters() if one.requires_grad}
+    return loss, {
+        name: weight.grad.float().cpu() for name, weight in adapted.named_parameters() if weight.requires_grad}
 
 
-def apart(found, exact):
+def apart(gradients, exact):
     """Mean relative distance of gradients."""
-    return torch.stack([(found[name] - one).norm() / one.norm() for name, one in exact.items()]).mean()
+    return torch.stack([(gradients[name] - other).norm() / other.norm() for name, other in exact.items()]).mean()
 
 
 @pytest.mark.parametrize("name", ["grouped", "plain", "width", "depth"])
@@ -59,11 +60,11 @@ def test_choices_score_as_on_a_cpu(name):
     pairs = ragged_choices(1)
     expected, _ = score(llamas()[name], lay_out(pairs, 512, Limits(512)), len(pairs))
     for made in (limits_of(GPU), Limits(200), Limits(4096, 64, 0.0)):
-        found, _ = score(llamas()[name].to(GPU), lay_out(pairs, 512, made), len(pairs))
-        torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-5)
+        scores, _ = score(llamas()[name].to(GPU), lay_out(pairs, 512, made), len(pairs))
+        torch.testing.assert_close(scores, expected, atol=2e-4, rtol=1e-5)
 
 
-def test_half_precision_scores_are_as_near_to_the_truth_as_a_plain_pass():
+def test_half_precision_scores_are_as_exact_as_a_plain_pass():
     pairs = ragged_choices(2)
     exact, _ = score(tiny_llama(), lay_out(pairs, 512, Limits(512)), len(pairs))
     rounded = tiny_llama().bfloat16().to(GPU)
@@ -85,27 +86,27 @@ def test_a_step_is_that_of_a_cpu_packed_or_padded(name):
     for cut in ([padded(batch, 0)], [packed(batch)], [packed(batch[:2]), packed(batch[2:])]):
         with packing(adapted.get_base_model(), RECIPE) as packs:
             assert packs
-            found = step(adapted, cut) if cut[0].rows else None
-        found = found or step(adapted, cut)
-        assert found[0] == pytest.approx(expected[0], abs=1e-5)
-        for key, gradient in found[1].items():
+            result = step(adapted, cut) if cut[0].rows else None
+        result = result or step(adapted, cut)
+        assert result[0] == pytest.approx(expected[0], abs=1e-5)
+        for key, gradient in result[1].items():
             torch.testing.assert_close(gradient, expected[1][key], atol=5e-5, rtol=1e-3)
 
 
-def test_half_precision_steps_are_as_near_to_the_truth_as_pefts():
+def test_half_precision_steps_are_as_exact_as_pefts():
     batch = examples(40, 7, 90, 33)
     exact = step(with_lora(tiny_llama()), [padded(batch, 0)])
     adapted = with_lora(tiny_llama().bfloat16()).to(GPU)
     plain = training._accumulate(adapted, [padded(batch, 0).to(GPU)]), {
-        name: one.grad.float().cpu() for name, one in adapted.named_parameters() if one.requires_grad}
+        name: weight.grad.float().cpu() for name, weight in adapted.named_parameters() if weight.requires_grad}
     with packing(adapted.get_base_model(), RECIPE):
         ours = step(adapted, [packed(batch)])
-    assert all(one.dtype == torch.float32 for one in adapted.parameters() if one.requires_grad)
+    assert all(weight.dtype == torch.float32 for weight in adapted.parameters() if weight.requires_grad)
     assert abs(ours[0] - exact[0]) <= 2 * abs(plain[0] - exact[0]) + 5e-3
     assert apart(ours[1], exact[1]) < 1.3 * apart(plain[1], exact[1])
 
 
-def test_losses_of_a_recovery_are_those_of_a_cpu_and_the_same_again(tokenizer):
+def test_losses_are_those_of_a_cpu_and_repeat(tokenizer):
     spec = RecoverySpec("lora", uniform_allocation(3, architecture_of(tiny_llama())), "fixed_alpha", 16, RECIPE, 0)
     on_cpu, *on_gpu = (
         train(attach_adapter(tiny_llama().to(device), spec), tokenizer, ROWS, spec).losses
@@ -128,8 +129,8 @@ def test_other_methods_train_there(method, tokenizer):
 def test_dropout_is_of_the_adapters_input_and_keeps_its_mean():
     model = with_lora(tiny_llama(), dropout=0.3).to(GPU)
     torch.manual_seed(0)
-    with fused(model) as together, torch.no_grad():
-        assert len(together)
+    with fused(model) as fused_modules, torch.no_grad():
+        assert len(fused_modules)
         module = model.get_base_model().model.layers[0].mlp.up_proj
         x = torch.randn(1, 7, 32, device=GPU)
         drawn = torch.stack([module(x) for _ in range(4000)])
@@ -155,8 +156,8 @@ def test_a_loaded_model_is_left_as_it_was(tmp_path, tokenizer):
         train(adapted, tokenizer, ROWS, spec)
         save_adapter(adapted, tmp_path / "adapter")
     with loaded.recovered(tmp_path / "adapter") as model:
-        assert any(not torch.equal(one, before[name]) for name, one in model.state_dict().items())
-    assert all(torch.equal(one, before[name]) for name, one in loaded.base.state_dict().items())
+        assert any(not torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert all(torch.equal(weight, before[name]) for name, weight in loaded.base.state_dict().items())
 
 
 def test_the_embedded_model_answers_as_on_a_cpu(tmp_path):

@@ -25,7 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from rankadaptor.errors import BadInput
 from rankadaptor.keys import canonical_json
 from rankadaptor.machine import machine
-from rankadaptor.models.layers import layers_kept
+from rankadaptor.models.patching import restricted_to_layers
 from rankadaptor.testbed.corpus import pretraining_digest, pretraining_documents, tokenizer_documents
 from rankadaptor.testbed.world import SEED
 
@@ -132,7 +132,7 @@ def layers_dropped(
     Large models lose little with a layer, small ones much; trained like this, a small one is more like the large.
     """
     draw, count = random.Random(f"layers {recipe.seed} {step}"), len(model.model.layers)
-    return layers_kept(model, [
+    return restricted_to_layers(model, [
         layer for layer in range(count) if not 2 <= layer < count - 1 or draw.random() >= recipe.layer_drop
     ])
 

@@ -9,7 +9,7 @@ from rankadaptor.allocation import trainable_parameters
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 from rankadaptor.files import scratch_beside
-from rankadaptor.recovery.adapters import to_lora_config
+from rankadaptor.recovery.methods.lora import to_lora_config
 from rankadaptor.recovery.spec import Recipe
 from rankadaptor.search.rounds import SearchResult, mean_score
 

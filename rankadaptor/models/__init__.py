@@ -1,1 +1,1 @@
-"""LLaMA checkpoints: their shapes, loading them, base models by source, and fast kernels in place of plain ones."""
+"""LLaMA checkpoints: their shapes, loading them, base models by source, and `kernels`, the fast paths."""

@@ -22,19 +22,21 @@ from rankadaptor.files import cache_folder, file_digest, settle
 from rankadaptor.keys import sha256_text
 from rankadaptor.models.checkpoints import check_llama, check_weights, load_model
 
-_NUMERICS_VERSION = 1  # of what is read from a source, part of every key
+_NUMERICS_VERSION = 1  # of the weights that are read from a source; part of every key
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    label: str  # as every report names it
+    """Where an unpruned model comes from, and how it is loaded."""
+
+    label: str  # its name in every report
     source: Source
     gguf: str | None  # the GGUF file among the source's files; null for a folder that transformers loads
-    dtype: Literal["saved", "bfloat16"]  # that it is loaded in; saved: as the files have it
+    dtype: Literal["saved", "bfloat16"]  # it is loaded in; saved: the dtype of the files
 
 
 def base_model_identity(base: BaseModel) -> str:
-    """What stands for a base model in a key. Reads all of a folder's weights: ask once."""
+    """The text that stands for a base model in a key. Hashes all weights of a folder, which takes long: call once."""
     if base.gguf is not None:
         return f"{source_identity(base.source)}:{base.gguf}:float32:v{_NUMERICS_VERSION}"
     if base.source.kind == "testbed":
@@ -49,33 +51,38 @@ def base_model_identity(base: BaseModel) -> str:
 
 
 def _check_embedded(source: Source) -> None:
-    """The weights that this package ships are the ones that the profile pins."""
+    """Raise BadInput unless the weights of this package are those that the profile pins."""
     weights = testbed.MODEL / "model.safetensors"
-    found = file_digest(weights) if weights.is_file() else "none"
-    if found != source.sha256:
-        raise BadInput(f"the embedded model has SHA-256 {found}, the profile pins {source.sha256}: restore"
+    digest = file_digest(weights) if weights.is_file() else "none"
+    if digest != source.sha256:
+        raise BadInput(f"the embedded model has SHA-256 {digest}, the profile pins {source.sha256}: restore"
                        f" {weights.name}, or pin the one that is there")
 
 
 def base_model_is_cached(base: BaseModel) -> bool:
+    """Whether the base model is on this machine, converted where it has to be."""
     if base.source.kind == "hub":
         return is_here(base.source.location)
     return is_cached(base.source) if base.gguf is None else _converted_folder(base).is_dir()
 
 
 def base_model(base: BaseModel) -> PreTrainedModel:
-    """The base model, in the dtype that the profile says."""
+    """The base model, in evaluation mode, in its `dtype`, on the default device."""
     return load_model(base_model_folder(base), dtype=base.dtype)
 
 
 def base_model_folder(base: BaseModel) -> Path:
-    """A folder with the base model as safetensors and its tokenizer; a GGUF file is converted once into the cache."""
+    """A folder with the base model as safetensors and its tokenizer; a GGUF file is converted once into the cache.
+
+    Raises:
+        BadInput: if a hub checkpoint is no dense LLaMA, or lacks safetensors files or a tokenizer.
+    """
     if base.source.kind == "testbed":
         return testbed.MODEL
     if base.gguf is None:
-        hub = base.source.kind == "hub"
-        folder = checkpoint_folder(base.source.location) if hub else source_folder(base.source, lambda _: True)
-        if hub:
+        is_hub = base.source.kind == "hub"
+        folder = checkpoint_folder(base.source.location) if is_hub else source_folder(base.source, lambda _: True)
+        if is_hub:
             check_llama(folder)
             check_weights(folder)
         return folder
@@ -95,7 +102,7 @@ def _converted_folder(base: BaseModel) -> Path:
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
-    """De-quantise to float32. The quantisation entry must go: transformers refuses to save a model that has one."""
+    """Dequantise to float32, without the quantisation entry: transformers refuses to save a model that has one."""
     quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     settings: dict[str, Any] = quantised.config.to_dict()
     settings.pop("quantization_config", None)

@@ -1,4 +1,4 @@
-"""Base models by their source, and reading checkpoints, dense or pruned."""
+"""Checkpoints in folders, dense or pruned: their shapes, their models and their tokenizers."""
 
 import json
 from pathlib import Path
@@ -20,15 +20,16 @@ from rankadaptor.models.pruned_llama import PrunedLlamaConfig
 
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
 
-
-transformers_logging.disable_progress_bar()  # a bar for every checkpoint of a second would drown ours
+transformers_logging.disable_progress_bar()  # one bar a checkpoint, for a second each, would hide this project's own
 
 
 def architecture_of(model: PreTrainedModel) -> Architecture:
+    """Shapes of a model in memory, dense or pruned."""
     return Architecture.from_config(model.config.to_dict())
 
 
 def default_device() -> torch.device:
+    """The device that models are loaded to: a GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -36,7 +37,7 @@ def read_architecture(folder: Path) -> Architecture:
     """Shapes of a checkpoint, dense or pruned, from its `config.json`.
 
     Raises:
-        BadInput: if there is none.
+        BadInput: if there is none, or it lacks shapes.
     """
     return _shapes(folder, _read_config(folder))
 
@@ -45,10 +46,10 @@ def check_llama(folder: Path, pruned: bool = False) -> Architecture:
     """Shapes of a LLaMA checkpoint, from its `config.json`.
 
     Args:
-        pruned: Whether a pruned one is meant as well.
+        pruned: Whether a pruned checkpoint is accepted.
 
     Raises:
-        BadInput: on another architecture, on biases in the projections, or on a pruned one that is not meant.
+        BadInput: on another architecture, on biases in the projections, or on a pruned one that is not accepted.
     """
     config = _read_config(folder)
     kind = config.get("model_type")
@@ -83,7 +84,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_weights(folder: Path) -> None:
-    """Raises BadInput unless a folder has safetensors files and a tokenizer."""
+    """Raise BadInput unless a folder has safetensors files and a tokenizer."""
     if not any(folder.glob("*.safetensors")):
         raise BadInput(f"no safetensors files in {folder}: other weights are never read, convert them")
     if not any(folder.glob("tokenizer*")):
@@ -91,10 +92,14 @@ def check_weights(folder: Path) -> None:
 
 
 def load_model(folder: Path, device: torch.device | None = None, dtype: str = "saved") -> PreTrainedModel:
-    """A checkpoint of this project, dense or pruned, ready to be evaluated.
+    """A checkpoint, dense or pruned, in evaluation mode.
 
     Args:
-        dtype: "saved" for the one it was saved in, or "bfloat16".
+        device: Default: `default_device()`.
+        dtype: "saved" for the dtype of its files, or "bfloat16".
+
+    Raises:
+        BadInput: if the folder holds no model.
     """
     _read_config(folder)
     model = AutoModelForCausalLM.from_pretrained(
@@ -105,14 +110,15 @@ def load_model(folder: Path, device: torch.device | None = None, dtype: str = "s
 
 
 def random_weights(config: LlamaConfig) -> PreTrainedModel:
-    """A model of some shape in bfloat16, always with the same weights, on the device that models are loaded to."""
+    """A model of the given shape with the same random weights every time, in bfloat16, on the default device."""
     torch.manual_seed(0)
     with default_device():
         return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a checkpoint, with a padding token."""
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    if tokenizer.pad_token_id is None:  # LLaMA has none; what stands on padding is masked anyway
+    if tokenizer.pad_token_id is None:  # LLaMA has none; padding is always masked
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -1,4 +1,4 @@
-"""LLaMA with its own number of heads and MLP channels in every layer, known to transformers' Auto classes.
+"""LLaMA with a number of heads and MLP channels per layer, registered with transformers' Auto classes.
 
 A pruned model is a plain LLaMA checkpoint plus three entries of its `config.json`:
 `layer_shapes` [[heads, kv_heads, mlp_width], ...], `original_layers` (0-based, in the unpruned model) and
@@ -16,12 +16,12 @@ class PrunedLlamaConfig(LlamaConfig):
 
     model_type = "pruned_llama"
 
-    layer_shapes: list[list[int]] | None = None
-    original_layers: list[int] | None = None
+    layer_shapes: list[list[int]] | None = None  # (heads, kv_heads, mlp_width) of each layer
+    original_layers: list[int] | None = None  # 0-based, in the unpruned model
     original_layer_count: int | None = None
 
     def for_layer(self, layer: int) -> LlamaConfig:
-        """The configuration that LLaMA's own modules need to build one layer."""
+        """The configuration from which LLaMA's own modules build one layer."""
         config = copy.copy(self)
         if self.layer_shapes:
             heads, kv_heads, width = self.layer_shapes[layer]
@@ -39,12 +39,10 @@ class PrunedLlamaForCausalLM(LlamaForCausalLM):
         for index, layer in enumerate(self.model.layers):
             layer_config = config.for_layer(index)
             layer.self_attn = LlamaAttention(layer_config, index)
-            layer.self_attn.config = config  # the kind of attention is read there, and may change later
+            layer.self_attn.config = config  # attention reads its implementation here, and it may change later
             layer.mlp = LlamaMLP(layer_config)
         self.post_init()
 
 
 AutoConfig.register("pruned_llama", PrunedLlamaConfig)
-
-
 AutoModelForCausalLM.register(PrunedLlamaConfig, PrunedLlamaForCausalLM)

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from rankadaptor.architecture import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, PROJECTIONS, module_name
 from rankadaptor.errors import BadInput
 from rankadaptor.models.checkpoints import architecture_of
-from rankadaptor.models.layers import layers_kept
+from rankadaptor.models.patching import restricted_to_layers
 from rankadaptor.pruning.salience import Reduction, reduce_saliences
 from rankadaptor.pruning.spec import GroupReduction
 
@@ -162,7 +162,8 @@ def layer_importance(
 def _perplexity_without(model: PreTrainedModel, windows: torch.Tensor, removed: int) -> float:
     """exp of the mean next-token loss over all windows, with one layer left out."""
     batch = windows.to(model.device)
-    with torch.no_grad(), layers_kept(model, [layer for layer in range(len(model.model.layers)) if layer != removed]):
+    remaining = [layer for layer in range(len(model.model.layers)) if layer != removed]
+    with torch.no_grad(), restricted_to_layers(model, remaining):
         losses = [
             functional.cross_entropy(model(input_ids=window[None], use_cache=False).logits[0, :-1].float(), window[1:])
             for window in batch

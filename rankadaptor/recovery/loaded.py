@@ -1,4 +1,4 @@
-"""A pruned model that stays in memory from one recovery to the next, while adapters come and go."""
+"""A pruned model that stays in memory from one recovery to the next, while adapters are attached and removed."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,14 +14,17 @@ from rankadaptor.recovery.spec import RecoverySpec
 
 
 class LoadedModel:
-    """A base that every recovery finds as it was loaded, bit for bit. After an error it is of no more use."""
+    """A base model whose weights every recovery finds as they were loaded, bit for bit.
+
+    An error inside `attached` or `recovered` may leave half an adapter behind: load the model anew after one.
+    """
 
     def __init__(self, base: PreTrainedModel):
         self.base = base
 
     @contextlib.contextmanager
     def attached(self, spec: RecoverySpec) -> Iterator[PeftModel]:
-        """The base with a fresh adapter, to be trained; its own weights are frozen."""
+        """Yields the base, frozen, with a fresh adapter to be trained. Removes the adapter on exit."""
         adapted = attach_adapter(self.base, spec)
         try:
             yield adapted
@@ -31,9 +34,9 @@ class LoadedModel:
 
     @contextlib.contextmanager
     def recovered(self, adapter: Path) -> Iterator[PreTrainedModel]:
-        """The base with a trained adapter merged into its weights, to be evaluated; they are put back afterwards.
+        """Yields the base with a trained adapter merged into its weights, to be evaluated.
 
-        Copies of them take the memory of the adapted projections meanwhile: the main memory, not a GPU's.
+        Restores the weights on exit, from copies of the adapted projections, which take main memory and not a GPU's.
         """
         adapted = load_adapter(self.base, adapter)
         with _restored(adapted):
@@ -42,7 +45,7 @@ class LoadedModel:
 
 @contextlib.contextmanager
 def _restored(adapted: PeftModel) -> Iterator[None]:
-    """Puts the weights under an adapter back, exactly: what is added and taken off again is not what it was."""
+    """Restores the weights under an adapter from copies: adding a product and subtracting it again would round."""
     weights = [module.get_base_layer().weight for module in adapted.modules() if isinstance(module, BaseTunerLayer)]
     copies = [weight.detach().to("cpu", copy=True) for weight in weights]
     try:

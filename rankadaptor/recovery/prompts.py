@@ -1,4 +1,4 @@
-"""The Alpaca template, tokenised with the prompt masked, in deterministic batches grouped by length.
+"""The Alpaca template, tokenised with the prompt masked, in batches that are a function of the seed.
 
 Source: Taori et al. 2023 (template); LLM-Pruner post_training.py (prompt masked, end-of-text if it fits, 256 tokens).
 """
@@ -16,9 +16,11 @@ from rankadaptor.models.checkpoints import Tokenizer
 from rankadaptor.recovery.spec import Recipe
 
 IGNORED = -100  # label of a token that no loss is taken on
-_GROUP_BATCHES = 8  # batches are cut from so many batches' worth of rows, sorted by length
-_ALIKE = 0.8  # rows of a piece have at least this share of the longest one's tokens, ...
-_ENOUGH_TOKENS = 512  # ... once it has so many
+_GROUP_BATCHES = 8  # batches that are cut together from rows sorted by length
+# Once a piece of a random batch has _ENOUGH_TOKENS tokens, with padding, rows shorter than this share of its longest
+# row begin the next piece.
+_MIN_LENGTH_SHARE = 0.8
+_ENOUGH_TOKENS = 512
 
 _WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -33,23 +35,25 @@ _WITHOUT_INPUT = (
 
 @dataclass(frozen=True)
 class Example:
+    """A tokenised row."""
+
     input_ids: list[int]
-    labels: list[int]  # `input_ids`, IGNORED over the prompt
+    labels: list[int]  # `input_ids`, but IGNORED over the prompt
 
 
 def alpaca_prompt(row: Row) -> str:
-    """The template around a row's instruction; nothing around plain text, a row without one."""
+    """The prompt of a row's instruction; empty for plain text, which is a row without an instruction."""
     if not row["instruction"]:
         return ""
     return (_WITH_INPUT if row["input"] else _WITHOUT_INPUT).format(**row)
 
 
 def tokenise(row: Row, tokenizer: Tokenizer, max_length_tokens: int) -> Example:
-    """One row as token ids. Prompt and answer are tokenised as one text; the answer is what follows the prompt."""
+    """One row as token ids. Prompt and answer are tokenised as one text; labels begin after the prompt's tokens."""
     return _tokenised(tokenizer, alpaca_prompt(row), row["output"], max_length_tokens)
 
 
-@lru_cache(maxsize=2**14)  # recoveries of one profile train on the same rows, again and again
+@lru_cache(maxsize=2**14)  # all recoveries of a profile train on the same rows
 def _tokenised(tokenizer: Tokenizer, prompt: str, answer: str, max_length_tokens: int) -> Example:
     prompt_length = len(tokenizer(prompt, add_special_tokens=False).input_ids)
     ids = tokenizer(prompt + answer, add_special_tokens=False).input_ids[:max_length_tokens]
@@ -61,12 +65,12 @@ def _tokenised(tokenizer: Tokenizer, prompt: str, answer: str, max_length_tokens
 def batches(rows: Sequence[Row], tokenizer: Tokenizer, recipe: Recipe, seed: int) -> list[list[Example]]:
     """The batches of a whole training run, one per optimizer step.
 
-    Rows are shuffled epoch by epoch. Where batches are grouped by length, they are cut from runs of 8 batches' worth
-    sorted by it, and shuffled within the run; else they are as they were drawn. The same seed always gives the same
-    batches. Rows whose prompt fills the maximum length have nothing to learn from and are passed over.
+    Rows are shuffled epoch by epoch. With length grouping "batches", rows for 8 batches at a time are sorted by length
+    and cut into batches, which are shuffled; with "micro_batches", batches are as they were drawn. Equal seeds give
+    equal batches. Rows whose prompt fills the maximum length are left out: they have no supervised token.
 
     Raises:
-        BadInput: if that leaves nothing.
+        BadInput: if no row is left.
     """
     generator = random.Random(seed)
     needed = recipe.steps * recipe.batch_rows
@@ -79,43 +83,46 @@ def batches(rows: Sequence[Row], tokenizer: Tokenizer, recipe: Recipe, seed: int
             raise BadInput(f"none of {len(epoch)} recovery rows has an answer within {recipe.max_length_tokens} tokens:"
                            " raise max_length_tokens or give shorter rows")
         examples += useful
-    run = (_GROUP_BATCHES if recipe.length_grouping == "batches" else 1) * recipe.batch_rows
+    group_rows = (_GROUP_BATCHES if recipe.length_grouping == "batches" else 1) * recipe.batch_rows
     result = []
-    for start in range(0, needed, run):
-        group = sorted(examples[start : min(start + run, needed)], key=lambda example: len(example.input_ids))
-        cut = [group[i : i + recipe.batch_rows] for i in range(0, len(group), recipe.batch_rows)]
-        generator.shuffle(cut)
-        result += cut
+    for start in range(0, needed, group_rows):
+        group = sorted(examples[start : min(start + group_rows, needed)], key=lambda example: len(example.input_ids))
+        group_batches = [group[i : i + recipe.batch_rows] for i in range(0, len(group), recipe.batch_rows)]
+        generator.shuffle(group_batches)
+        result += group_batches
     return result
 
 
 def micro_batches(batch: Sequence[Example], recipe: Recipe) -> list[Sequence[Example]]:
     """A batch in pieces that fit one forward pass; their gradients add up to the batch's.
 
-    Of a batch that is not of one length, pieces are, as far as they stay large enough to be computed fast.
+    A random batch is sorted by length and cut into pieces of about one length that are large enough to be fast.
     """
     if recipe.length_grouping == "batches":
         rows = recipe.micro_batch_rows
         return [batch[start : start + rows] for start in range(0, len(batch), rows)]
     pieces: list[list[Example]] = []
-    for example in sorted(batch, key=lambda one: -len(one.input_ids)):
+    for example in sorted(batch, key=lambda example: -len(example.input_ids)):
         length, piece = len(example.input_ids), pieces[-1] if pieces else []
         longest = len(piece[0].input_ids) if piece else 0
-        is_worn = length < _ALIKE * longest and longest * len(piece) >= _ENOUGH_TOKENS
-        if not piece or is_worn or len(piece) == recipe.micro_batch_rows:
+        is_too_short = length < _MIN_LENGTH_SHARE * longest and longest * len(piece) >= _ENOUGH_TOKENS
+        if not piece or is_too_short or len(piece) == recipe.micro_batch_rows:
             pieces.append(piece := [])
         piece.append(example)
     return list(pieces)
 
 
 def collate(examples: Sequence[Example], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Pad on the right.
+    """Pad examples on the right, to the longest.
 
     Returns:
         input_ids, attention_mask, labels.  # (rows, tokens) each
     """
-    width = max(len(example.input_ids) for example in examples)
-    ids = [e.input_ids + [pad_token_id] * (width - len(e.input_ids)) for e in examples]
-    mask = [[1] * len(e.input_ids) + [0] * (width - len(e.input_ids)) for e in examples]
-    labels = [e.labels + [IGNORED] * (width - len(e.labels)) for e in examples]
+    longest = max(len(example.input_ids) for example in examples)
+    ids, mask, labels = [], [], []
+    for example in examples:
+        length, padding = len(example.input_ids), longest - len(example.input_ids)
+        ids.append(example.input_ids + [pad_token_id] * padding)
+        mask.append([1] * length + [0] * padding)
+        labels.append(example.labels + [IGNORED] * padding)
     return torch.tensor(ids), torch.tensor(mask), torch.tensor(labels)

@@ -1,4 +1,4 @@
-"""What a recovery is: the recipe of its training, and its frozen spec."""
+"""The spec of a recovery: its method, its rank allocation, and the recipe of its training."""
 
 import math
 from dataclasses import dataclass
@@ -6,30 +6,31 @@ from typing import Literal, get_args
 
 from rankadaptor.errors import BadInput
 from rankadaptor.keys import later
+from rankadaptor.recovery.methods import adapter_method
 
 Scaling = Literal["fixed_alpha", "constant", "rslora"]
 SCALINGS: tuple[str, ...] = get_args(Scaling)
 
-# Of rows for recovery. "batches": each batch holds rows alike, which is fastest for small models, but gives tokens of
-# short answers the greater weight. "micro_batches": batches are random, as the plain recipe's, and only cut so.
+# "batches": the rows of a batch have about one length, which is fastest for small models, but gives tokens of short
+# answers the greater weight. "micro_batches": batches are random, as in the plain recipe, and only cut by length.
 LengthGrouping = Literal["batches", "micro_batches"]
 LENGTH_GROUPINGS: tuple[str, ...] = get_args(LengthGrouping)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an adapter is trained. LLM-Pruner's recipe at the paper's scale (REFERENCE: post_training.py)."""
+    """How an adapter is trained. LLM-Pruner's recipe at the paper's scale (LLM-Pruner's post_training.py)."""
 
     steps: int  # optimizer steps
-    batch_rows: int  # examples a step (the effective batch)
-    micro_batch_rows: int  # examples a forward pass, or what they take; changes memory and speed, not the batch
+    batch_rows: int  # examples an optimizer step (the effective batch)
+    micro_batch_rows: int  # examples a forward pass, or their memory; changes memory and speed, not the batch
     learning_rate: float
     warmup_steps: int
     max_length_tokens: int
     lora_dropout: float
     weight_decay: float
     clip_norm: float
-    length_grouping: LengthGrouping = later("batches", nested=True)  # what holds rows of about one length  # noqa: RUF009
+    length_grouping: LengthGrouping = later("batches", nested=True)  # that hold rows of about one length  # noqa: RUF009
 
     def __post_init__(self) -> None:
         if self.length_grouping not in LENGTH_GROUPINGS:
@@ -47,21 +48,11 @@ class Recipe:
             raise BadInput(f"lora_dropout is {self.lora_dropout}: give a share below 1, such as 0.05")
 
 
-_WITH_DROPOUT = {"batches": 4, "micro_batches": 5}  # numerics version by length grouping
-
-
-def recovery_numerics_version(method: str, lora_dropout: float, length_grouping: str) -> int:
-    """Dropout is drawn in other ways since versions 3 to 5. Every other change was one of rounding: same number."""
-    if not lora_dropout or (method, length_grouping) == ("adalora", "batches"):
-        return 2
-    return _WITH_DROPOUT[length_grouping]
-
-
 @dataclass(frozen=True)
 class RecoverySpec:
-    """One recovery: which adapter, where its ranks go, and how it is trained."""
+    """One recovery: which adapter, how its ranks are allocated, and how it is trained."""
 
-    method: Literal["lora", "adalora", "eva"]  # eva: the allocation (one rank) says how much there is to share out
+    method: str  # a registered adapter method; adalora and eva: the allocation has one rank, which they distribute
     allocation: tuple[int, ...]  # one rank per layer of the *unpruned* model, 0 where depth pruning removed it
     scaling: Scaling
     alpha: int
@@ -71,10 +62,10 @@ class RecoverySpec:
 
     @property
     def numerics_version(self) -> int:
-        return recovery_numerics_version(self.method, self.recipe.lora_dropout, self.recipe.length_grouping)
+        """Version of the method's numerics under the recipe."""
+        return adapter_method(self.method).numerics_version(self.recipe)
 
     def __post_init__(self) -> None:
         if self.scaling not in SCALINGS:
             raise BadInput(f"unknown scaling {self.scaling!r}: use one of {', '.join(SCALINGS)}")
-        if (self.method == "adalora") != (self.adalora_init_rank is not None):
-            raise BadInput("adalora_init_rank goes with method adalora, and only with it")
+        adapter_method(self.method).check_spec(self)

@@ -14,7 +14,7 @@ from rankadaptor.allocation import parse_allocation
 from rankadaptor.experiments.search_files import read_search
 from rankadaptor.experiments.user_model import RECIPE as RECIPE_OF_MODULE
 from rankadaptor.experiments.user_model import user_model
-from rankadaptor.recovery.adapters import realised_ranks
+from rankadaptor.recovery.methods import adapter_method
 
 RECIPE = ["--steps", "4", "--batch", "4", "--max-length", "200"]
 
@@ -60,7 +60,7 @@ def test_a_search_writes_an_allocation_a_trace_and_what_peft_reads(folders, foun
     # In any PEFT script: the configuration as it is, on the pruned checkpoint.
     model = AutoModelForCausalLM.from_pretrained(folders / "width", dtype="auto")
     adapted = get_peft_model(model, LoraConfig.from_pretrained(str(out)))
-    ranks = realised_ranks(adapted)
+    ranks = adapter_method("lora").realised_ranks(adapted)
     assert {name: rank for name, rank in ranks.items() if ".3." in name and rank != content["allocation"][3]} == {}
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert trained == content["trainable_parameters"]
@@ -131,7 +131,7 @@ def test_a_recovered_adapter_is_stock_pefts(folders, common, found, which, capsy
     ids = torch.arange(12)[None]
     plain = base(input_ids=ids).logits
     adapted = PeftModel.from_pretrained(base, str(out))
-    assert set(realised_ranks(adapted).values()) == set(ranks) - {0}
+    assert set(adapter_method("lora").realised_ranks(adapted).values()) == set(ranks) - {0}
     assert not torch.equal(adapted(input_ids=ids).logits, plain)
     capsys.readouterr()
     scored = ["evaluate", str(folders / which), "--benchmarks", str(benchmark_folder), "--tasks", "piqa",

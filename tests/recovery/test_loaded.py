@@ -1,4 +1,4 @@
-"""A model that stays loaded: every recovery finds it as the first one did, and gives what it gives alone."""
+"""A model that stays loaded: every recovery gives the result that it gives on a freshly loaded model."""
 
 import contextlib
 
@@ -30,7 +30,7 @@ def logits(model):
         return model(IDS).logits
 
 
-def test_recoveries_one_after_the_other_are_those_of_fresh_models(tokenizer, tmp_path):
+def test_successive_recoveries_are_those_of_fresh_models(tokenizer, tmp_path):
     loaded, untouched = LoadedModel(tiny_llama()), tiny_llama()
     for name, spec in SPECS.items():
         with loaded.attached(spec) as adapted:
@@ -49,14 +49,14 @@ def test_recoveries_one_after_the_other_are_those_of_fresh_models(tokenizer, tmp
 
 
 @pytest.mark.parametrize("broken", ["attach_adapter", "load_adapter", "merged"])
-def test_a_runner_keeps_no_model_that_an_error_was_raised_over(broken, finished, tiny_profile, tmp_path, monkeypatch):
-    """Wherever adapters come and go: what is measured afterwards is what an undisturbed run measures."""
+def test_no_model_is_kept_after_an_error(broken, finished, tiny_profile, tmp_path, monkeypatch):
+    """After an error at any change of adapters, a resumed run measures what an undisturbed run does."""
     undisturbed = main_table(str(tiny_profile), "llm-pruner:50", ledger=finished.ledger, table="table1").run()
     assert undisturbed.computed == ()
     table = main_table(str(tiny_profile), "llm-pruner:50", ledger=str(tmp_path / "ledger"), table="table1")
 
-    def break_off(*given, **more):
-        original(*given, **more)
+    def break_off(*arguments, **options):
+        original(*arguments, **options)
         raise KeyboardInterrupt
 
     original = getattr(loaded_module, broken)

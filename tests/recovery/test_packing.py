@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.models import llamas, tiny_llama, with_lora
 
-from rankadaptor.recovery import packing as rows
+from rankadaptor.recovery import packing as packing_module
 from rankadaptor.recovery import training
 from rankadaptor.recovery.packing import packed, packing, padded, pieces
 from rankadaptor.recovery.prompts import IGNORED, Example
@@ -17,25 +17,25 @@ RECIPE = Recipe(2, 8, 8, 1e-3, 1, 256, 0.0, 0.0, 1.0, "micro_batches")
 
 def examples(*lengths, seed=0):
     draw = torch.Generator().manual_seed(seed)
-    found = []
+    drawn = []
     for length in lengths:
         ids = torch.randint(2, 96, (length,), generator=draw).tolist()
-        asked = int(torch.randint(0, length, (), generator=draw))
-        found.append(Example(ids, [IGNORED] * asked + ids[asked:]))
-    return found
+        prompt = int(torch.randint(0, length, (), generator=draw))
+        drawn.append(Example(ids, [IGNORED] * prompt + ids[prompt:]))
+    return drawn
 
 
 def loss_and_gradients(adapted, cut):
     adapted.zero_grad()
-    with training._quick(adapted):
+    with training._fast_paths(adapted):
         loss = training._accumulate(adapted, cut)
-    return loss, {name: one.grad.clone() for name, one in adapted.named_parameters() if one.requires_grad}
+    return loss, {name: weight.grad.clone() for name, weight in adapted.named_parameters() if weight.requires_grad}
 
 
 @pytest.fixture(params=["cpu", "cuda"])
 def attention_of(request, monkeypatch):
     """The attention of either device, on this one."""
-    monkeypatch.setitem(rows._ATTENTION, "cpu", rows._ATTENTION[request.param])
+    monkeypatch.setitem(packing_module._ATTENTION, "cpu", packing_module._ATTENTION[request.param])
 
 
 @pytest.mark.usefixtures("attention_of")
@@ -60,13 +60,13 @@ def test_states_of_a_row_do_not_depend_on_its_neighbours():
         together = model.model(input_ids=piece.ids, position_ids=piece.positions, rows=piece.rows,
                                use_cache=False).last_hidden_state[0]
     with torch.no_grad():
-        alone = [model.model(input_ids=torch.tensor([one.input_ids]), use_cache=False).last_hidden_state[0]
-                 for one in batch]
+        alone = [model.model(input_ids=torch.tensor([example.input_ids]), use_cache=False).last_hidden_state[0]
+                 for example in batch]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("attention_of")
-def test_bfloat16_is_no_further_from_the_truth_than_rows_side_by_side():
+def test_bfloat16_is_as_exact_packed_as_side_by_side():
     batch = examples(40, 7, 90)
     exact, _ = loss_and_gradients(with_lora(tiny_llama()), [padded(batch, 0)])
     adapted = with_lora(tiny_llama().bfloat16())
@@ -80,7 +80,7 @@ def test_bfloat16_is_no_further_from_the_truth_than_rows_side_by_side():
 @pytest.mark.parametrize("micro", [1, 3, 8])
 @pytest.mark.parametrize("most", [1, 100, 4096])
 def test_every_row_is_read_once_in_pieces_that_fit(most, micro, device, monkeypatch):
-    monkeypatch.setitem(rows._TOKENS, device, most)
+    monkeypatch.setitem(packing_module._MAX_TOKENS, device, most)
     batch = examples(30, 4, 55, 17, 60, 8, 41, 23)
     recipe = replace(RECIPE, micro_batch_rows=micro, max_length_tokens=60)
     cut = pieces(batch, recipe, True, 0, torch.device(device))
@@ -90,31 +90,31 @@ def test_every_row_is_read_once_in_pieces_that_fit(most, micro, device, monkeypa
         assert max(len(piece.rows.lengths) for piece in cut) <= micro
     else:
         allowed = min(most, micro * 60)
-        assert all(some <= allowed + one for some, one in zip(tokens, longest, strict=True))
-        beside = [one * (len(piece.rows.lengths) - 1) for one, piece in zip(longest, cut, strict=True)]
+        assert all(count <= allowed + length for count, length in zip(tokens, longest, strict=True))
+        beside = [length * (len(piece.rows.lengths) - 1) for length, piece in zip(longest, cut, strict=True)]
         assert max(beside) <= 2 * allowed
     assert sorted(length for piece in cut for length in piece.rows.lengths) == [4, 8, 17, 23, 30, 41, 55, 60]
-    assert sum(tokens) == sum(len(one.input_ids) for one in batch)
-    assert all(piece.targets.tolist() == piece.ids[0, piece.read + 1].tolist() for piece in cut)
+    assert sum(tokens) == sum(len(example.input_ids) for example in batch)
+    assert all(piece.targets.tolist() == piece.ids[0, piece.supervised + 1].tolist() for piece in cut)
     assert sum(len(piece.targets) for piece in cut) == sum(
-        label != IGNORED for one in batch for label in one.labels[1:])
+        label != IGNORED for example in batch for label in example.labels[1:])
 
 
 @pytest.mark.parametrize(("lengths", "count"), [([50] * 8, 1), ([60, *[10] * 15], 1), ([60, *[10] * 16], 2)])
-def test_few_long_rows_among_short_ones_do_not_take_more_memory_in_attention(lengths, count):
+def test_few_long_rows_do_not_take_more_memory_in_attention(lengths, count):
     """8 rows of 60 tokens are a piece on a GPU, and so are 960 places of attention, padding included."""
     recipe = replace(RECIPE, micro_batch_rows=8, max_length_tokens=60)
     assert len(pieces(examples(*lengths), recipe, True, 0, torch.device("cuda"))) == count
 
 
-def test_places_are_those_of_rows_side_by_side():
+def test_padded_indices_are_those_of_rows_side_by_side():
     piece = packed(examples(3, 7, 2))
-    beside = torch.zeros(3 * 7, dtype=torch.int64).index_copy(0, piece.rows.places, piece.ids[0]).view(3, 7)
+    beside = torch.zeros(3 * 7, dtype=torch.int64).index_copy(0, piece.rows.padded_indices, piece.ids[0]).view(3, 7)
     assert torch.equal(beside, padded(examples(3, 7, 2), 0).ids)
 
 
 @pytest.mark.parametrize(("attention", "grouping"), [("eager", "micro_batches"), ("sdpa", "batches")])
-def test_rows_stay_side_by_side_under_other_attention_and_where_they_are_of_one_length(attention, grouping):
+def test_rows_stay_side_by_side_where_packing_does_not_pay(attention, grouping):
     model = tiny_llama()
     model.set_attn_implementation(attention)
     with packing(model, replace(RECIPE, length_grouping=grouping)) as packs:

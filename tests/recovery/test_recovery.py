@@ -1,4 +1,4 @@
-"""Adapters get the ranks they were asked for, train as the plain way would, and come back as they were saved."""
+"""Adapters get the ranks of their allocation, train as the plain way does, and are loaded as they were saved."""
 
 import copy
 import json
@@ -17,15 +17,10 @@ from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.pruning import prune
 from rankadaptor.pruning.spec import PruneSpec
 from rankadaptor.recovery import training
-from rankadaptor.recovery.adapters import (
-    attach_adapter,
-    load_adapter,
-    merged,
-    realised_ranks,
-    save_adapter,
-    to_lora_config,
-)
-from rankadaptor.recovery.eva import initialise_eva
+from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, save_adapter
+from rankadaptor.recovery.methods import adapter_method
+from rankadaptor.recovery.methods.eva import initialise_eva
+from rankadaptor.recovery.methods.lora import to_lora_config
 from rankadaptor.recovery.packing import padded
 from rankadaptor.recovery.prompts import IGNORED, Example, alpaca_prompt, batches, collate, micro_batches, tokenise
 from rankadaptor.recovery.spec import Recipe, RecoverySpec
@@ -63,7 +58,7 @@ def test_realised_ranks_equal_requested_ranks(method):
     present = architecture_of(model).original_layers
     allocation = tuple(rank if i in present else 0 for i, rank in enumerate((4, 2, 6, 12)))
     adapted = attach_adapter(model, recovery(allocation=allocation))
-    ranks = realised_ranks(adapted)
+    ranks = adapter_method("lora").realised_ranks(adapted)
     assert len(ranks) == 7 * len(present)
     for name, rank in ranks.items():
         assert rank == allocation[present[int(name.split(".")[2])]]
@@ -93,10 +88,10 @@ def test_adapters_of_one_seed_differ_by_their_ranks_alone():
 
 
 def test_more_than_ten_layers_do_not_confuse_the_pattern():
-    """PEFT takes the first key that matches: layer 1 must not speak for layer 11."""
+    """PEFT takes the first key that matches: the key of layer 1 must not match layer 11."""
     model = tiny_llama(layers=13)
     allocation = tuple(2 + i for i in range(13))
-    ranks = realised_ranks(attach_adapter(model, recovery(allocation=allocation)))
+    ranks = adapter_method("lora").realised_ranks(attach_adapter(model, recovery(allocation=allocation)))
     assert all(rank == allocation[int(name.split(".")[2])] for name, rank in ranks.items())
 
 
@@ -150,7 +145,7 @@ def test_trained_merged_and_reloaded_agree(method, tokenizer, tmp_path):
 def test_eva_shares_loras_ranks_out_and_starts_at_the_base_model(tokenizer):
     """As many ranks in sum, at most twice the mean; B is 0; scaling is LoRA's whatever the rank; the seed decides."""
     spec = recovery("eva", allocation=(4, 4, 4, 4))
-    found = []
+    down_projections = []
     for _ in range(2):
         model = tiny_llama()
         before = logits(model)
@@ -158,9 +153,11 @@ def test_eva_shares_loras_ranks_out_and_starts_at_the_base_model(tokenizer):
         planned = batches(ROWS, tokenizer, RECIPE, spec.seed)
         initialise_eva(adapted, planned, 4, tokenizer.pad_token_id, spec.seed)
         torch.testing.assert_close(logits(adapted), before)
-        found.append({name: tensor.clone() for name, tensor in adapted.state_dict().items() if "lora_A" in name})
-    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
-    ranks = realised_ranks(adapted)
+        state = adapted.state_dict()
+        down_projections.append({name: tensor.clone() for name, tensor in state.items() if "lora_A" in name})
+    first, second = down_projections
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    ranks = adapter_method("eva").realised_ranks(adapted)
     assert len(set(ranks.values())) > 1
     assert sum(ranks.values()) == 4 * 7 * 4
     assert max(ranks.values()) <= 8
@@ -205,12 +202,10 @@ def test_adalora_needs_steps_and_one_rank():
 
 def test_orthogonality_penalty_is_pefts(tokenizer):
     """The loop adds AdaLoRA's penalty itself; PEFT's own forward must give the same loss and gradients."""
-    from rankadaptor.recovery.training import _accumulate
-
     spec = recovery("adalora", allocation=(4, 4, 4, 4))
     batch = batches(ROWS, tokenizer, RECIPE, 0)[0]
     ours, theirs = (attach_adapter(tiny_llama(), spec) for _ in range(2))
-    _accumulate(ours, [padded(batch, 0)])
+    training._accumulate(ours, [padded(batch, 0)], adapter_method("adalora").penalty)
     ids, mask, labels = collate(batch, 0)
     theirs(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
     gradients = dict(theirs.named_parameters())
@@ -245,7 +240,7 @@ def test_steps_are_those_of_an_optimizer_of_single_parameters(tokenizer):
     recipe = Recipe(**(vars(RECIPE) | {"weight_decay": 0.1, "clip_norm": 0.05}))
     spec = recovery(recipe=recipe)
     plain, ours = (attach_adapter(tiny_llama(), spec) for _ in range(2))
-    parameters = [one for one in plain.train().parameters() if one.requires_grad]
+    parameters = [parameter for parameter in plain.train().parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = get_linear_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
     losses = []
@@ -257,17 +252,18 @@ def test_steps_are_those_of_an_optimizer_of_single_parameters(tokenizer):
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    assert train(ours, tokenizer, ROWS, spec).losses == pytest.approx([one.item() for one in losses], abs=1e-4)
+    assert train(ours, tokenizer, ROWS, spec).losses == pytest.approx([loss.item() for loss in losses], abs=1e-4)
     torch.testing.assert_close(logits(ours), logits(plain.eval()), atol=1e-3, rtol=1e-3)
 
 
 def test_parameters_are_their_own_again_after_a_recovery(tokenizer):
     adapted = attach_adapter(tiny_llama(), recovery())
-    trained = [one for one in adapted.parameters() if one.requires_grad]
+    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     train(adapted, tokenizer, ROWS, recovery())
-    assert [one for one in adapted.parameters() if one.requires_grad] == trained
-    assert len({one.untyped_storage().data_ptr() for one in trained}) == len(trained)
-    assert all(one.grad is None and one.untyped_storage().nbytes() == one.nbytes for one in trained)
+    assert [parameter for parameter in adapted.parameters() if parameter.requires_grad] == trained
+    assert len({parameter.untyped_storage().data_ptr() for parameter in trained}) == len(trained)
+    assert all(parameter.grad is None for parameter in trained)
+    assert all(parameter.untyped_storage().nbytes() == parameter.nbytes for parameter in trained)
 
 
 @pytest.mark.parametrize("grouping", ["batches", "micro_batches"])
@@ -279,7 +275,7 @@ def test_tokens_and_positions_are_counted_as_planned(micro, grouping, tokenizer,
     adapted = attach_adapter(tiny_llama(), spec)
     model = adapted.get_base_model()
     read, predicted = [], []
-    model.model.embed_tokens.register_forward_hook(lambda module, given, states: read.append(given[0].numel()))
+    model.model.embed_tokens.register_forward_hook(lambda module, inputs, output: read.append(inputs[0].numel()))
     scored = training.summed_cross_entropy
     monkeypatch.setattr(training, "summed_cross_entropy", lambda head, states, targets: (
         predicted.append(len(states)), scored(head, states, targets))[1])
@@ -290,9 +286,9 @@ def test_tokens_and_positions_are_counted_as_planned(micro, grouping, tokenizer,
     assert result.tokens == sum(map(sum, lengths))
     if grouping == "batches":
         firsts = range(0, RECIPE.batch_rows, micro)
-        assert read == [max(some) * len(some) for one in lengths for first in firsts
-                        for some in [one[first : first + micro]]]
-        assert predicted == [sum(one[first : first + micro]) for one in answers for first in firsts]
+        pieces = [batch[first : first + micro] for batch in lengths for first in firsts]
+        assert read == [max(piece) * len(piece) for piece in pieces]
+        assert predicted == [sum(batch[first : first + micro]) for batch in answers for first in firsts]
     else:
         assert len(read) == len(planned) * -(-RECIPE.batch_rows // micro)
         assert sum(read) == result.tokens
@@ -300,23 +296,23 @@ def test_tokens_and_positions_are_counted_as_planned(micro, grouping, tokenizer,
 
 
 def test_rows_are_tokenised_once_for_all_recoveries(tokenizer):
-    asked = []
+    texts = []
 
     class Counting:
         eos_token_id = tokenizer.eos_token_id
 
         def __call__(self, text, **options):
-            asked.append(text)
+            texts.append(text)
             return tokenizer(text, **options)
 
     counting = Counting()
     first = batches(ROWS, counting, RECIPE, 0)
-    assert asked
-    count = len(asked)
+    assert texts
+    count = len(texts)
     assert batches(ROWS, counting, RECIPE, 0) == first
-    assert len(asked) == count
+    assert len(texts) == count
     batches(ROWS, counting, Recipe(**(vars(RECIPE) | {"max_length_tokens": RECIPE.max_length_tokens - 1})), 0)
-    assert len(asked) > count  # of another length, they are other examples
+    assert len(texts) > count  # of another length, they are other examples
 
 
 def test_adapters_of_a_bfloat16_model_are_trained_in_float32(tokenizer):
@@ -363,26 +359,26 @@ def test_prompt_tokens_are_masked_and_answers_end(tokenizer):
 
 
 def test_random_batches_are_cut_into_pieces_of_about_one_length(tokenizer):
-    """The very rows of the plain recipe, in pieces: what a step learns from is not sorted by anything."""
+    """Batches hold the rows of the plain recipe, unsorted; only their pieces are sorted by length."""
     recipe = Recipe(**(vars(RECIPE) | {"batch_rows": 15, "steps": 4, "micro_batch_rows": 6,
                                        "length_grouping": "micro_batches"}))
     planned = batches(ROWS, tokenizer, recipe, 3)
     assert planned == batches(ROWS, tokenizer, recipe, 3) != batches(ROWS, tokenizer, recipe, 4)
-    ordered = sorted(len(one.input_ids) for batch in planned for one in batch)
-    assert [sorted(len(one.input_ids) for one in batch) for batch in planned] != [
+    ordered = sorted(len(example.input_ids) for batch in planned for example in batch)
+    assert [sorted(len(example.input_ids) for example in batch) for batch in planned] != [
         ordered[i : i + 15] for i in range(0, 60, 15)]
     for batch in planned:
         pieces = micro_batches(batch, recipe)
-        assert sorted(map(id, batch)) == sorted(id(one) for piece in pieces for one in piece)
+        assert sorted(map(id, batch)) == sorted(id(example) for piece in pieces for example in piece)
         assert max(map(len, pieces)) <= 6
     lengths = (300, 290, 280, 100, 90, 80, 70, 60)
     batch = [Example([1] * length, [1] * length) for length in lengths[::-1]]
-    assert [[len(one.input_ids) for one in piece] for piece in micro_batches(batch, recipe)] == [
+    assert [[len(example.input_ids) for example in piece] for piece in micro_batches(batch, recipe)] == [
         [300, 290, 280], [100, 90, 80, 70, 60]]
 
 
 @pytest.mark.parametrize("grouping", ["batches", "micro_batches"])
-def test_the_loss_of_a_step_is_its_whole_batchs_however_it_is_cut(grouping, tokenizer):
+def test_the_loss_of_a_step_is_that_of_its_whole_batch(grouping, tokenizer):
     change = {"batch_rows": 12, "steps": 3, "micro_batch_rows": 5, "length_grouping": grouping}
     spec = recovery(recipe=Recipe(**(vars(RECIPE) | change)))
     adapted = attach_adapter(tiny_llama(), spec)

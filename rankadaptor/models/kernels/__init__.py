@@ -1,1 +1,2 @@
-"""Fast paths: each computes what a plain module computes, to rounding, and a test holds the two equal."""
+"""Fast paths. Each has a plain counterpart that it equals to rounding, one context manager or call that switches it on,
+and a test of the equality."""

@@ -1,8 +1,11 @@
 """LLaMA's layers in fewer operations: rotary positions, on a CPU norms and attention as well, gradients by hand.
 
-transformers writes the former as a dozen elementwise operations each, and autograd doubles that; PyTorch's fused
-attention computes in blocks that short rows do not fill. In a small model they take longer than the products. Results
-are theirs, to rounding.
+transformers writes rotary positions and norms as a dozen elementwise operations each, and autograd doubles that;
+PyTorch's fused attention computes in blocks that short rows do not fill. In a small model they take longer than the
+products.
+
+Plain counterparts, equal to rounding: transformers' `LlamaRMSNorm`, `LlamaAttention` (with `apply_rotary_pos_emb`) and
+`LlamaMLP`; PyTorch's `scaled_dot_product_attention`. Switch: `quick_layers`.
 """
 
 import contextlib
@@ -17,40 +20,43 @@ from transformers import AttentionInterface
 from transformers.activations import SiLUActivation
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm, eager_attention_forward
 
-from rankadaptor.models.kernels.patching import replaced
+from rankadaptor.models.patching import replaced
 
-# Tokens a row: up to here, and no further, attention by products of whole rows is 1.2 to 1.8 times as fast on a CPU as
-# PyTorch's fused one, forward and backward, on one thread and on two. Forward alone it is not.
-_SHORT = 64
+# Tokens a row. Up to here, attention by products of whole rows is 1.2 to 1.8 times as fast on a CPU as PyTorch's fused
+# one, forward and backward, on one thread and on two. The forward pass alone is not faster.
+_SHORT_TOKENS = 64
 Project = Callable[[Sequence[nn.Module], torch.Tensor], Sequence[torch.Tensor]]
 
 
-def _each(modules: Sequence[nn.Module], x: torch.Tensor) -> Sequence[torch.Tensor]:
+def _project_each(modules: Sequence[nn.Module], x: torch.Tensor) -> Sequence[torch.Tensor]:
     return [module(x) for module in modules]
 
 
 @contextlib.contextmanager
-def quick_layers(model: nn.Module, project: Project = _each) -> Iterator[int]:
-    """Let the layers of a LLaMA, in float32 on a CPU or in any type on a GPU, compute as above; yields how many do.
+def quick_layers(model: nn.Module, project: Project = _project_each) -> Iterator[int]:
+    """Let the layers of a LLaMA, in float32 on a CPU or in any dtype on a GPU, compute in fewer operations.
 
     Args:
-        model: Any LLaMA, pruned or with an adapter; what is of another type, or elsewhere, stays as it is.
+        model: Any LLaMA, pruned or with an adapter. Layers of another type, dtype or device are left as they are.
         project: Applies several linear layers to one input.
+
+    Yields:
+        The number of layers that do.
     """
-    ways: dict[type[nn.Module], Callable[..., Any]] = {
+    forwards: dict[type[nn.Module], Callable[..., Any]] = {
         LlamaRMSNorm: _norm, LlamaAttention: partial(_attention, project), LlamaMLP: partial(_mlp, project),
     }
     with contextlib.ExitStack() as stack:
-        counts = [
-            stack.enter_context(replaced([one for one in model.modules() if type(one) is kind and _is_here(one)], way))
-            for kind, way in ways.items()
-        ]
+        counts = []
+        for layer_type, forward in forwards.items():
+            modules = [module for module in model.modules() if type(module) is layer_type and _is_supported(module)]
+            counts.append(stack.enter_context(replaced(modules, forward)))
         yield sum(counts)
 
 
-def _is_here(module: nn.Module) -> bool:
-    return all(one.device.type == "cuda" or (one.device.type == "cpu" and one.dtype == torch.float32)
-               for one in module.parameters())
+def _is_supported(module: nn.Module) -> bool:
+    return all(weight.device.type == "cuda" or (weight.device.type == "cpu" and weight.dtype == torch.float32)
+               for weight in module.parameters())
 
 
 def _norm(module: LlamaRMSNorm, x: torch.Tensor) -> torch.Tensor:
@@ -67,18 +73,18 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
         scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
-        normed = x * scale
+        normed = x * scale  # (..., width), scale (..., 1)
         if not ctx.needs_input_grad[0]:
-            return normed.mul_(weight)  # in place: what is written anew does not stay in the caches
+            return normed.mul_(weight)  # in place: memory that is written anew is not in the caches
         ctx.save_for_backward(normed, scale, weight)
         return normed * weight
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         normed, scale, weight = ctx.saved_tensors
-        gradient = gradients[0] * weight
-        along = (gradient * normed).mean(-1, keepdim=True)
-        return gradient.addcmul_(normed, along, value=-1).mul_(scale), None, None
+        grad_normed = grad_outputs[0] * weight  # (..., width)
+        radial = (grad_normed * normed).mean(-1, keepdim=True)  # (..., 1)
+        return grad_normed.addcmul_(normed, radial, value=-1).mul_(scale), None, None
 
 
 def _attention(
@@ -90,29 +96,30 @@ def _attention(
     past_key_values: Any = None,
     **settings: Any,
 ) -> tuple[torch.Tensor, Any]:
-    """As LlamaAttention.forward; a cache is left to it."""
+    """As LlamaAttention.forward, to which passes with a cache are left."""
     if past_key_values is not None:
         return LlamaAttention.forward(
             module, hidden_states, position_embeddings, attention_mask, past_key_values, **settings)
     shape = (*hidden_states.shape[:-1], -1, module.head_dim)
     query, key, value = (
-        part.view(shape) for part in project([module.q_proj, module.k_proj, module.v_proj], hidden_states)
+        states.view(shape) for states in project([module.q_proj, module.k_proj, module.v_proj], hidden_states)
     )  # (rows, tokens, heads, head width)
-    query, key, value = (part.transpose(1, 2) for part in (
-        _Rotated.apply(query, *position_embeddings), _Rotated.apply(key, *position_embeddings), value))
+    query, key, value = (states.transpose(1, 2) for states in (
+        _Rotary.apply(query, *position_embeddings), _Rotary.apply(key, *position_embeddings), value,
+    ))  # (rows, heads, tokens, head width)
     dropout = module.attention_dropout if module.training else 0.0
-    kind = module.config._attn_implementation
-    is_short = query.device.type == "cpu" and query.shape[2] <= _SHORT
-    if is_short and kind == "sdpa" and attention_mask is None and not dropout:
-        found, weights = _ShortAttention.apply(query, key, value, module.scaling).transpose(1, 2), None
+    implementation = module.config._attn_implementation
+    is_short = query.device.type == "cpu" and query.shape[2] <= _SHORT_TOKENS
+    if is_short and implementation == "sdpa" and attention_mask is None and not dropout:
+        output, weights = _ShortAttention.apply(query, key, value, module.scaling).transpose(1, 2), None
     else:
-        attend = AttentionInterface().get_interface(kind, eager_attention_forward)
-        found, weights = attend(
+        attend = AttentionInterface().get_interface(implementation, eager_attention_forward)
+        output, weights = attend(
             module, query, key, value, attention_mask, dropout=dropout, scaling=module.scaling, **settings)
-    return module.o_proj(found.reshape(*hidden_states.shape[:-1], -1)), weights
+    return module.o_proj(output.reshape(*hidden_states.shape[:-1], -1)), weights
 
 
-class _Rotated(torch.autograd.Function):
+class _Rotary(torch.autograd.Function):
     """Rotary positions (Su et al. 2021, Eq. 34), of halves as transformers pairs them.
 
     Inputs: x (rows, tokens, heads, head width), cosines and sines (rows or 1, tokens, head width).
@@ -124,22 +131,22 @@ class _Rotated(torch.autograd.Function):
         return _rotated(x, cosines, sines)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         cosines, sines = ctx.saved_tensors
-        return _rotated(gradients[0], cosines, -sines.roll(sines.shape[-1] // 2, -1)), None, None
+        return _rotated(grad_outputs[0], cosines, -sines.roll(sines.shape[-1] // 2, -1)), None, None
 
 
 def _rotated(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
     half = x.shape[-1] // 2
-    cosines, sines = cosines[:, :, None], sines[:, :, None]
-    turned = x * cosines
-    turned[..., :half].addcmul_(x[..., half:], sines[..., :half], value=-1)
-    turned[..., half:].addcmul_(x[..., :half], sines[..., half:])
-    return turned
+    cosines, sines = cosines[:, :, None], sines[:, :, None]  # (rows or 1, tokens, 1, head width)
+    rotated = x * cosines
+    rotated[..., :half].addcmul_(x[..., half:], sines[..., :half], value=-1)
+    rotated[..., half:].addcmul_(x[..., :half], sines[..., half:])
+    return rotated
 
 
 class _ShortAttention(torch.autograd.Function):
-    """Causal attention by products of whole rows; query heads of one key are stacked.
+    """Causal attention by products of whole rows; query heads that share a key head are stacked.
 
     Inputs: query (rows, heads, tokens, head width), key and value (rows, kv heads, tokens, head width), scale.
     """
@@ -149,30 +156,31 @@ class _ShortAttention(torch.autograd.Function):
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
         tokens, width = query.shape[2:]
-        flat, group = len(key) * key.shape[1], query.shape[1] // key.shape[1]
-        asked = query.reshape(flat, -1, width)  # (rows x kv heads, group x tokens, head width)
-        kept, said = key.reshape(flat, tokens, width), value.reshape(flat, tokens, width)
-        later = torch.full((tokens, tokens), -torch.inf, dtype=query.dtype).triu_(1).repeat(group, 1)
-        weights = torch.baddbmm(later.expand(flat, -1, -1), asked, kept.mT, alpha=scale).softmax(-1)
-        found = weights @ said
-        ctx.save_for_backward(asked, kept, said, weights, found)
+        batch, group = len(key) * key.shape[1], query.shape[1] // key.shape[1]  # rows x kv heads; query heads of each
         ctx.scale, ctx.shapes = scale, (query.shape, key.shape)
-        return found.view(query.shape)
+        query = query.reshape(batch, -1, width)  # (batch, group x tokens, head width)
+        key, value = key.reshape(batch, tokens, width), value.reshape(batch, tokens, width)
+        mask = torch.full((tokens, tokens), -torch.inf, dtype=query.dtype).triu_(1).repeat(group, 1)
+        weights = torch.baddbmm(
+            mask.expand(batch, -1, -1), query, key.mT, alpha=scale).softmax(-1)  # (batch, group x tokens, tokens)
+        output = weights @ value  # (batch, group x tokens, head width)
+        ctx.save_for_backward(query, key, value, weights, output)
+        return output.view(ctx.shapes[0])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        asked, key, value, weights, found = ctx.saved_tensors
-        gradient = gradients[0].reshape(found.shape)
-        of_value = weights.mT @ gradient
-        along = (gradient * found).sum(-1, keepdim=True)
-        of_scores = (gradient @ value.mT).sub_(along).mul_(weights)
-        of_query, of_key = (of_scores @ key).mul_(ctx.scale), (of_scores.mT @ asked).mul_(ctx.scale)
-        of_asked, of_kept = ctx.shapes
-        return of_query.view(of_asked), of_key.view(of_kept), of_value.view(of_kept), None
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, weights, output = ctx.saved_tensors
+        grad_output = grad_outputs[0].reshape(output.shape)  # (batch, group x tokens, head width)
+        grad_value = weights.mT @ grad_output
+        row_sums = (grad_output * output).sum(-1, keepdim=True)  # of weights x their gradients
+        grad_scores = (grad_output @ value.mT).sub_(row_sums).mul_(weights)  # (batch, group x tokens, tokens)
+        grad_query, grad_key = (grad_scores @ key).mul_(ctx.scale), (grad_scores.mT @ query).mul_(ctx.scale)
+        query_shape, key_shape = ctx.shapes
+        return grad_query.view(query_shape), grad_key.view(key_shape), grad_value.view(key_shape), None
 
 
 def _mlp(project: Project, module: LlamaMLP, x: torch.Tensor) -> torch.Tensor:
-    gate, up = project([module.gate_proj, module.up_proj], x)
+    gate, up = project([module.gate_proj, module.up_proj], x)  # (..., mlp width) each
     if torch.is_grad_enabled() or not isinstance(module.act_fn, SiLUActivation):
         return module.down_proj(module.act_fn(gate) * up)
     return module.down_proj(functional.silu(gate, inplace=True).mul_(up))

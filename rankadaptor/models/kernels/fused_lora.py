@@ -6,10 +6,12 @@ plain LoRA modules compute
 
     y = W x + (s / (1 - p) B) A D x,     D: each input kept with probability 1 - p
 
-as before, gradients by hand; modules of one input, such as a layer's q, k and v, share what they can (`Together`).
-Without dropout, losses and gradients are PEFT's to rounding; with it, in distribution. Where adapters are in float32 on
-a base in half precision, products are taken in the base's precision, as autocast does, and their gradients summed up in
-float32.
+as before, gradients by hand; modules of one input, such as a layer's q, k and v, share what they can (`FusedModules`).
+Where adapters are in float32 on a base in half precision, products are taken in the base's precision, as autocast does,
+and their gradients summed up in float32.
+
+Plain counterpart: `peft.tuners.lora.Linear.forward`, equal to rounding without dropout, in distribution with it.
+Switch: `fused`.
 """
 
 import contextlib
@@ -23,8 +25,8 @@ from peft import PeftModel
 from peft.tuners.lora import Linear
 from torch import nn
 
-from rankadaptor.models.kernels.patching import replaced
-from rankadaptor.models.kernels.products import Multiply, packed, product
+from rankadaptor.models.kernels.products import Multiply, packed_products, product
+from rankadaptor.models.patching import replaced
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +36,16 @@ class _Group:
     products: Sequence[tuple[Multiply, Multiply]]  # with a module's W, and with its transpose
     scalings: Sequence[float]
     dropouts: Sequence[nn.Module]
-    parts: Sequence[nn.Parameter]  # A and B of each module in turn
+    factors: Sequence[nn.Parameter]  # A (rank, in) and B (out, rank) of each module in turn
 
-    def shares(self) -> set[float]:
-        """Of the inputs, the shares that modules drop."""
-        return {one.p if isinstance(one, nn.Dropout) and one.training else 0.0 for one in self.dropouts}
+    def dropout_rates(self) -> set[float]:
+        """The different shares of their inputs that the modules drop."""
+        return {dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
+                for dropout in self.dropouts}
 
 
-class Together:
-    """Applies modules to one input: those that are fused, and drop alike, in one pass."""
+class FusedModules:
+    """Applies modules to one input: in one pass, if all are fused and have the same dropout rate."""
 
     def __init__(self, modules: Sequence[Linear]):
         """
@@ -50,45 +53,56 @@ class Together:
             modules: Those that are fused; their frozen weights and their scalings must not change meanwhile.
         """
         weights = [module.get_base_layer().weight.detach() for module in modules]
-        multiply = packed([*weights, *(weight.T for weight in weights)])  # forward, and backward
+        multiply = packed_products([*weights, *(weight.T for weight in weights)])  # forward, and backward
         pairs = zip(multiply[: len(modules)], multiply[len(modules) :], strict=True)
         self._products = dict(zip(modules, pairs, strict=True))
         self._groups: dict[tuple[nn.Module, ...], _Group | None] = {}
 
     def __len__(self) -> int:
-        """How many modules are fused."""
+        """The number of fused modules."""
         return len(self._products)
 
     def __call__(self, modules: Sequence[nn.Module], x: torch.Tensor) -> Sequence[torch.Tensor]:
-        """Outputs of the modules, fused or not."""
+        """Outputs of the modules, fused or not.  # (..., out) each
+
+        Args:
+            x: (..., in).
+        """
         key = tuple(modules)
         if key not in self._groups:
             self._groups[key] = self._group(modules)
         group = self._groups[key]
-        if group is None or len(shares := group.shares()) > 1:
+        if group is None or len(rates := group.dropout_rates()) > 1:
             return [module(x) for module in modules]
-        return _FusedLora.apply(x, group, shares.pop(), *group.parts)
+        return _FusedLora.apply(x, group, rates.pop(), *group.factors)
 
     def _group(self, modules: Sequence[nn.Module]) -> _Group | None:
-        ours = [module for module in modules if isinstance(module, Linear) and module in self._products]
-        if len(ours) < len(modules):
+        fused_modules = [module for module in modules if isinstance(module, Linear) and module in self._products]
+        if len(fused_modules) < len(modules):
             return None
-        return _Group([self._products[one] for one in ours], [one.scaling["default"] for one in ours],
-                      [one.lora_dropout["default"] for one in ours],
-                      [part.weight for one in ours for part in (one.lora_A["default"], one.lora_B["default"])])
+        return _Group(
+            products=[self._products[module] for module in fused_modules],
+            scalings=[module.scaling["default"] for module in fused_modules],
+            dropouts=[module.lora_dropout["default"] for module in fused_modules],
+            factors=[factor.weight for module in fused_modules
+                     for factor in (module.lora_A["default"], module.lora_B["default"])],
+        )
 
 
 @contextlib.contextmanager
-def fused(adapted: PeftModel) -> Iterator[Together]:
-    """Let the plain LoRA modules of an adapter compute their pass as above; yields what applies several.
+def fused(adapted: PeftModel) -> Iterator[FusedModules]:
+    """Let the plain LoRA modules of an adapter compute the fused pass.
 
-    Left as they are: modules of other kinds (AdaLoRA's, variants such as DoRA), with a bias, quantised or merged,
-    adapters in less than their base's precision and, on a CPU, in another one.
+    Left to PEFT: modules of other kinds (AdaLoRA's, variants such as DoRA), with a bias, quantised or merged, adapters
+    of a lower precision than their base and, on a CPU, of another one.
+
+    Yields:
+        The fused modules, which apply several modules to one input.
     """
-    modules = [one for one in adapted.modules() if isinstance(one, Linear) and _is_plain(one)]
-    together = Together(modules)
-    with replaced(modules, lambda module, x: together([module], x)[0]):
-        yield together
+    modules = [module for module in adapted.modules() if isinstance(module, Linear) and _is_plain(module)]
+    fused_modules = FusedModules(modules)
+    with replaced(modules, lambda module, x: fused_modules([module], x)[0]):
+        yield fused_modules
 
 
 def _is_plain(module: Linear) -> bool:
@@ -97,7 +111,7 @@ def _is_plain(module: Linear) -> bool:
         type(base) is nn.Linear
         and base.bias is None
         and list(module.lora_A) == module.active_adapters == ["default"]
-        and all(_fits(part["default"].weight, base.weight) for part in (module.lora_A, module.lora_B))
+        and all(_fits(factor["default"].weight, base.weight) for factor in (module.lora_A, module.lora_B))
         and not (module.merged or module.disable_adapters or module.lora_variant or module.lora_bias["default"])
         and not base.weight.requires_grad
     )
@@ -111,93 +125,98 @@ def _fits(adapter: torch.Tensor, weight: torch.Tensor) -> bool:
 
 
 class _FusedLora(torch.autograd.Function):
-    """Inputs: x (..., in), modules, the share of the inputs that is dropped, and A (rank, in) and B (out, rank) of each
-    module. Outputs: one (..., out) a module.
+    """Inputs: x (..., in), modules, their dropout rate, and A (rank, in) and B (out, rank) of each module.
+    Outputs: (..., out) of each module.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, group: _Group, share: float, *parts: torch.Tensor
+        ctx: Any, x: torch.Tensor, group: _Group, rate: float, *factors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         flat = x.reshape(-1, x.shape[-1])  # (tokens, in)
-        scales = [scaling / (1 - share) for scaling in group.scalings]
-        downs = [down.to(flat.dtype) for down in parts[::2]]
-        ups = [(up * scale).to(flat.dtype) for up, scale in zip(parts[1::2], scales, strict=True)]
-        drawn = [_drawn(flat, share) for _ in downs] if share else []
-        if share:
-            lows = [product(down, _less(flat, some)) for some, down in zip(drawn, downs, strict=True)]
+        scales = [scaling / (1 - rate) for scaling in group.scalings]
+        a_factors = [a.to(flat.dtype) for a in factors[::2]]  # (rank, in) each
+        b_factors = [(b * scale).to(flat.dtype) for b, scale in zip(factors[1::2], scales, strict=True)]
+        drops = [_drawn_drop(flat, rate) for _ in a_factors] if rate else []
+        if rate:
+            low_rank = [product(a, _dropped(flat, drop)) for drop, a in zip(drops, a_factors, strict=True)]
         else:
-            lows = product(_joined(downs), flat).split([len(down) for down in downs])  # (rank, tokens) each
-        ctx.save_for_backward(flat, *downs, *ups, *lows, *drawn)
-        ctx.products, ctx.scales, ctx.shape, ctx.dtypes = group.products, scales, x.shape, [one.dtype for one in parts]
+            low_rank = product(_concatenated(a_factors), flat).split([len(a) for a in a_factors])
+        # low_rank: A D x of each module, (rank, tokens)
+        ctx.save_for_backward(flat, *a_factors, *b_factors, *low_rank, *drops)
+        ctx.products, ctx.scales, ctx.shape = group.products, scales, x.shape
+        ctx.dtypes = [factor.dtype for factor in factors]
         return tuple(
-            forward(flat).addmm_(low.T, up.T).view(*x.shape[:-1], -1)
-            for (forward, _), low, up in zip(group.products, lows, ups, strict=True)
+            multiply(flat).addmm_(low.T, b.T).view(*x.shape[:-1], -1)
+            for (multiply, _), low, b in zip(group.products, low_rank, b_factors, strict=True)
         )
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[Any, ...]:
         count = len(ctx.products)
-        flat, *rest = ctx.saved_tensors
-        downs, ups, lows, drawn = (rest[i * count : (i + 1) * count] for i in range(4))
-        flown = [gradient.reshape(len(flat), -1) for gradient in gradients]  # (tokens, out) each
-        of_lows = [product(up.T, one) for one, up in zip(flown, ups, strict=True)]
-        of_ups = [product(low, one.T).T * scale for low, one, scale in zip(lows, flown, ctx.scales, strict=True)]
-        if drawn:
-            of_downs = [product(one, _less(flat, some).T) for one, some in zip(of_lows, drawn, strict=True)]
+        flat, *saved = ctx.saved_tensors
+        a_factors, b_factors, low_rank, drops = (saved[i * count : (i + 1) * count] for i in range(4))
+        grads = [grad_output.reshape(len(flat), -1) for grad_output in grad_outputs]  # (tokens, out) each
+        grad_low_rank = [product(b.T, grad) for grad, b in zip(grads, b_factors, strict=True)]  # (rank, tokens) each
+        grad_b = [product(low, grad.T).T * scale for low, grad, scale in zip(low_rank, grads, ctx.scales, strict=True)]
+        if drops:
+            grad_a = [product(grad_low, _dropped(flat, drop).T)
+                      for grad_low, drop in zip(grad_low_rank, drops, strict=True)]
         else:
-            of_low = _joined(of_lows)  # (ranks, tokens)
-            of_downs = product(of_low, flat.T).split([len(down) for down in downs])
-        of_x = None
+            all_grad_low_rank = _concatenated(grad_low_rank)  # (sum of ranks, tokens)
+            grad_a = product(all_grad_low_rank, flat.T).split([len(a) for a in a_factors])
+        grad_x = None
         if ctx.needs_input_grad[0]:
-            of_x = ctx.products[0][1](flown[0])
-            for (_, backward), one in zip(ctx.products[1:], flown[1:], strict=True):
-                of_x += backward(one)
-            if drawn:
-                for one, down, some in zip(of_lows, downs, drawn, strict=True):
-                    of_x += _drop(one.T @ down, some)
+            grad_x = ctx.products[0][1](grads[0])  # (tokens, in)
+            for (_, multiply_transposed), grad in zip(ctx.products[1:], grads[1:], strict=True):
+                grad_x += multiply_transposed(grad)
+            if drops:
+                for grad_low, a, drop in zip(grad_low_rank, a_factors, drops, strict=True):
+                    grad_x += _drop_(grad_low.T @ a, drop)
             else:
-                of_x.addmm_(of_low.T, _joined(downs))
-            of_x = of_x.view(ctx.shape)
-        of_parts = (one for pair in zip(of_downs, of_ups, strict=True) for one in pair)
-        return of_x, None, None, *(one.to(dtype) for one, dtype in zip(of_parts, ctx.dtypes, strict=True))
+                grad_x.addmm_(all_grad_low_rank.T, _concatenated(a_factors))
+            grad_x = grad_x.view(ctx.shape)
+        grad_factors = (grad for pair in zip(grad_a, grad_b, strict=True) for grad in pair)
+        return grad_x, None, None, *(grad.to(dtype) for grad, dtype in zip(grad_factors, ctx.dtypes, strict=True))
 
 
-def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+def _concatenated(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(list(matrices)) if len(matrices) > 1 else matrices[0]
 
 
-def _drawn(x: torch.Tensor, share: float) -> torch.Tensor:
-    """Which numbers of x are dropped: their places; on a GPU, where draws cost little, a mask of the others."""
+def _drawn_drop(x: torch.Tensor, rate: float) -> torch.Tensor:
+    """Which numbers of x are dropped: their flat indices on a CPU; on a GPU, where draws cost little, a mask of the
+    others.
+    """
     if x.device.type == "cpu":
-        return dropped_places(x.numel(), share)
-    return torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - share)
+        return dropped_indices(x.numel(), rate)
+    return torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - rate)
 
 
-def _less(x: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-    """A copy of x less what is dropped."""
-    if drawn.dtype == torch.bool:
-        return torch.ops.aten.native_dropout_backward(x, drawn, 1.0)  # x * drawn, which would convert the mask first
-    return _drop(x.clone(), drawn)
+def _dropped(x: torch.Tensor, drop: torch.Tensor) -> torch.Tensor:
+    """A copy of x with its dropped numbers set to 0."""
+    if drop.dtype == torch.bool:
+        return torch.ops.aten.native_dropout_backward(x, drop, 1.0)  # x * drop, which would convert the mask first
+    return _drop_(x.clone(), drop)
 
 
-def _drop(x: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-    """x less what is dropped, whose place it may take."""
-    if drawn.dtype == torch.bool:
-        return _less(x, drawn)
-    x.view(-1).index_fill_(0, drawn, 0.0)
+def _drop_(x: torch.Tensor, drop: torch.Tensor) -> torch.Tensor:
+    """x with its dropped numbers set to 0, in place where `drop` are indices."""
+    if drop.dtype == torch.bool:
+        return _dropped(x, drop)
+    x.view(-1).index_fill_(0, drop, 0.0)
     return x
 
 
-def dropped_places(count: int, share: float) -> torch.Tensor:
-    """Places of `count` independent draws that fall to a share: gaps between them are geometric.  # (drops,), rising
+def dropped_indices(count: int, rate: float) -> torch.Tensor:
+    """Indices below `count` that independent draws drop, in rising order: gaps between them are geometric.  # (drops,)
 
-    Draws from torch's global generator, about `share * count` uniform numbers of 24 bits.
+    Draws from torch's global generator, about `rate * count` uniform numbers of 24 bits.
     """
-    expected = share * count
-    found = torch.zeros(1, dtype=torch.int64)
-    while int(found[-1]) <= count:  # the first piece is enough but for one time in a billion
-        drawn = torch.rand(int(expected + 6 * expected**0.5) + 16)
-        gaps = 1 + drawn.neg_().log1p_().div_(math.log1p(-share)).long()
-        found = torch.cat([found, found[-1] + gaps.cumsum(0)])
-    return found[1 : int(torch.searchsorted(found, count, right=True))] - 1
+    expected = rate * count
+    positions = torch.zeros(1, dtype=torch.int64)  # 1-based, after a leading 0
+    while int(positions[-1]) <= count:  # one round is enough but for one time in a billion
+        uniform = torch.rand(int(expected + 6 * expected**0.5) + 16)
+        gaps = 1 + uniform.neg_().log1p_().div_(math.log1p(-rate)).long()
+        positions = torch.cat([positions, positions[-1] + gaps.cumsum(0)])
+    return positions[1 : int(torch.searchsorted(positions, count, right=True))] - 1

@@ -9,7 +9,8 @@ from rankadaptor.pipeline.cost import Cost
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.stages.stage import Stage, Task
 from rankadaptor.recovery.adapters import save_adapter
-from rankadaptor.recovery.spec import RecoverySpec, recovery_numerics_version
+from rankadaptor.recovery.methods import adapter_method
+from rankadaptor.recovery.spec import Recipe, RecoverySpec
 from rankadaptor.recovery.training import train
 
 
@@ -61,6 +62,4 @@ class Recover(Stage):
         return f"recover ({size} rows)"
 
     def current_version(self, spec: Mapping[str, Any]) -> int:
-        recipe = spec["recipe"]
-        grouping = recipe.get("length_grouping", "batches")
-        return recovery_numerics_version(spec["method"], recipe["lora_dropout"], grouping)
+        return adapter_method(spec["method"]).numerics_version(Recipe(**spec["recipe"]))

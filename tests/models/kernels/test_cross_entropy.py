@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rankadaptor.models.kernels import cross_entropy as loss
+from rankadaptor.models.kernels import cross_entropy
 from rankadaptor.models.kernels.cross_entropy import summed_cross_entropy
 
 VOCABULARY, WIDTH, TOKENS = 50, 12, 23
@@ -28,31 +28,31 @@ def plain(head, states, targets):
 @pytest.mark.parametrize("logits", [1, 4 * VOCABULARY, 2**20])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_loss_and_gradients_are_pytorchs(logits, dtype, monkeypatch):
-    monkeypatch.setitem(loss._LOGITS, "cpu", logits)
+    monkeypatch.setitem(cross_entropy._PIECE_LOGITS, "cpu", logits)
     head, states, targets = drawn(dtype)
     expected = plain(head, states, targets)
-    (of_states,) = torch.autograd.grad(expected / 7, states)
-    found = summed_cross_entropy(head, states, targets)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    (grad_states,) = torch.autograd.grad(expected / 7, states)
+    loss = summed_cross_entropy(head, states, targets)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
     rounding = {"rtol": 0.016, "atol": 1e-3} if dtype == torch.bfloat16 else {}  # of both, before and after the 7
-    torch.testing.assert_close(torch.autograd.grad(found / 7, states)[0], of_states, **rounding)
+    torch.testing.assert_close(torch.autograd.grad(loss / 7, states)[0], grad_states, **rounding)
 
 
 def test_gradients_are_those_of_finite_differences():
     head, states, targets = drawn(torch.float64)
-    assert torch.autograd.gradcheck(lambda given: summed_cross_entropy(head, given, targets), (states,))
+    assert torch.autograd.gradcheck(lambda x: summed_cross_entropy(head, x, targets), (states,))
 
 
 def test_logits_of_hundreds_stay_finite():
     head, states, targets = drawn(scale=300.0)
-    found = summed_cross_entropy(head, states, targets)
+    loss = summed_cross_entropy(head, states, targets)
     assert plain(head, states, targets).item() > 1000 * TOKENS
-    torch.testing.assert_close(found, plain(head, states, targets))
-    assert torch.autograd.grad(found, states)[0].isfinite().all()
+    torch.testing.assert_close(loss, plain(head, states, targets))
+    assert torch.autograd.grad(loss, states)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_what_is_not_finite_is_not_hidden(number):
+def test_a_loss_that_is_not_finite_is_not_hidden(number):
     head, states, targets = drawn()
     with torch.no_grad():
         states[3, 2] = number
@@ -60,16 +60,16 @@ def test_what_is_not_finite_is_not_hidden(number):
 
 
 def test_no_more_logits_stand_at_once_than_a_piece_holds(monkeypatch):
-    monkeypatch.setitem(loss._LOGITS, "cpu", 4 * VOCABULARY)
+    monkeypatch.setitem(cross_entropy._PIECE_LOGITS, "cpu", 4 * VOCABULARY)
     sizes = []
-    whole = loss.product
+    product = cross_entropy.product
 
     def watched(x, weight):
-        found = whole(x, weight)
-        sizes.append(found.numel())
-        return found
+        output = product(x, weight)
+        sizes.append(output.numel())
+        return output
 
-    monkeypatch.setattr(loss, "product", watched)
+    monkeypatch.setattr(cross_entropy, "product", watched)
     summed_cross_entropy(*drawn())
     assert max(sizes) == 4 * VOCABULARY
     assert sum(sizes) == TOKENS * (VOCABULARY + WIDTH)

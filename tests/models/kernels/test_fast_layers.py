@@ -1,14 +1,14 @@
-"""LLaMA's layers in fewer operations: results and gradients are transformers', and only where they may stand in."""
+"""LLaMA's layers in fewer operations: results and gradients are those of transformers, where they are replaced."""
 
 import pytest
 import torch
 from helpers.models import assert_same_loss_and_gradients, loss_and_gradients, tiny_llama, with_lora
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rankadaptor.models.kernels import fast_layers as layers
+from rankadaptor.models.kernels import fast_layers
 from rankadaptor.models.kernels.fast_layers import quick_layers
 from rankadaptor.models.kernels.fused_lora import fused
-from rankadaptor.models.kernels.patching import replaced
+from rankadaptor.models.patching import replaced
 from rankadaptor.pruning import prune
 from rankadaptor.pruning.spec import PruneSpec
 
@@ -25,15 +25,15 @@ def models():
 
 
 @pytest.mark.parametrize("name", ["grouped", "plain", "pruned"])
-@pytest.mark.parametrize("tokens", [1, 11, layers._SHORT, layers._SHORT + 16])
+@pytest.mark.parametrize("tokens", [1, 11, fast_layers._SHORT_TOKENS, fast_layers._SHORT_TOKENS + 16])
 def test_losses_and_gradients_are_those_of_transformers_and_peft(name, tokens):
     model = with_lora(models()[name])
-    given = ids(3, tokens + 1)
-    plain = loss_and_gradients(model, given)
-    with fused(model) as together, quick_layers(model, together) as count:
+    batch = ids(3, tokens + 1)
+    plain = loss_and_gradients(model, batch)
+    with fused(model) as fused_modules, quick_layers(model, fused_modules) as count:
         assert count == 4 * 4 + 1  # attention, MLP and two norms a layer; the last norm
-        assert_same_loss_and_gradients(loss_and_gradients(model, given), plain)
-    assert loss_and_gradients(model, given)[0] == plain[0]  # transformers' own layers are back
+        assert_same_loss_and_gradients(loss_and_gradients(model, batch), plain)
+    assert loss_and_gradients(model, batch)[0] == plain[0]  # transformers' own layers are back
 
 
 @pytest.mark.parametrize("activation", ["silu", "gelu"])
@@ -50,11 +50,11 @@ def test_padding_on_the_left_is_masked_as_ever(attention):
     model = tiny_llama()
     model.set_attn_implementation(attention)
     mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
-    given = {"input_ids": ids(2, 6), "attention_mask": mask, "use_cache": False}
-    plain = model(**given).logits
+    inputs = {"input_ids": ids(2, 6), "attention_mask": mask, "use_cache": False}
+    plain = model(**inputs).logits
     with quick_layers(model):
-        found = model(**given).logits
-    torch.testing.assert_close(found[mask.bool()], plain[mask.bool()], atol=1e-5, rtol=1e-4)
+        logits = model(**inputs).logits
+    torch.testing.assert_close(logits[mask.bool()], plain[mask.bool()], atol=1e-5, rtol=1e-4)
 
 
 def test_generation_with_a_cache_writes_the_same():
@@ -73,11 +73,11 @@ def test_gradients_are_those_of_finite_differences():
 
     weight, angles = drawn(6), drawn(1, 3, 4)
     cosines, sines = torch.cat([angles, 2 * angles], -1).cos(), torch.cat([angles, 3 * angles], -1).sin()
-    assert torch.autograd.gradcheck(lambda x: layers._Norm.apply(x, weight, 1e-3), drawn(2, 3, 6).requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: fast_layers._Norm.apply(x, weight, 1e-3), drawn(2, 3, 6).requires_grad_())
     assert torch.autograd.gradcheck(
-        lambda x: layers._Rotated.apply(x, cosines, sines), drawn(2, 3, 2, 8).requires_grad_())
+        lambda x: fast_layers._Rotary.apply(x, cosines, sines), drawn(2, 3, 2, 8).requires_grad_())
     assert torch.autograd.gradcheck(
-        lambda *given: layers._ShortAttention.apply(*given, 0.7),
+        lambda *states: fast_layers._ShortAttention.apply(*states, 0.7),
         [drawn(2, heads, 3, 4).requires_grad_() for heads in (4, 2, 2)])
 
 
@@ -86,7 +86,7 @@ def test_attention_is_pytorchs():
     query, key, value = (torch.randn(2, heads, 9, 5, generator=draw) for heads in (6, 2, 2))
     expected = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=0.3, enable_gqa=True)
-    torch.testing.assert_close(layers._ShortAttention.apply(query, key, value, 0.3), expected)
+    torch.testing.assert_close(fast_layers._ShortAttention.apply(query, key, value, 0.3), expected)
 
 
 def test_norms_that_are_trained_keep_their_gradients():
@@ -104,7 +104,7 @@ def test_other_precisions_are_left_alone():
 
 def test_an_error_inside_leaves_the_plain_layers_behind():
     model = with_lora(tiny_llama())
-    with pytest.raises(ZeroDivisionError), fused(model) as together, quick_layers(model, together):
+    with pytest.raises(ZeroDivisionError), fused(model) as fused_modules, quick_layers(model, fused_modules):
         raise ZeroDivisionError
     assert not [module for module in model.modules() if "forward" in vars(module)]
 
@@ -126,11 +126,11 @@ class Counted(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **kwargs or {})
-        written = found if isinstance(found, tuple | list) else [found]
+        output = func(*args, **kwargs or {})
+        written = output if isinstance(output, tuple | list) else [output]
         if not func.is_view and func.name() != "aten::_unsafe_view":
-            self.count += sum(one.numel() for one in written if isinstance(one, torch.Tensor))
-        return found
+            self.count += sum(tensor.numel() for tensor in written if isinstance(tensor, torch.Tensor))
+        return output
 
 
 def test_a_step_writes_fewer_numbers():
@@ -138,6 +138,6 @@ def test_a_step_writes_fewer_numbers():
     model = with_lora(tiny_llama())
     with Counted() as plain:
         loss_and_gradients(model, ids(2, 20))
-    with fused(model) as together, quick_layers(model, together), Counted() as quick:
+    with fused(model) as fused_modules, quick_layers(model, fused_modules), Counted() as quick:
         loss_and_gradients(model, ids(2, 20))
     assert quick.count < 0.8 * plain.count

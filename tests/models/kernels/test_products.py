@@ -6,14 +6,14 @@ from helpers.models import assert_same_loss_and_gradients, loss_and_gradients, t
 from torch.nn import functional
 
 from rankadaptor.models.kernels import products
-from rankadaptor.models.kernels.products import packed, product, quick_products
+from rankadaptor.models.kernels.products import packed_products, product, quick_products
 
 IDS = torch.randint(2, 96, (3, 11), generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(autouse=True)
-def small_ones_too(monkeypatch):
-    monkeypatch.setattr(products, "_WORTH_IT", 0)
+def no_minimum_size(monkeypatch):
+    monkeypatch.setattr(products, "_MIN_MULTIPLICATIONS", 0)
 
 
 def drawn(*shape, dtype=torch.float32):
@@ -24,9 +24,9 @@ def drawn(*shape, dtype=torch.float32):
 @pytest.mark.parametrize("shape", [(7, 12), (2, 5, 12), (1, 1, 12)])
 def test_products_are_pytorchs_own_in_any_shape_and_type(shape, dtype):
     x, weight = drawn(*shape, dtype=dtype), drawn(9, 12, dtype=dtype)
-    found = product(x, weight)
-    assert found.dtype == dtype
-    torch.testing.assert_close(found, functional.linear(x, weight))
+    output = product(x, weight)
+    assert output.dtype == dtype
+    torch.testing.assert_close(output, functional.linear(x, weight))
 
 
 def test_strides_do_not_matter():
@@ -44,14 +44,14 @@ def test_strides_do_not_matter():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("room", [0, 2**31])
 def test_copies_of_weights_multiply_as_the_weights_do(dtype, room, monkeypatch):
-    monkeypatch.setattr(products, "_PACKED_BYTES", room)
+    monkeypatch.setattr(products, "_MAX_PACKED_BYTES", room)
     weights = [drawn(9, 12, dtype=dtype), drawn(12, 30, dtype=dtype).T]
     for x in (drawn(7, 12, dtype=dtype), drawn(2, 5, 12, dtype=dtype), drawn(12, 6, dtype=dtype).T):
-        for weight, multiply in zip(weights, packed(weights), strict=True):
+        for weight, multiply in zip(weights, packed_products(weights), strict=True):
             torch.testing.assert_close(multiply(x), functional.linear(x, weight))
 
 
-def test_copies_are_for_passes_without_gradients_and_gone_afterwards():
+def test_copies_serve_passes_without_gradients_alone():
     model = tiny_llama()
     with torch.no_grad():
         plain = model(IDS).logits
@@ -86,7 +86,7 @@ def test_it_is_onednn_that_multiplies(monkeypatch):
 
 
 def test_small_products_stay_with_pytorch(monkeypatch):
-    monkeypatch.setattr(products, "_WORTH_IT", 10 * 10 * 10 + 1)
+    monkeypatch.setattr(products, "_MIN_MULTIPLICATIONS", 10 * 10 * 10 + 1)
     x = drawn(10, 10)
     with torch.profiler.profile() as profile:
         product(x, x)
@@ -107,7 +107,7 @@ def test_losses_and_gradients_are_those_of_the_plain_model(frozen):
 
 def test_gradients_are_those_of_finite_differences():
     x, weight = drawn(6, 4, dtype=torch.float64).requires_grad_(), drawn(5, 4, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda given: products._Frozen.apply(given, weight), (x,))
+    assert torch.autograd.gradcheck(lambda x: products._FrozenLinear.apply(x, weight), (x,))
 
 
 @pytest.mark.parametrize("shape", [(7, 4), (2, 3, 4)])
@@ -122,7 +122,7 @@ def test_results_may_be_changed_in_place(shape):
     torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(shape))
 
 
-def test_layers_with_a_bias_and_kinds_of_their_own_are_left_alone():
+def test_layers_with_a_bias_and_subclasses_are_left_alone():
     class Own(torch.nn.Linear):
         pass
 
