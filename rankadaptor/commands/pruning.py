@@ -74,7 +74,7 @@ class PruningOptions:
             decoder_share=self.share,
             blocks_removed=self.blocks,
             calibration_samples=self.samples,
-            calibration_tokens=self.tokens or (64 if pruner.kind == "width" else 128),
+            calibration_tokens=self.tokens or pruner.window_tokens,
             seed=self.seed,
             group_reduction=self.reduction,  # type: ignore[arg-type]
             ranking=self.ranking,  # type: ignore[arg-type]
