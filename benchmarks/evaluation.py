@@ -53,7 +53,7 @@ class Measured:
     def requests(self, counts: dict[str, int]) -> Requests:
         rows = {task: evaluation_rows(self.profile.benchmarks, task, "report", counts[task], self.spec.item_seed,
                                       self.profile.evaluation.search_pool) for task in TASKS}
-        return Requests(self.spec, rows, self.profile.benchmarks.kind == "testbed")
+        return Requests(self.spec, rows, self.profile.benchmarks)
 
     def lm_eval(self, batch_size: int) -> EvaluationSpec:
         return dataclasses.replace(self.spec, engine="lm_eval", batch_size=batch_size)
@@ -98,7 +98,7 @@ def speed(of: Measured, mix: dict[str, int]) -> tuple[str, list[dict[str, Any]],
     lay_out(choices, backend.max_length, limits_of(of.model.device))
     laying_out = time.perf_counter() - began
     alone = sum(len(context) + len(continuation) - 1 for _, context, continuation in choices)
-    tokens, heads = sum(len(batch.tokens) for batch in batches), sum(len(batch.read) for batch in batches)
+    tokens, heads = sum(len(batch.tokens) for batch in batches), sum(len(batch.predictors) for batch in batches)
     peak = measuring.matrix_product_peak(of.model.device, of.model.dtype)
     work = 2 * (tokens * measuring.body_parameters(of.model) + heads * of.model.lm_head.weight.numel())
     told = (

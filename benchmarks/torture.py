@@ -24,7 +24,7 @@ import measuring
 import psutil
 import yaml
 
-from rankadaptor.pipeline.ledger import is_key
+from rankadaptor.pipeline.ledger_files import is_key
 from rankadaptor.pipeline.ledger_tools import rubbish, verify
 from rankadaptor.profiles import FOLDER
 

@@ -26,7 +26,7 @@ from rankadaptor import profiles
 from rankadaptor.allocation import parse_allocation
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import ArgumentParser, BadInput, StageFailed
-from rankadaptor.pruning.spec import BLOCK_CRITERIA, GROUP_REDUCTIONS, PRUNERS, UNIT_CRITERIA, PruneSpec
+from rankadaptor.pruning.spec import GROUP_REDUCTIONS, PRUNERS, PruneSpec
 from rankadaptor.recovery.spec import SCALINGS, Recipe
 from rankadaptor.reporting import pages
 
@@ -191,7 +191,7 @@ def _add_pruning(prune: argparse.ArgumentParser) -> None:
                        " llama-7b")
     prune.add_argument("--method", default="llm-pruner", choices=PRUNERS, help="width or depth; default: llm-pruner")
     prune.add_argument("--importance", default="", help="default: element1 of llm-pruner, taylor of shortened;"
-                       f" {', '.join(UNIT_CRITERIA)}; {', '.join(BLOCK_CRITERIA)}")
+                       f" {'; '.join(', '.join(pruner.criteria) for pruner in PRUNERS.values())}")
     prune.add_argument("--ratio", type=float, help="llm-pruner: share of heads and channels that goes from each layer")
     prune.add_argument("--share", type=float, help="llm-pruner: solve the MLP width for this share of the decoder")
     prune.add_argument("--blocks", type=int, help="shortened: how many blocks go")
@@ -257,7 +257,7 @@ def _plan_prune(options: argparse.Namespace) -> int:
     else:
         dense = published_architecture(name)
     print(f"{name}: {summary(dense, pruned_shapes(dense, _prune_spec(options, dense)))}")
-    if options.method == "shortened":
+    if PRUNERS[options.method].kind == "depth":
         print("which blocks go depends on the weights: the first of the range stand for them here")
     return 0
 
@@ -265,21 +265,21 @@ def _plan_prune(options: argparse.Namespace) -> int:
 def _prune_spec(options: argparse.Namespace, dense: Architecture) -> PruneSpec:
     from rankadaptor.pruning.folders import default_range
 
-    width = options.method == "llm-pruner"
+    pruner = PRUNERS[options.method]
     if options.uniform_width and options.layers:
         raise BadInput(f"layers {options.layers} was given with uniform width, which prunes all: leave one away")
     first, end = _range(options.layers) if options.layers else default_range(len(dense.layers))
     return PruneSpec(
         method=options.method,
         rate_percent=round(100 * _finite(options.share or options.ratio or 0)),
-        importance=options.importance or ("element1" if width else "taylor"),
+        importance=options.importance or pruner.criteria[0],
         first_layer=first,
         end_layer=end,
         ratio=options.ratio,
         decoder_share=options.share,
         blocks_removed=options.blocks,
         calibration_samples=options.samples,
-        calibration_tokens=options.tokens or (64 if width else 128),
+        calibration_tokens=options.tokens or pruner.window_tokens,
         seed=options.seed,
         group_reduction=options.reduction,
         ranking=options.ranking,
@@ -304,28 +304,26 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _rank_table(options: argparse.Namespace) -> int:
-    from rankadaptor.experiments.rank_table import rank_table
+    from rankadaptor.experiments.rank_table import rank_table, write_rank_table
     from rankadaptor.files import scratch_beside
-    from rankadaptor.pipeline.execution import chosen_execution
 
     table = rank_table(options.profile, options.budget, ledger=options.ledger)
-    here = chosen_execution(table.profile.workers)
-    if here.executor != "local":
-        raise BadInput(f"executor is {here.executor!r}, and a rank table is measured by processes of one machine: leave"
-                       " EXECUTOR out")
+    if options.workers is not None:
+        os.environ["RANKADAPTOR_WORKERS"] = str(options.workers)
     with scratch_beside(options.out):  # refuses what cannot be written before hours have gone
         print(table.plan(), flush=True)
-        table.compute(here.workers if options.workers is None else options.workers)
-    print(table.write(options.out))
+        measured = table.run()
+    print(write_rank_table(measured, options.out))
     return 0
 
 
 def _own(options: argparse.Namespace) -> int:
-    from rankadaptor.experiments.user_model import RECIPE, best_score, check_search, new_folder, own_model, read_found
+    from rankadaptor.experiments.search_files import best_score, new_folder, read_search
+    from rankadaptor.experiments.user_model import RECIPE, check_search, user_model
 
     new_folder(options.out)
     is_folder = options.command == "recover" and Path(options.allocation).is_dir()
-    found_with: dict[str, Any] = read_found(Path(options.allocation)) if is_folder else {}
+    found_with: dict[str, Any] = read_search(Path(options.allocation)) if is_folder else {}
     recipe: Recipe = found_with["recipe"] if found_with else RECIPE
     given = {"steps": options.steps, "batch_rows": options.batch, "learning_rate": options.learning_rate,
              "max_length_tokens": options.max_length}
@@ -333,7 +331,7 @@ def _own(options: argparse.Namespace) -> int:
         steps, rows = changes.get("steps", recipe.steps), changes.get("batch_rows", recipe.batch_rows)
         more = {"warmup_steps": steps // 10, "micro_batch_rows": min(RECIPE.micro_batch_rows, rows)}
         recipe = dataclasses.replace(recipe, **more, **changes)
-    own = own_model(
+    own = user_model(
         options.model, options.data, options.benchmarks, options.tasks, recipe,
         options.scaling or found_with.get("scaling", "constant"), getattr(options, "items", None), options.ledger,
     )
@@ -354,7 +352,7 @@ def _own(options: argparse.Namespace) -> int:
 
 def _trial_teller(most: int) -> Callable[[Any], None]:
     """A line a recovery: its score, and what the rest may take."""
-    from rankadaptor.search.loop import mean_score
+    from rankadaptor.search.rounds import mean_score
 
     started, told = time.monotonic(), 0
 
@@ -375,7 +373,7 @@ def _tell(one: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from rankadaptor.experiments.user_model import scores
+    from rankadaptor.experiments.user_scores import scores
 
     table = scores(options.model, options.adapter, options.benchmarks, options.tasks, options.items)
     percent = table.assign(**{name: 100 * table[name] for name in ("score", "low", "high", "gold probability")})
@@ -426,13 +424,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _page(options: argparse.Namespace) -> int:
     from rankadaptor.experiments.plan import Plan
     from rankadaptor.experiments.preflight import check
-    from rankadaptor.pipeline.execution import chosen_execution
+    from rankadaptor.pipeline.execution import execution_from_environment
 
     for name in ("workers", "executor"):  # which notebooks read, in processes of their own
         if (value := getattr(options, name)) is not None:
             os.environ[f"RANKADAPTOR_{name.upper()}"] = value
     # Refuses what it does not know before a notebook starts.
-    chosen_execution(profiles.load_profile(options.profile).workers)
+    execution_from_environment(profiles.load_profile(options.profile).workers)
     given = {name: getattr(options, name) for name in _PAGE_OPTIONS} | {"seeds": _seeds(options.seeds)}
     if options.command == "plan":
         planned = pages.plan(options.page, given)

@@ -1,7 +1,7 @@
 """Shapes of LLaMA-family models and what pruning does to them, from configuration alone: no weights are read.
 
-Counts follow LLM-Pruner's rounding (heads rounded down in removal, kept MLP channels truncated) and are checked against
-its published parameter counts in tests/test_architecture.py.
+Counts follow LLM-Pruner's rounding (the number of removed heads is rounded down, the number of remaining MLP channels
+truncated) and are checked against its published parameter counts in tests/test_architecture.py.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ PROJECTIONS = ATTENTION_PROJECTIONS + MLP_PROJECTIONS
 
 
 def module_name(position: int, projection: str) -> str:
-    """A projection's name in a LLaMA, by the layer's position in that model."""
+    """Full name of a projection in a LLaMA, by the position of its layer in that model (0-based)."""
     return f"model.layers.{position}.{'mlp' if projection in MLP_PROJECTIONS else 'self_attn'}.{projection}"
 
 
@@ -28,16 +28,31 @@ class LayerShape:
     kv_heads: int
     mlp_width: int
 
+    def pruned(self, ratio: float, head_dim: int) -> "LayerShape":
+        """The layer without `ratio` of its heads and MLP channels, by LLM-Pruner's rounding."""
+        channels = self.kv_heads * head_dim
+        removed_heads = (channels - int(channels * (1 - ratio))) // head_dim
+        kv_heads = self.kv_heads - removed_heads
+        group = self.heads // self.kv_heads
+        return LayerShape(kv_heads * group, kv_heads, int(self.mlp_width * (1 - ratio)))
+
 
 @dataclass(frozen=True)
 class Ranges:
-    """Layers whose heads and whose MLP channels may go, 0-based and end-exclusive; the two may differ."""
+    """Layers whose heads and whose MLP channels may be pruned, 0-based and end-exclusive; the two may differ."""
 
     attention: tuple[int, int]
     mlp: tuple[int, int]
 
     def check(self, layers: int) -> None:
-        """Raises BadInput if a range is empty or leaves a model of so many layers."""
+        """Check both ranges against a model.
+
+        Args:
+            layers: How many decoder layers the model has.
+
+        Raises:
+            BadInput: if a range is empty or reaches beyond the model.
+        """
         for first, end in (self.attention, self.mlp):
             if not 0 <= first < end <= layers:
                 raise BadInput(f"layers {first}..{end - 1} do not lie in a model of {layers} layers: name some of"
@@ -46,7 +61,7 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A LLaMA-family decoder: one shape per layer that is present, and where each stood in the unpruned model."""
+    """A LLaMA-family decoder: one shape per layer that is present, and the index of each in the unpruned model."""
 
     hidden_size: int
     head_dim: int
@@ -58,7 +73,7 @@ class Architecture:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Read a LLaMA `config.json`: dense, or with this package's `layer_shapes` and `original_layers`."""
+        """Read a LLaMA `config.json`, dense or with this package's `layer_shapes` and `original_layers`."""
         heads = config["num_attention_heads"]
         kv_heads = config.get("num_key_value_heads") or heads
         count = config["num_hidden_layers"]
@@ -98,7 +113,7 @@ class Architecture:
         return sum(i * o for i, o in self._projection_shapes(layer).values()) + 2 * self.hidden_size
 
     def decoder_parameters(self) -> int:
-        """Parameters of all decoder layers, embeddings and final norm left out."""
+        """Parameters of all decoder layers, without embeddings and final norm."""
         return sum(self.layer_parameters(layer) for layer in self.layers)
 
     def parameters(self) -> int:
@@ -109,14 +124,17 @@ class Architecture:
     def macs(self, tokens: int) -> int:
         """Multiply-accumulates of one forward pass over a sequence, output head included.
 
-        Of attention, all tokens x tokens products count, masked ones as well; norms, softmax and rotations do not.
+        All tokens x tokens products of attention count, masked ones as well; norms, softmax and rotations do not.
+
+        Args:
+            tokens: Length of the sequence.
         """
         linear = sum(i * o for layer in self.layers for i, o in self._projection_shapes(layer).values())
         attention = sum(2 * tokens * layer.heads * self.head_dim for layer in self.layers)
         return tokens * (linear + attention + self.vocab_size * self.hidden_size)
 
     def kv_head_parameters(self, layer: LayerShape) -> int:
-        """Parameters that go with one KV head of a layer: its own, and those of the query heads it owns."""
+        """Parameters that go with one KV head of a layer: of the head itself and of the query heads that share it."""
         return 2 * self.hidden_size * self.head_dim * (layer.heads // layer.kv_heads + 1)
 
     def channel_parameters(self) -> int:
@@ -124,9 +142,9 @@ class Architecture:
         return 3 * self.hidden_size
 
     def rank_costs(self) -> tuple[int, ...]:
-        """Trainable parameters of one unit of rank per *original* layer; 0 where the layer is gone.
+        """Trainable parameters of one unit of rank per *original* layer; 0 where the layer was removed.
 
-        A LoRA pair on a matrix of (in, out) features costs r * (in + out).
+        A LoRA pair on a matrix of (in, out) features costs r * (in + out) (Section 2: 2dr in place of d^2).
         """
         costs = [0] * self.original_layer_count
         for original, layer in zip(self.original_layers, self.layers, strict=True):
@@ -140,48 +158,55 @@ class Architecture:
 
         Args:
             ranges: Layers that are pruned.
-            ratio: LLM-Pruner's `pruning_ratio`. Of C channels, C - int(C * (1 - ratio)) go; whole heads only, rounded
-                down in removal. With few KV heads a KV head goes with all query heads it owns.
-            decoder_share: When given, the MLP width is solved so that this share of the decoder's parameters goes in
-                all, whatever the heads' rounding left (for models with few KV heads).
+            ratio: LLM-Pruner's `pruning_ratio`. Of C channels, C - int(C * (1 - ratio)) are removed; heads are removed
+                whole, their number rounded down. With few KV heads, all query heads that share one go with it.
+            decoder_share: When given, the MLP width is solved so that this share of the decoder's parameters is removed
+                in all, whatever the rounding of heads leaves (for models with few KV heads).
 
         Raises:
             BadInput: if a range does not fit the model or a layer would lose everything.
         """
         ranges.check(len(self.layers))
         attention, mlp = range(*ranges.attention), range(*ranges.mlp)
-        ruled = [self._prune_shape(shape, ratio) for shape in self.layers]
-        pruned = []
-        for i, (shape, small) in enumerate(zip(self.layers, ruled, strict=True)):
-            heads = small if i in attention else shape
-            pruned.append(LayerShape(heads.heads, heads.kv_heads, (small if i in mlp else shape).mlp_width))
+        shapes = []
+        for position, dense in enumerate(self.layers):
+            pruned = dense.pruned(ratio, self.head_dim)
+            heads = pruned if position in attention else dense
+            channels = pruned if position in mlp else dense
+            shapes.append(LayerShape(heads.heads, heads.kv_heads, channels.mlp_width))
         if decoder_share is not None:
-            target = self.decoder_parameters() - round(decoder_share * self.decoder_parameters())
-            bare = [replace(shape, mlp_width=0) if i in mlp else shape for i, shape in enumerate(pruned)]
-            left = target - sum(self.layer_parameters(shape) for shape in bare)
-            width = round(left / (self.channel_parameters() * len(mlp)))
-            if width > (most := min(self.layers[i].mlp_width for i in mlp)):
-                raise BadInput(f"a share of {decoder_share} asks for {width} MLP channels, {most} are there: at ratio"
-                               f" {ratio} the heads alone take more, give a larger share or a smaller ratio")
-            pruned = [replace(shape, mlp_width=width) if i in mlp else shape for i, shape in enumerate(pruned)]
-        layers = tuple(pruned)
-        if min(min(shape.kv_heads, shape.mlp_width) for shape in layers) < 1:
-            asked = f"ratio {ratio}" if decoder_share is None else f"ratio {ratio} with a share of {decoder_share}"
-            raise BadInput(f"{asked} leaves a layer without heads or MLP channels: give a smaller one")
-        return replace(self, layers=layers)
+            width = self._mlp_width(shapes, mlp, ratio, decoder_share)
+            shapes = [replace(shape, mlp_width=width) if i in mlp else shape for i, shape in enumerate(shapes)]
+        if min(min(shape.kv_heads, shape.mlp_width) for shape in shapes) < 1:
+            request = f"ratio {ratio}" if decoder_share is None else f"ratio {ratio} with a share of {decoder_share}"
+            raise BadInput(f"{request} leaves a layer without heads or MLP channels: give a smaller one")
+        return replace(self, layers=tuple(shapes))
 
-    def _prune_shape(self, shape: LayerShape, ratio: float) -> LayerShape:
-        channels = shape.kv_heads * self.head_dim
-        removed_heads = (channels - int(channels * (1 - ratio))) // self.head_dim
-        kv_heads = shape.kv_heads - removed_heads
-        group = shape.heads // shape.kv_heads
-        return LayerShape(kv_heads * group, kv_heads, int(shape.mlp_width * (1 - ratio)))
+    def _mlp_width(self, shapes: list[LayerShape], mlp: range, ratio: float, decoder_share: float) -> int:
+        """The MLP width of the pruned layers with which `decoder_share` of the decoder's parameters is removed.
+
+        Args:
+            shapes: Of all layers, with their heads pruned.
+            mlp: Positions of the layers whose MLP is pruned.
+        """
+        target = self.decoder_parameters() - round(decoder_share * self.decoder_parameters())
+        without_mlp = [replace(shape, mlp_width=0) if i in mlp else shape for i, shape in enumerate(shapes)]
+        available = target - sum(self.layer_parameters(shape) for shape in without_mlp)
+        width = round(available / (self.channel_parameters() * len(mlp)))
+        if width > (most := min(self.layers[i].mlp_width for i in mlp)):
+            raise BadInput(f"a share of {decoder_share} needs {width} MLP channels, {most} are there: at ratio"
+                           f" {ratio} the heads alone take more, give a larger share or a smaller ratio")
+        return width
 
     def depth_pruned(self, removed: tuple[int, ...]) -> Self:
-        """Shapes after whole blocks (0-based positions in this model) are removed."""
-        kept = [i for i in range(len(self.layers)) if i not in set(removed)]
+        """Shapes after whole decoder blocks are removed.
+
+        Args:
+            removed: Positions in this model, 0-based.
+        """
+        remaining = [position for position in range(len(self.layers)) if position not in set(removed)]
         return replace(
             self,
-            layers=tuple(self.layers[i] for i in kept),
-            original_layers=tuple(self.original_layers[i] for i in kept),
+            layers=tuple(self.layers[position] for position in remaining),
+            original_layers=tuple(self.original_layers[position] for position in remaining),
         )

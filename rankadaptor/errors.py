@@ -1,23 +1,22 @@
-"""The errors that a caller is meant to catch, everything else being a bug that keeps its traceback; and how a command
-line tells of bad arguments."""
+"""Errors that callers are meant to catch. Every other exception is a bug and keeps its traceback."""
 
 import argparse
 from typing import NoReturn
 
 
 class BadInput(ValueError):
-    """What was given cannot be used. One line: what was wrong, the value, and the remedy.
+    """An input cannot be used. The message is one line: what is wrong, the value, and the remedy.
 
     The command line prints the message alone and exits with status 2.
     """
 
 
 class StageFailed(RuntimeError):
-    """A stage has no result, and is not tried again: its row of a table says so.
+    """A stage has no result and is not tried again; tables show this in place of its row.
 
     Attributes:
         kind: "diverged", or one of `failures.ATTEMPTS`.
-        reason: What was wrong, and the remedy.
+        reason: What is wrong, and the remedy.
     """
 
     def __init__(self, kind: str, message: str):
@@ -33,15 +32,16 @@ class RecoveryDiverged(StageFailed):
 
 
 class NotInLedger(LookupError):
-    """A result was asked for while nothing may be computed."""
+    """The ledger lacks a result, and computing it is not allowed."""
 
 
 class DamagedEntry(RuntimeError):
-    """A ledger entry whose files do not match their recorded checksums."""
+    """The files of a ledger entry do not match their recorded checksums."""
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse, with one line an error, as everywhere."""
+    """`argparse.ArgumentParser` that reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
+        """Print the message without the usage and exit with status 2."""
         self.exit(2, f"{self.prog}: {message}\n")

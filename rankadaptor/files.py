@@ -1,22 +1,74 @@
-"""Files and folders: digests, writing whole or not at all, scratch folders, and the user's cache."""
+"""Files and folders: digests, atomic writes, scratch folders, and the user's cache."""
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+import platformdirs
+
 from rankadaptor.errors import BadInput
+
+# Environment variable with the digests that a parent process computed, as JSON:
+# {absolute path: [modification time in ns, size in bytes, inode, SHA-256]}.
+DIGESTS_VARIABLE = "RANKADAPTOR_DIGESTS"
+_SMALLEST_HANDED_DOWN = 2**20  # bytes; a smaller file is read again in a millisecond
+_MOST_HANDED_DOWN = 200  # files; Linux limits an environment variable to 128 KiB
+
+FileDigest = tuple[int, int, int, str]  # modification time in ns, size in bytes, inode, SHA-256
+_computed_digests: dict[str, FileDigest] = {}  # by absolute path
 
 
 def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, as 64 hex digits. Reads the file; see `file_digest`."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _fsync(path: Path) -> None:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, as 64 hex digits. Reads the file once a run: the weights of a 7B model take a minute.
+
+    The digest is computed again when the file's modification time, size or inode changes. Child processes use the
+    digests of their parent, see `hand_down_digests`.
+    """
+    place, status = str(path.absolute()), path.stat()
+    stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+    for digests in (_computed_digests, _inherited_digests(os.environ.get(DIGESTS_VARIABLE, ""))):
+        if place in digests and digests[place][:3] == stamp:
+            return digests[place][3]
+    digest = sha256_file(path)
+    _computed_digests[place] = (*stamp, digest)
+    return digest
+
+
+def hand_down_digests() -> None:
+    """Put the digests that this process knows into its environment, where processes that start later find them.
+
+    Call it before a kernel or a worker starts. Only large files are handed down.
+    """
+    digests = _inherited_digests(os.environ.get(DIGESTS_VARIABLE, "")) | _computed_digests
+    by_size = sorted(digests, key=lambda place: digests[place][1], reverse=True)[:_MOST_HANDED_DOWN]
+    large = {place: digests[place] for place in by_size if digests[place][1] >= _SMALLEST_HANDED_DOWN}
+    if large:
+        os.environ[DIGESTS_VARIABLE] = json.dumps(large)
+
+
+@lru_cache(maxsize=1)
+def _inherited_digests(text: str) -> dict[str, FileDigest]:
+    """Digests by absolute path; none if the text is not what `hand_down_digests` writes."""
+    try:
+        return {place: (int(modified), int(size), int(inode), str(digest))
+                for place, (modified, size, inode, digest) in json.loads(text or "{}").items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def fsync(path: Path) -> None:
+    """Force a file or a folder onto the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -27,40 +79,29 @@ def _fsync(path: Path) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old or the new content, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w") as stream:
             stream.write(text)
             stream.flush()
             os.fchmod(stream.fileno(), 0o644)
             os.fsync(stream.fileno())
-        os.replace(name, path)
+        os.replace(draft, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        Path(draft).unlink(missing_ok=True)
         raise
-    _fsync(path.parent)
+    fsync(path.parent)
 
 
 def cache_folder() -> Path:
-    """Where downloads and conversions live: $RANKADAPTOR_CACHE, or `rankadaptor` in the user's cache folder."""
+    """Folder of downloads and conversions: $RANKADAPTOR_CACHE, or `rankadaptor` in the user's cache folder."""
     if override := os.environ.get("RANKADAPTOR_CACHE"):
         return Path(override)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rankadaptor"
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, read once a process as long as it stays the same: a model's takes a minute."""
-    status = path.stat()
-    return _digest_of(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=1024)
-def _digest_of(path: Path, modified_ns: int, size: int) -> str:
-    return sha256_file(path)
+    return platformdirs.user_cache_path("rankadaptor", appauthor=False)
 
 
 def settle(built: Path, folder: Path) -> None:
-    """Give a folder that is whole its place in the cache, unless another process was faster with the same content."""
+    """Move a complete folder to its final place, unless another process has put the same content there already."""
     try:
         os.rename(built, folder)
     except OSError:
@@ -70,16 +111,17 @@ def settle(built: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def scratch_beside(target: Path) -> Iterator[Path]:
-    """A folder on the same disk that is gone afterwards.
+    """Yields an empty folder on the same disk as the target, and removes it on exit.
 
     Raises:
-        BadInput: if none can be made there.
+        BadInput: if the folder of the target cannot be written.
     """
-    made = next(one for one in (target.parent, *target.parents) if one.exists())
+    existing = next(folder for folder in (target.parent, *target.parents) if folder.exists())
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(dir=target.parent, prefix=".prune-")
     except OSError as error:
-        raise BadInput(f"cannot write beside {target} ({error.strerror}): name another folder than {made}") from None
+        remedy = f"name another folder than {existing}"
+        raise BadInput(f"cannot write beside {target} ({error.strerror}): {remedy}") from None
     with scratch as name:
         yield Path(name)

@@ -1,8 +1,7 @@
 """What a stage computes, as plain data: frozen specs, canonical JSON, and the SHA-256 keys made from them.
 
 A key is the SHA-256 of the canonical JSON of {stage, numerics version, spec, parent key, data revisions}. Nothing that
-may differ between two machines (device, library versions, times, paths) is part of it. README, "Schemas", holds the
-JSON forms.
+may differ between two machines (device, library versions, times, paths) is part of it.
 """
 
 import dataclasses
@@ -12,18 +11,20 @@ from typing import Any, Protocol
 
 
 class Spec(Protocol):
-    """What a stage computes: a frozen dataclass that knows the version of its stage's numerics."""
+    """What a stage computes: a frozen dataclass with the version of its stage's numerics."""
 
     @property
     def numerics_version(self) -> int:
-        """Raised by whoever changes what the stage computes: old results then stop being found, without being lost."""
+        """Raise it when the numbers that the stage computes change: old results are then kept, but not read."""
 
 
 def later(default: Any, nested: bool = False) -> Any:
-    """A field that specs got after results were made: it stays out of keys while it holds its default.
+    """A field that was added to a spec after results were made: it stays out of keys while it holds its default.
 
     Args:
-        nested: Also where the spec is part of another one. The first such fields were not, and searches have them.
+        default: Value of the field in all results made before.
+        nested: Also leave the field out where its spec is part of another spec. Fields of the first specs are not left
+            out there, and the keys of searches contain them.
     """
     return dataclasses.field(default=default, metadata={"later": True, "nested": nested})
 
@@ -36,18 +37,19 @@ def canonical_json(value: Any) -> str:
 
 
 def sha256_text(text: str) -> str:
+    """SHA-256 of a text in UTF-8, as 64 hex digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def stage_identity(stage: str, spec: Spec, parent: str, revisions: dict[str, str]) -> dict[str, Any]:
-    """Everything that a stage's result is a function of, as JSON-able data; `identity_key` makes the key of it.
+    """Everything that determines a stage's result, as JSON-able data; `identity_key` makes the key of it.
 
     Args:
         stage: Name of the stage, such as "prune".
         spec: The stage's frozen spec.
-        parent: Key of the result this one is computed from; for a base model, the hash of its pinned
-            identity; for a replay, the SHA-256 of its table.
-        revisions: Pinned identities of the data read, such as {"benchmarks": "wheel:...#sha256"}.
+        parent: Key of the result that this one is computed from; of a base model, the hash of its pinned identity; of
+            a replay, the SHA-256 of its table.
+        revisions: Pinned identities of the data that the stage reads, such as {"benchmarks": "wheel:...#sha256"}.
     """
     return {
         "stage": stage,
@@ -58,17 +60,17 @@ def stage_identity(stage: str, spec: Spec, parent: str, revisions: dict[str, str
     }
 
 
-def _spec_content(value: Any, inner: bool = False) -> Any:
-    """`dataclasses.asdict`, less the later fields that hold their default."""
+def _spec_content(value: Any, nested: bool = False) -> Any:
+    """`dataclasses.asdict` without the later fields that hold their default."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        which = "nested" if inner else "later"
-        set_ones = [one.name for one in dataclasses.fields(value)
-                    if not (one.metadata.get(which) and getattr(value, one.name) == one.default)]
-        return {name: _spec_content(getattr(value, name), True) for name in set_ones}
+        mark = "nested" if nested else "later"
+        names = [field.name for field in dataclasses.fields(value)
+                 if not (field.metadata.get(mark) and getattr(value, field.name) == field.default)]
+        return {name: _spec_content(getattr(value, name), True) for name in names}
     if isinstance(value, list | tuple):
-        return [_spec_content(one, True) for one in value]
+        return [_spec_content(item, True) for item in value]
     if isinstance(value, dict):
-        return {name: _spec_content(one, True) for name, one in value.items()}
+        return {name: _spec_content(item, True) for name, item in value.items()}
     return value
 
 

@@ -1,4 +1,4 @@
-"""This machine: its cores, the threads that a process computes with, and what a result's provenance says of it."""
+"""This machine: its cores, the threads that a process computes with, and its description in a result's provenance."""
 
 import contextlib
 import importlib.metadata
@@ -10,13 +10,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 _PACKAGES = ("rankadaptor", "torch", "transformers", "peft", "lm-eval", "datasets", "safetensors", "numpy", "pandas")
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, which a scheduler may have made fewer than the machine has."""
+    """Number of cores that this process may use; a scheduler may allow fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -24,7 +25,11 @@ def usable_cores() -> int:
 
 @contextlib.contextmanager
 def computing_with(threads: int | None) -> Iterator[None]:
-    """Within, products and sums on a CPU take so many threads of this process; None to leave that as it is."""
+    """Sets the number of PyTorch's CPU threads in this process, and restores it on exit.
+
+    Args:
+        threads: Number of threads; None leaves it as it is.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
@@ -44,7 +49,7 @@ def _machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -52,7 +57,7 @@ def _machine() -> dict[str, Any]:
 
 
 def peak_memory_bytes() -> int:
-    """Most memory this process has held so far: on the accelerator if there is one, else resident."""
+    """Peak memory of this process in bytes: on the accelerator if there is one, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

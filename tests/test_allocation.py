@@ -5,6 +5,7 @@ import pytest
 
 from rankadaptor.allocation import (
     SolutionSpace,
+    proportional_allocation,
     quarters_allocation,
     trainable_parameters,
     uniform_allocation,
@@ -88,7 +89,7 @@ def test_the_papers_space_holds_6_to_the_26():
 
 
 @pytest.mark.parametrize("architecture", [WIDTH, DEPTH])
-def test_what_lies_near_differs_on_few_layers_and_lies_in_the_space(architecture):
+def test_near_allocations_differ_on_few_layers_and_lie_in_s(architecture):
     one = space(architecture)
     start = one.sample(1, np.random.default_rng(0))[0]
     near = one.near(start, 300, np.random.default_rng(1))
@@ -108,29 +109,29 @@ def test_nothing_lies_near_in_a_space_of_one():
         space(candidates=(2,)).near(space(candidates=(2,)).fill([2] * 26), 1, np.random.default_rng(0))
 
 
-def test_proportional_allocations_spend_the_budget_where_weights_are():
+def test_proportional_allocations_follow_weights_to_the_budget():
     one = space()
     weights = np.linspace(0.2, 1.0, 26)
-    allocation = one.proportional(weights)
+    allocation = proportional_allocation(one, weights)
     free = [allocation[layer] for layer in one.free_layers]
     assert one.contains(allocation)
     assert free == sorted(free)
     assert free[0] < free[-1]
     assert 0.9 < trainable_parameters(allocation, WIDTH) / one.budget_params <= 1.01
     # Weights have no unit, and one that says nothing gives one rank to all.
-    assert one.proportional(1e6 * weights) == allocation
-    assert one.proportional(np.ones(26)) == uniform_allocation(8, WIDTH)
-    assert set(space(budget_params=None).proportional(weights)[4:30]) == {12}
-    assert one.proportional([1e-20, *[1.0] * 25]) == one.fill([2, *[8] * 25])
+    assert proportional_allocation(one, 1e6 * weights) == allocation
+    assert proportional_allocation(one, np.ones(26)) == uniform_allocation(8, WIDTH)
+    assert set(proportional_allocation(space(budget_params=None), weights)[4:30]) == {12}
+    assert proportional_allocation(one, [1e-20, *[1.0] * 25]) == one.fill([2, *[8] * 25])
 
 
 @pytest.mark.parametrize("weights", [[1.0] * 25, [0.0] * 26, [-1.0] + [1.0] * 25, [float("nan")] * 26])
 def test_weights_that_say_nothing_are_refused(weights):
     with pytest.raises(BadInput, match="one number from 0 for each"):
-        space().proportional(weights)
+        proportional_allocation(space(), weights)
 
 
-def test_encoded_ranks_span_minus_one_to_one_and_lost_layers_are_zero():
+def test_encoded_ranks_span_minus_one_to_one_or_are_zero():
     one = space(DEPTH)
     encoded = one.encode([one.fill([2] * len(one.free_layers)), one.fill([12] * len(one.free_layers))])
     assert encoded.shape == (2, 32)

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -11,7 +10,7 @@ from helpers.data import wheel_index
 from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.spec import EvaluationSpec
-from rankadaptor.profiles import load_profile, names
+from rankadaptor.profiles import names
 from rankadaptor.pruning.spec import Block, PruneSpec
 from rankadaptor.recovery.spec import Recipe
 
@@ -103,57 +102,6 @@ def test_a_shell_sees_one_line_and_status_2():
     outcome = subprocess.run([sys.executable, "-m", "rankadaptor", "plan"], capture_output=True, text=True)
     assert outcome.returncode == 2
     assert outcome.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "says"),
-    [
-        (["base_model"], None, "base_model is None: give a mapping"),
-        (["adapters", "alpha"], "16", "adapters.alpha is '16': give a value of type int"),
-        (["adapters", "alpha"], True, "adapters.alpha is True: give a value of type int"),
-        (["adapters", "scaling"], "double", "adapters.scaling is 'double': use one of fixed_alpha, constant, rslora"),
-        (["adapters", "lora_star_ranks"], 4, "lora_star_ranks is 4: give a list"),
-        (["benchmarks", "kind"], "ftp", "benchmarks.kind is 'ftp': use one of wheel, hub, dir"),
-        (["budgets", "quick", "training", "steps"], 0, "steps is 0: give at least 1"),
-        (["budgets", "quick", "learning_rates"], [], "learning_rates must not be empty"),
-        (["budgets", "quick", "learning_rates"], [2.0], r"learning_rate is 2\.0"),
-        (["budgets", "quick", "training", "steps"], 3, "steps is 3: AdaLoRA needs at least 4"),
-        (["budgets", "quick", "search", "initial"], 0, r"search\.initial is 0: give at least 1"),
-        (["budgets", "quick", "report_items"], 0, "report_items 0: give at least 1"),
-        (["adapters", "lora_star_ranks"], [], "give numbers from 1"),
-        (["search", "candidates"], [0, 2], r"search has candidates \[0, 2\]"),
-        (["surprise"], 1, "has an unknown field surprise"),
-    ],
-)
-def test_profiles_are_strict(path, value, says, tmp_path):
-    content = yaml.safe_load((Path(__file__).parents[1] / "rankadaptor" / "profiles" / "smollm2.yaml").read_text())
-    place = content
-    for name in path[:-1]:
-        place = place[name]
-    place[path[-1]] = value
-    file = tmp_path / "mine.yaml"
-    file.write_text(yaml.safe_dump(content))
-    with pytest.raises(BadInput, match=says):
-        load_profile(str(file)).budget("quick").training.recipe(1e-3)
-
-
-def test_a_missing_field_is_named(tmp_path):
-    content = yaml.safe_load((Path(__file__).parents[1] / "rankadaptor" / "profiles" / "smollm2.yaml").read_text())
-    del content["search"]["signal"]
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(BadInput, match=r"mine\.search lacks signal: profiles have no implicit defaults"):
-        load_profile(str(tmp_path / "mine.yaml"))
-    (tmp_path / "broken.yaml").write_text("a: [1")
-    with pytest.raises(BadInput, match=r"broken\.yaml is not YAML"):
-        load_profile(str(tmp_path / "broken.yaml"))
-
-
-def test_every_shipped_profile_loads_and_every_block_has_a_spec():
-    assert names()
-    for name in names():
-        profile = load_profile(name)
-        assert [profile.prune_spec(block).rate_percent for block in profile.blocks()]
-        assert profile.search.training_seed not in profile.budget("standard").training_seeds
 
 
 @pytest.mark.parametrize(

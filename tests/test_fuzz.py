@@ -13,7 +13,7 @@ from rankadaptor.__main__ import _range, _whole_numbers
 from rankadaptor.allocation import parse_allocation
 from rankadaptor.data.instruction_rows import _read_instructions
 from rankadaptor.errors import BadInput
-from rankadaptor.experiments import user_model as own
+from rankadaptor.experiments.search_files import ALLOCATION_FILE, read_search
 from rankadaptor.models.checkpoints import check_llama
 from rankadaptor.pipeline.leases import read_holder
 from rankadaptor.pipeline.ledger import Ledger
@@ -88,8 +88,8 @@ def test_files_of_rows_holders_models_and_traces(content):
     Path("lease").write_bytes(content)
     read_holder(Path("lease"))
     Path("found").mkdir(exist_ok=True)
-    Path("found", own.FOUND).write_bytes(content)
-    reads_or_tells(lambda: own.read_found(Path("found")))
+    Path("found", ALLOCATION_FILE).write_bytes(content)
+    reads_or_tells(lambda: read_search(Path("found")))
 
 
 @QUICK

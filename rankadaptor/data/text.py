@@ -1,7 +1,7 @@
 """Plain text for calibration (importance) and for perplexity: two disjoint halves of BoolQ's training passages.
 
-The testbed has texts of its own, about the open part of its world. Passages that any scored item shares 13 words with
-are left out of both. A folder of benchmarks that holds `wikitext2/test.txt` gives WikiText-2 for perplexity instead.
+The testbed has texts of its own, about the open part of its world. Neither half holds a passage that shares 13 words
+in a row with a scored item. Where a folder of benchmarks holds `wikitext2/test.txt`, perplexity is of WikiText-2.
 """
 
 import hashlib
@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from rankadaptor.data.benchmarks import benchmark_rows, row_text
+from rankadaptor.data.benchmarks import benchmark_rows
 from rankadaptor.data.decontamination import decontaminated, scored_items
+from rankadaptor.data.hub_schema import row_text
 from rankadaptor.data.sources import Source, source_folder, source_version
 from rankadaptor.errors import BadInput
 from rankadaptor.files import sha256_file
@@ -20,33 +21,42 @@ from rankadaptor.testbed.corpus import open_texts, pinned_world
 
 @lru_cache(maxsize=2)
 def _passages(benchmarks: Source, version: object, pool: int, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Passages for calibration and those for perplexity, clear of every scored item."""
     if benchmarks.kind == "testbed":
         passages = list(open_texts(pinned_world(benchmarks.location, benchmarks.sha256)))
     else:
         passages = sorted({row["passage"] for row in benchmark_rows(benchmarks, "boolq", "train")})
-    kept = [passages[i] for i in decontaminated(passages, map(row_text, scored_items(benchmarks, pool, seed)))]
+    clean = [passages[i] for i in decontaminated(passages, map(row_text, scored_items(benchmarks, pool, seed)))]
     # The half is a property of the passage alone, so neither half depends on what else is in the set.
-    second = [hashlib.sha256(passage.encode()).digest()[0] % 2 == 1 for passage in kept]
-    return (
-        tuple(passage for passage, is_second in zip(kept, second, strict=True) if not is_second),
-        tuple(passage for passage, is_second in zip(kept, second, strict=True) if is_second),
-    )
+    halves: tuple[list[str], list[str]] = ([], [])
+    for passage in clean:
+        halves[hashlib.sha256(passage.encode()).digest()[0] % 2].append(passage)
+    return tuple(halves[0]), tuple(halves[1])
 
 
 def calibration_texts(benchmarks: Source, pool: int, seed: int) -> tuple[str, ...]:
-    """Texts that importance is estimated on."""
+    """Texts that importance is estimated on.
+
+    Args:
+        benchmarks: Source of the passages, and of the items that they keep clear of.
+        pool: Size of the search pool a task.
+        seed: Of the items' order.
+    """
     return _passages(benchmarks, source_version(benchmarks), pool, seed)[0]
 
 
 def perplexity_texts(benchmarks: Source, pool: int, seed: int) -> tuple[str, ...]:
-    """Texts that perplexity is measured on: never those of calibration. Of WikiText-2, rows as the hub has them."""
+    """Texts that perplexity is measured on, none of calibration's; of WikiText-2 its rows, as the hub has them.
+
+    Args: as of `calibration_texts`.
+    """
     if (path := _wikitext(benchmarks)) is not None:
         return text_rows(read_text(path))
     return _passages(benchmarks, source_version(benchmarks), pool, seed)[1]
 
 
 def read_text(path: Path) -> str:
-    """Raises BadInput on what is not UTF-8."""
+    """Text of a file. Raises BadInput if it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -66,7 +76,7 @@ def perplexity_identity(benchmarks: Source) -> str:
 
 
 def perplexity_label(benchmarks: Source) -> str:
-    """What a reader is told the texts are."""
+    """Name of the texts of perplexity, for tables."""
     if _wikitext(benchmarks) is not None:
         return "WikiText-2 (test)"
     if benchmarks.kind == "testbed":
@@ -87,6 +97,7 @@ def calibration_windows(
     """LLM-Pruner's sampler: draw a text not drawn before, reject it if short, take one random window of it.
 
     Args:
+        texts: To draw from.
         tokenise: Text -> token ids, without special tokens.
         samples: How many windows (N).
         tokens: Length of each.
@@ -96,6 +107,8 @@ def calibration_windows(
 
     Raises:
         BadInput: if there are not enough texts of that length.
+
+    Source: LLM-Pruner, `LLMPruner/datasets/example_samples.py`.
     """
     generator = random.Random(seed)
     windows: list[list[int]] = []

@@ -1,7 +1,6 @@
 """Zero-shot evaluation through lm-eval: its own task definitions and metrics over this project's sources."""
 
-from rankadaptor.evaluation.items import METRIC
 from rankadaptor.evaluation.requests import Requests
 from rankadaptor.evaluation.scoring import evaluate
 
-__all__ = ["METRIC", "Requests", "evaluate"]
+__all__ = ["Requests", "evaluate"]

@@ -1,4 +1,4 @@
-"""What a model costs to keep and to run: parameters, MACs, memory, latency (LLM-Pruner's statistics table)."""
+"""Costs of storing and running a model: parameters, MACs, memory, latency (LLM-Pruner's statistics table)."""
 
 import time
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from rankadaptor.models.checkpoints import architecture_of
 
 @dataclass(frozen=True)
 class Footprint:
-    """All but the first two depend on the machine and the dtype."""
+    """Costs of one model. All but the first two depend on the machine and the dtype."""
 
     parameters: int
     macs: int  # multiply-accumulates of one forward pass over `tokens` tokens, output head included
-    weight_bytes: int  # parameters and buffers, as they lie in memory
+    weight_bytes: int  # parameters and buffers, in memory
     peak_bytes: int | None  # of the device during a forward pass, weights included; None where torch does not count
     forward_seconds: float  # median over `repeats`
     decode_tokens_per_second: float  # greedy decoding with cache after the same prompt, one sequence
@@ -32,6 +32,9 @@ def footprint(model: PreTrainedModel, tokens: int = 64, repeats: int = 5, decode
         tokens: Length of the prompt; 64 is LLM-Pruner's.
         repeats: Forward passes whose median counts, after one that does not.
         decoded: Tokens decoded after the prompt.
+
+    Raises:
+        BadInput: if one of the three counts is below 1.
     """
     if min(tokens, repeats, decoded) < 1:
         raise BadInput(f"tokens {tokens}, repeats {repeats} and decoded {decoded}: give at least 1 of each")
@@ -65,7 +68,7 @@ def _seconds(model: PreTrainedModel, prompt: torch.Tensor) -> float:
 
 
 def _decode_seconds(model: PreTrainedModel, prompt: torch.Tensor, decoded: int) -> float:
-    """Of `decoded` single-token steps that follow the prompt's own pass."""
+    """Seconds of `decoded` single-token steps after the pass over the prompt, which is not timed."""
     output = model(input_ids=prompt, use_cache=True)
     started = _now(model)
     for _ in range(decoded):

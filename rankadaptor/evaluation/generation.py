@@ -1,7 +1,8 @@
-"""Continuations of prompts, greedy and sampled, with what can be counted about them: an anecdote is no evidence.
+"""Continuations of prompts, greedy and sampled, and statistics of them: single continuations are no evidence.
 
-Perplexity is of the continuation given its prompt, under the model itself and under the dense base model as a judge
-that is the same for all. Low values can mean dullness as well as sense: repetition and distinct n-grams stand beside.
+Perplexity is of the continuation after its prompt, under the model itself and under the dense base model, a judge that
+is the same for all. It is low for dull text as well as for sensible text, so repetition and distinct n-grams stand
+beside it.
 Source: Welleck et al. 2020 (repetition), Li et al. 2016 (distinct-n); sampling as LLM-Pruner's `generate.py`.
 """
 
@@ -30,43 +31,48 @@ def continuations(
 
     Args:
         model: That continues; in evaluation mode.
-        judge: The dense base model.
+        judge: The dense base model, in evaluation mode.
+        tokenizer: Of both.
+        spec: Prompts, lengths and sampling.
 
     Returns:
-        One row a continuation, `COLUMNS`: decoding is greedy or sampled; number counts samples; text is the
-        continuation alone; tokens, end-of-text left out; perplexities are not a number where nothing was generated;
-        repetition and distinct-n as `statistics` gives them.
+        One row a continuation, with the columns COLUMNS: `decoding` is greedy or sampled; `number` counts samples;
+        `text` is the continuation alone; `tokens` leaves out the end of text; perplexities are not a number where
+        nothing was generated; repetition and distinct-n are those of `statistics`.
     """
     lines: list[dict[str, Any]] = []
-    for place, prompt in enumerate(spec.prompts):
-        given = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids  # (1, tokens)
-        given = given.to(model.device)
+    for prompt_number, prompt in enumerate(spec.prompts):
+        prompt_ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids  # (1, tokens)
+        prompt_ids = prompt_ids.to(model.device)
         for number in range(1 + spec.samples):
-            ids = _continue(model, tokenizer, given, spec, sampled=number > 0, seed=[spec.seed, place, number])
+            seed = [spec.seed, prompt_number, number]
+            ids = _continue(model, tokenizer, prompt_ids, spec, sampled=number > 0, seed=seed)
             lines.append({
                 "prompt": prompt,
                 "decoding": "sampled" if number else "greedy",
                 "number": number,
                 "text": tokenizer.decode(ids, skip_special_tokens=True),
                 "tokens": len(ids),
-                "own_perplexity": _perplexity(model, given, ids),
-                "dense_perplexity": _perplexity(judge, given, ids),
+                "own_perplexity": _perplexity(model, prompt_ids, ids),
+                "dense_perplexity": _perplexity(judge, prompt_ids, ids),
                 **statistics(ids),
             })
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
 def statistics(ids: Sequence[int]) -> dict[str, float]:
-    """
+    """Repetition and diversity of one continuation.
+
     Args:
-        ids: Tokens of one continuation.
+        ids: Its tokens.
 
     Returns:
-        repetition: share of 4-grams that were there before; distinct_1, distinct_2: different n-grams over n-grams.
+        repetition: share of 4-grams that occurred before; distinct_1, distinct_2: different n-grams over all n-grams.
         Not a number where the continuation is too short to have one.
     """
 
     def distinct(size: int) -> float:
+        """Different n-grams over all n-grams of `size` tokens."""
         grams = list(zip(*(ids[offset:] for offset in range(size)), strict=False))
         return len(set(grams)) / len(grams) if grams else math.nan
 
@@ -76,29 +82,30 @@ def statistics(ids: Sequence[int]) -> dict[str, float]:
 def _continue(
     model: PreTrainedModel,
     tokenizer: Tokenizer,
-    given: torch.Tensor,
+    prompt_ids: torch.Tensor,
     spec: GenerationSpec,
     sampled: bool,
     seed: Sequence[int],
 ) -> list[int]:
     """Tokens that follow a prompt, without the end of text."""
-    how: dict[str, Any] = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+    decoding: dict[str, Any] = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
     if sampled:
-        how = {"do_sample": True, "temperature": spec.temperature, "top_k": spec.top_k, "top_p": spec.top_p}
+        decoding = {"do_sample": True, "temperature": spec.temperature, "top_k": spec.top_k, "top_p": spec.top_p}
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(int(np.random.default_rng(seed).integers(2**31)))
-        found = model.generate(
-            given, attention_mask=torch.ones_like(given), max_new_tokens=spec.max_new_tokens,
-            pad_token_id=tokenizer.eos_token_id, **how,
+        output = model.generate(
+            prompt_ids, attention_mask=torch.ones_like(prompt_ids), max_new_tokens=spec.max_new_tokens,
+            pad_token_id=tokenizer.eos_token_id, **decoding,
         )
-    ids = found[0, given.shape[1] :].tolist()
+    ids = output[0, prompt_ids.shape[1] :].tolist()
     return ids[: ids.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in ids else ids
 
 
-def _perplexity(model: PreTrainedModel, given: torch.Tensor, ids: list[int]) -> float:
+def _perplexity(model: PreTrainedModel, prompt_ids: torch.Tensor, ids: list[int]) -> float:
+    """exp of the mean loss of a continuation's tokens, after its prompt."""
     if not ids:
         return math.nan
-    whole = torch.cat([given, torch.tensor([ids], device=given.device)], dim=1).to(model.device)
+    whole = torch.cat([prompt_ids, torch.tensor([ids], device=prompt_ids.device)], dim=1).to(model.device)
     with torch.inference_mode():
         logits = model(input_ids=whole, use_cache=False).logits[0, -len(ids) - 1 : -1].float()  # (tokens, vocabulary)
     return float(functional.cross_entropy(logits, whole[0, -len(ids) :]).exp())

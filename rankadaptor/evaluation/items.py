@@ -1,22 +1,12 @@
-"""From log-likelihoods to one row per item: outcome, normalised outcome and probability of the right choice."""
+"""Log-likelihoods become one row an item: outcome, normalised outcome and probability of the right choice."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.evaluation.requests import Question
-
-# The paper's metric for each task (LLM-Pruner's choice): acc_norm divides log-likelihoods by the choices' characters.
-METRIC = {
-    "boolq": "acc",
-    "piqa": "acc",
-    "hellaswag": "acc_norm",
-    "winogrande": "acc",
-    "arc_easy": "acc",
-    "arc_challenge": "acc_norm",
-    "openbookqa": "acc_norm",
-}
 
 COLUMNS = ("task", "item", "document_sha256", "gold", "log_likelihoods", "choice_characters", "acc", "acc_norm",
            "gold_probability")
@@ -26,8 +16,10 @@ def gold_probability(log_likelihoods: np.ndarray, characters: np.ndarray, gold: 
     """Probability of the right choice: softmax over the choices' log-likelihoods, the gold entry.
 
     Args:
-        log_likelihoods: One per choice, in nats.  # (choices,)
+        log_likelihoods: One a choice, in nats.  # (choices,)
         characters: Length of each choice; divides where the metric is acc_norm.  # (choices,)
+        gold: Index of the right choice.
+        metric: "acc" or "acc_norm".
     """
     scores = log_likelihoods / characters if metric == "acc_norm" else log_likelihoods
     shifted = np.exp(scores - scores.max())
@@ -35,10 +27,10 @@ def gold_probability(log_likelihoods: np.ndarray, characters: np.ndarray, gold: 
 
 
 def item_table(questions: Sequence[Question], log_likelihoods: Sequence[float]) -> pd.DataFrame:
-    """One row per item, in the order of the questions.
+    """One row an item, in the order of the questions.
 
     Args:
-        questions: What was asked.
+        questions: All that were scored.
         log_likelihoods: Of every choice of every question, in order, in nats.
 
     Returns:
@@ -49,7 +41,8 @@ def item_table(questions: Sequence[Question], log_likelihoods: Sequence[float]) 
         end = start + len(question.choices)
         scores = np.array(log_likelihoods[start:end])
         characters = np.array(question.choice_characters)
-        probability = gold_probability(scores, characters, question.gold, METRIC[question.task])
+        probability = gold_probability(scores, characters, question.gold,
+                                       BENCHMARKS[question.task].metric)
         values = (question.task, question.item, question.document_sha256, question.gold, scores.tolist(),
                   characters.tolist(), float(np.argmax(scores) == question.gold),
                   float(np.argmax(scores / characters) == question.gold), probability)

@@ -1,10 +1,10 @@
-"""Laying out choices so that what they begin with alike is computed once.
+"""Lays choices out as trees, so that tokens which several choices begin with are computed once.
 
-Choices become trees: a choice is a path from a root, and a node holds tokens that all choices through it have in
-common. A token sees its own node up to itself and the nodes above, so every log-probability is the one that the choice
-alone would have. Trees follow one another without padding; attention alone takes them apart, into segments whose
-lengths are alike. Nodes longer than a few dozen tokens count as several, one above the other, since attention computes
-whole blocks of queries and keys, also where causal order hides half of them.
+A choice is a path from a tree's root, and a node holds tokens that all choices through it share. A token attends to
+its own node up to itself and to the nodes above, so every log-probability is that of the choice alone. Trees follow one
+another in a batch without padding. Attention alone divides them, into segments that are grouped by length. Long nodes
+are several segments, each below the one before, since attention computes whole blocks of queries and keys, also where
+causal order hides half of them.
 
 Source: the tree mask of SpecInfer (Miao et al. 2024, section 4.2), over choices in place of drafts.
 """
@@ -17,42 +17,42 @@ import torch
 
 from rankadaptor.errors import BadInput
 
-_COMMON = 8  # a choice joins a tree if they share at least one token in so many, ...
-_WORTH_IT = 4  # ... and a node of its own needs as many: each costs attention a segment
+_TOKENS_PER_SHARED = 8  # a choice joins a tree if it shares at least one token in so many with it
+_MIN_NODE_TOKENS = 4  # a shared node has at least so many tokens, since each node costs attention a segment
 
 # (context, continuation), the context's tokens, the continuation's: what lm-eval's backends score.
 TokenisedPair = tuple[tuple[str, str], list[int], list[int]]
 
 
 class Limits(NamedTuple):
-    """How a device likes its batches."""
+    """Sizes of batches, segments and groups, tuned to a device."""
 
-    tokens_per_batch: int  # a choice that is longer goes alone
-    segment_tokens: int = 32  # of a segment at most
-    # Segments whose attention is one call have at least this share of the longest one's tokens, own and above: the less
-    # it is, the fewer calls, and the more is filled up in them.
-    alike_share: float = 0.8
+    tokens_per_batch: int  # at most; a choice that is longer is a batch alone
+    segment_tokens: int = 32  # at most
+    # Segments of a group have at least this share of the longest one's tokens, and of its ancestors: the lower it is,
+    # the fewer are the calls of attention, and the more padding is in each.
+    min_length_share: float = 0.8
 
 
-class Part(NamedTuple):
-    """Segments whose attention is one call. Numbers are places in the batch; what short segments lack is filled up."""
+class SegmentGroup(NamedTuple):
+    """Segments whose attention is one call. Numbers are places of tokens in the batch; short segments are padded."""
 
     queries: torch.Tensor  # (segments, queries)
-    above: torch.Tensor  # (segments, keys): tokens that every query of a segment sees, beside its own up to itself
-    above_lengths: torch.Tensor  # (segments,): how many of them a segment has
+    ancestors: torch.Tensor  # (segments, keys): tokens that every query sees, beside its own segment up to itself
+    ancestor_counts: torch.Tensor  # (segments,): how many of them are no padding
 
 
 class Batch(NamedTuple):
-    """Trees one after another; every tensor holds whole numbers."""
+    """Trees one after another. All tensors are int64."""
 
     tokens: torch.Tensor  # (tokens,)
     positions: torch.Tensor  # (tokens,)
-    parts: tuple[Part, ...]
-    order: torch.Tensor  # (tokens,): place of each token among the queries of all parts
-    read: torch.Tensor  # (places,): tokens whose states something is predicted from
-    of_place: torch.Tensor  # (targets,): which of those places
-    targets: torch.Tensor  # (targets,): token that is scored there
-    choices: torch.Tensor  # (targets,): whose it is
+    groups: tuple[SegmentGroup, ...]
+    order: torch.Tensor  # (tokens,): index of each token among the queries of all groups
+    predictors: torch.Tensor  # (predictors,): places of the tokens whose hidden states predict a target
+    predictor_of_target: torch.Tensor  # (targets,): index into `predictors`
+    targets: torch.Tensor  # (targets,): token that is scored
+    choice_of_target: torch.Tensor  # (targets,): index of the choice that it belongs to
 
 
 def lay_out(pairs: Sequence[TokenisedPair], max_length: int, limits: Limits) -> list[Batch]:
@@ -61,6 +61,7 @@ def lay_out(pairs: Sequence[TokenisedPair], max_length: int, limits: Limits) -> 
     Args:
         pairs: Choices, in any order.
         max_length: Tokens that the model reads; longer choices lose tokens on the left, as with lm-eval's own backend.
+        limits: Of the device.
 
     Raises:
         BadInput: on a choice without a context or a continuation, or whose continuation alone is too long.
@@ -72,18 +73,18 @@ def lay_out(pairs: Sequence[TokenisedPair], max_length: int, limits: Limits) -> 
     trees = sorted(_trees(pairs, max_length, limits.tokens_per_batch),
                    key=lambda tree: (-tree.nodes[0].end, -tree.size))
     batches: list[Batch] = []
-    held: list[_Tree] = []
+    pending: list[_Tree] = []
     for tree in trees:
-        if held and sum(one.size for one in held) + tree.size > limits.tokens_per_batch:
-            batches.append(_batch(held, limits))
-            held = []
-        held.append(tree)
-    return [*batches, _batch(held, limits)] if held else batches
+        if pending and sum(other.size for other in pending) + tree.size > limits.tokens_per_batch:
+            batches.append(_batch(pending, limits))
+            pending = []
+        pending.append(tree)
+    return [*batches, _batch(pending, limits)] if pending else batches
 
 
 @dataclass(eq=False)
 class _Node:
-    """Tokens `start` to `end` of a text, which go on from its parent's."""
+    """Tokens `start` to `end` of a text. The parent holds those before `start`."""
 
     text: list[int]
     start: int
@@ -98,22 +99,26 @@ class _Node:
 
 @dataclass
 class _Tree:
-    nodes: list[_Node]  # the root first
+    nodes: list[_Node]  # parents before their children
     size: int  # tokens
     ends: list[tuple[int, _Node, list[int]]] = field(default_factory=list)  # choice, last node, tokens to be scored
 
 
-def _trees(pairs: Sequence[TokenisedPair], max_length: int, most: int) -> Iterator[_Tree]:
-    """Choices in the order of their tokens, so that those that begin alike are neighbours, each grown onto the last."""
+def _trees(pairs: Sequence[TokenisedPair], max_length: int, max_tokens: int) -> Iterator[_Tree]:
+    """Sorts choices by their tokens, so that those with a common beginning are neighbours, and adds each to the last.
+
+    Args:
+        max_tokens: Of a tree, unless one choice alone has more.
+    """
     wholes = [(context + continuation)[-(max_length + 1) :] for _, context, continuation in pairs]
     tree, path = _Tree([], 0), list[_Node]()
     for choice in sorted(range(len(pairs)), key=lambda choice: wholes[choice][:-1]):
         text = wholes[choice][:-1]
-        shared = _shared(path[-1].text, text) if path else 0
-        while path and shared < path[-1].end and shared - path[-1].start < _WORTH_IT:
+        shared = _shared_length(path[-1].text, text) if path else 0
+        while path and shared < path[-1].end and shared - path[-1].start < _MIN_NODE_TOKENS:
             path.pop()
         start = min(shared, path[-1].end) if path else 0
-        if not start or start * _COMMON < len(text) or tree.size + len(text) - start > most:
+        if not start or start * _TOKENS_PER_SHARED < len(text) or tree.size + len(text) - start > max_tokens:
             if tree.nodes:
                 yield tree
             tree, path, start = _Tree([], 0), [], 0
@@ -128,8 +133,8 @@ def _trees(pairs: Sequence[TokenisedPair], max_length: int, most: int) -> Iterat
         yield tree
 
 
-def _shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
+def _shared_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two sequences have in common at their beginning."""
     length = min(len(first), len(second))
     if first[:length] == second[:length]:
         return length
@@ -137,7 +142,7 @@ def _shared(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def _split(tree: _Tree, node: _Node, at: int) -> _Node:
-    """The upper part of a node, as a node of its own that the rest goes on from."""
+    """The part of a node before `at`, as a new parent of the rest."""
     upper = _Node(node.text, node.start, at, node.parent)
     node.start, node.parent = at, upper
     tree.nodes.insert(tree.nodes.index(node), upper)
@@ -145,11 +150,12 @@ def _split(tree: _Tree, node: _Node, at: int) -> _Node:
 
 
 def _batch(trees: Sequence[_Tree], limits: Limits) -> Batch:
+    """One batch of trees."""
     tokens: list[int] = []
     positions: list[int] = []
     segments: list[_Segment] = []
-    places: dict[int, int] = {}
-    of_place, targets, choices = [], [], []
+    predictors: dict[int, int] = {}  # place in the batch -> index
+    predictor_of_target, targets, choice_of_target = [], [], []
     for tree in trees:
         for node in tree.nodes:  # parents first
             node.place = len(tokens)
@@ -159,58 +165,73 @@ def _batch(trees: Sequence[_Tree], limits: Limits) -> Batch:
         for choice, end, scored in tree.ends:
             path = end.path()
             for depth, token in enumerate(scored, end.end - len(scored)):
-                node = next(one for one in path if depth < one.end)
-                of_place.append(places.setdefault(node.place + depth - node.start, len(places)))
+                node = next(ancestor for ancestor in path if depth < ancestor.end)
+                place = node.place + depth - node.start
+                predictor_of_target.append(predictors.setdefault(place, len(predictors)))
                 targets.append(token)
-                choices.append(choice)
-    parts, order = _parts(_alike(segments, limits.alike_share), len(tokens))
-    return Batch(torch.tensor(tokens), torch.tensor(positions), parts, order, torch.tensor(list(places)),
-                 torch.tensor(of_place), torch.tensor(targets), torch.tensor(choices))
+                choice_of_target.append(choice)
+    groups, order = _stacked(_alike(segments, limits.min_length_share), len(tokens))
+    return Batch(
+        tokens=torch.tensor(tokens),
+        positions=torch.tensor(positions),
+        groups=groups,
+        order=order,
+        predictors=torch.tensor(list(predictors)),
+        predictor_of_target=torch.tensor(predictor_of_target),
+        targets=torch.tensor(targets),
+        choice_of_target=torch.tensor(choice_of_target),
+    )
 
 
 class _Segment(NamedTuple):
-    """Tokens that follow one another, and the places of those that they go on from."""
+    """Consecutive tokens of a batch, and the places of the tokens before them in their tree."""
 
     start: int
     length: int
-    above: list[int]
+    ancestors: list[int]
 
 
-def _segments(node: _Node, most: int) -> Iterator[_Segment]:
-    above = [place for one in node.path()[:-1] for place in range(one.place, one.place + one.end - one.start)]
-    for start in range(0, node.end - node.start, most):
-        length = min(most, node.end - node.start - start)
-        yield _Segment(node.place + start, length, [*above, *range(node.place, node.place + start)])
+def _segments(node: _Node, max_tokens: int) -> Iterator[_Segment]:
+    """A node as segments of at most so many tokens."""
+    ancestors = [place for above in node.path()[:-1]
+                 for place in range(above.place, above.place + above.end - above.start)]
+    for start in range(0, node.end - node.start, max_tokens):
+        length = min(max_tokens, node.end - node.start - start)
+        yield _Segment(node.place + start, length, [*ancestors, *range(node.place, node.place + start)])
 
 
 def _alike(segments: Sequence[_Segment], share: float) -> Iterator[list[_Segment]]:
-    """Segments in groups whose lengths, and the lengths above, are alike."""
-    for group in _grouped(segments, lambda one: len(one.above), share):
-        yield from _grouped(group, lambda one: one.length, share)
+    """Segments in groups of similar length and similar number of ancestors."""
+    for group in _grouped(segments, lambda segment: len(segment.ancestors), share):
+        yield from _grouped(group, lambda segment: segment.length, share)
 
 
 def _grouped(segments: Sequence[_Segment], size: Callable[[_Segment], int], share: float) -> list[list[_Segment]]:
-    """In groups whose sizes are alike, the longest first."""
+    """In groups whose sizes are at least that share of their largest, the largest first."""
     groups: list[list[_Segment]] = []
-    for one in sorted(segments, key=size, reverse=True):
-        if groups and size(one) >= share * size(groups[-1][0]):
-            groups[-1].append(one)
+    for segment in sorted(segments, key=size, reverse=True):
+        if groups and size(segment) >= share * size(groups[-1][0]):
+            groups[-1].append(segment)
         else:
-            groups.append([one])
+            groups.append([segment])
     return groups
 
 
-def _parts(groups: Iterable[Sequence[_Segment]], tokens: int) -> tuple[tuple[Part, ...], torch.Tensor]:
-    parts, before = [], 0
-    order = torch.empty(tokens, dtype=torch.int64)
+def _stacked(
+    groups: Iterable[Sequence[_Segment]], token_count: int
+) -> tuple[tuple[SegmentGroup, ...], torch.Tensor]:
+    """Groups as padded tensors, and `Batch.order`."""
+    stacked, query_count = [], 0
+    order = torch.empty(token_count, dtype=torch.int64)
     for group in groups:
-        starts, lengths = (torch.tensor(numbers) for numbers in zip(*(one[:2] for one in group), strict=True))
+        starts, lengths = (torch.tensor(numbers) for numbers in
+                           zip(*((segment.start, segment.length) for segment in group), strict=True))
         steps = torch.arange(int(lengths.max()))
-        queries = starts[:, None] + torch.minimum(steps, lengths[:, None] - 1)
-        own = steps < lengths[:, None]
-        order[queries[own]] = before + torch.arange(queries.numel()).view_as(queries)[own]
-        most = max(len(one.above) for one in group)
-        above = torch.tensor([one.above + [0] * (most - len(one.above)) for one in group], dtype=torch.int64)
-        parts.append(Part(queries, above, torch.tensor([len(one.above) for one in group])))
-        before += queries.numel()
-    return tuple(parts), order
+        queries = starts[:, None] + torch.minimum(steps, lengths[:, None] - 1)  # padded by the last token
+        is_token = steps < lengths[:, None]
+        order[queries[is_token]] = query_count + torch.arange(queries.numel()).view_as(queries)[is_token]
+        counts = [len(segment.ancestors) for segment in group]
+        ancestors = [segment.ancestors + [0] * (max(counts) - len(segment.ancestors)) for segment in group]
+        stacked.append(SegmentGroup(queries, torch.tensor(ancestors, dtype=torch.int64), torch.tensor(counts)))
+        query_count += queries.numel()
+    return tuple(stacked), order

@@ -26,13 +26,15 @@ def perplexity(
 
     Args:
         model: In evaluation mode.
+        tokenizer: The model's.
         texts: Documents, or lines of one.
+        spec: Length of the windows, BOS and batch size.
 
     Returns:
-        `perplexity`, `windows`, and `tokens`, how many were predicted.
+        `perplexity`; `windows`, how many; `tokens`, how many were predicted.
 
     Raises:
-        BadInput: if the texts do not fill one window, or a BOS is asked for that the tokenizer lacks.
+        BadInput: if the texts do not fill one window, or the spec wants a BOS that the tokenizer lacks.
     """
     windows = text_windows(tokenizer, texts, spec)
     total = 0.0
@@ -50,7 +52,11 @@ def perplexity(
 
 
 def text_windows(tokenizer: Tokenizer, texts: Sequence[str], spec: PerplexitySpec) -> torch.Tensor:
-    """Token ids of all windows.  # (windows, tokens)"""
+    """Token ids of all windows.  # (windows, tokens)
+
+    Raises:
+        BadInput: as `perplexity` does.
+    """
     bos = tokenizer.bos_token_id
     if spec.bos != "none" and bos is None:
         raise BadInput(f"perplexity with bos {spec.bos!r} was asked for, the tokenizer has no BOS: use bos none")

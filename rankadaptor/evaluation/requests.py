@@ -1,4 +1,4 @@
-"""What a model is asked: lm-eval's own requests for this project's rows, formed and tokenised once for many models."""
+"""lm-eval's own requests for this project's rows, formed and tokenised once for many models."""
 
 import contextlib
 import io
@@ -16,50 +16,55 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable, hash_string
 
-from rankadaptor.data.benchmarks import Row, gold_label
+from rankadaptor.data.sources import Source
+from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.evaluation.layout import Batch, Limits, TokenisedPair, lay_out
 from rankadaptor.evaluation.shared_context import limits_of
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.models.checkpoints import Tokenizer
-from rankadaptor.testbed import TASK_DEFINITIONS
+from rankadaptor.testbed import TASK_DEFINITIONS, Row
 
 _SPLIT = "items"
 
+
 @dataclass(frozen=True)
 class Question:
-    """One item: a (context, continuation) pair a choice."""
+    """One item as lm-eval words it: a (context, continuation) pair a choice."""
 
     task: str
     item: int  # counts from 0 within the task
     document_sha256: str  # as lm-eval logs it
     gold: int  # index of the right choice
-    choice_characters: tuple[int, ...]  # as lm-eval counts them for acc_norm
+    choice_characters: tuple[int, ...]  # as lm-eval counts them for acc_norm; 1 each where contexts differ
     choices: tuple[tuple[str, str], ...]
+    contexts_differ: bool  # whether choices differ in their context and share their continuation, as WinoGrande's do
 
 
 class Requests:
     """All questions of one evaluation, in the order of tasks and items."""
 
-    def __init__(self, spec: EvaluationSpec, rows: Mapping[str, Sequence[Row]], testbed: bool = False):
+    def __init__(self, spec: EvaluationSpec, rows: Mapping[str, Sequence[Row]], source: Source | None = None):
         """
         Args:
+            spec: Which tasks.
             rows: The items of each task, in the hub's schema.
-            testbed: Whether they are the testbed's, whose tasks are its own YAML files.
+            source: Where the rows come from. The testbed words its questions by YAML files of its own; rows of all
+                other sources, and of None, are worded as their benchmark's entry defines.
         """
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         datasets.disable_progress_bars()
-        names = {name: f"testbed_{name}" if testbed else name for name in spec.tasks}
+        definitions = {task: _definition(task, source) for task in spec.tasks}  # task -> lm-eval's name, folder
         # Only as members of a group do lm-eval's tasks inherit their registered definition under overrides.
-        group = {"group": "benchmarks", "task": [_overrides(names[name], rows[name]) for name in spec.tasks]}
-        self.tasks = _task_manager(testbed).load(group)["tasks"]
-        self.questions = [
-            question for name in spec.tasks for question in _questions(name, self.tasks[names[name]], rows[name])
-        ]
+        group = {"group": "benchmarks", "task": [_overrides(definitions[task][0], rows[task]) for task in spec.tasks]}
+        manager = _task_manager(tuple(dict.fromkeys(folder for _, folder in definitions.values())))
+        self.tasks = manager.load(group)["tasks"]
+        self.questions = [question for task in spec.tasks
+                          for question in _questions(task, self.tasks[definitions[task][0]], rows[task])]
         self._tokenised: tuple[Tokenizer, list[TokenisedPair]] | None = None
         self._batches: tuple[tuple[Tokenizer, int, Limits], list[Batch]] | None = None
 
     def tokenised(self, backend: HFLM) -> list[TokenisedPair]:
-        """Every choice of every question, tokenised by lm-eval's rule; kept as long as the tokenizer is the same."""
+        """Every choice of every question, tokenised by lm-eval's rule; cached as long as the tokenizer is the same."""
         tokenizer = backend.tokenizer
         if self._tokenised is None or self._tokenised[0] is not tokenizer:
             pairs = [pair for question in self.questions for pair in question.choices]
@@ -67,57 +72,65 @@ class Requests:
         return self._tokenised[1]
 
     def batches(self, backend: HFLM) -> list[Batch]:
-        """Every question, laid out for `shared_context.score`; kept for models of one tokenizer, length and device."""
-        made_for = backend.tokenizer, backend.max_length, limits_of(backend.model.device)
-        if self._batches is None or self._batches[0] != made_for:
-            self._batches = made_for, lay_out(self.tokenised(backend), *made_for[1:])
+        """Every choice, laid out for `shared_context.score`; cached for models of one tokenizer, length and device."""
+        laid_out_for = backend.tokenizer, backend.max_length, limits_of(backend.model.device)
+        if self._batches is None or self._batches[0] != laid_out_for:
+            self._batches = laid_out_for, lay_out(self.tokenised(backend), *laid_out_for[1:])
         return self._batches[1]
 
 
 def _questions(name: str, task: Any, rows: Sequence[Row]) -> list[Question]:
-    with contextlib.redirect_stderr(io.StringIO()):  # lm-eval draws a bar a task that no argument turns off
+    """The questions of one task, in the order of its rows.
+
+    Args:
+        name: Of the benchmark.
+        task: lm-eval's, with these rows as its test split.
+    """
+    with contextlib.redirect_stderr(io.StringIO()):  # lm-eval draws a progress bar a task that no argument turns off
         task.build_all_requests(limit=None, rank=0, world_size=1)
     by_item: dict[int, list[Any]] = {}
     for instance in task.instances:
         by_item.setdefault(instance.doc_id, []).append(instance)
     return [
         Question(
-            name,
-            item,
-            hash_string(json.dumps(instances[0].doc, indent=2, default=handle_non_serializable, ensure_ascii=False)),
-            gold_label(name, rows[item]),
-            tuple(_choice_characters(name, instances[0].doc, len(instances))),
-            tuple(instance.args for instance in sorted(instances, key=lambda one: one.idx)),
+            task=name,
+            item=item,
+            document_sha256=hash_string(
+                json.dumps(instances[0].doc, indent=2, default=handle_non_serializable, ensure_ascii=False)),
+            gold=BENCHMARKS[name].gold_label(rows[item]),
+            choice_characters=_choice_characters(task, instances),
+            choices=tuple(instance.args for instance in sorted(instances, key=lambda instance: instance.idx)),
+            contexts_differ=bool(task.multiple_input),
         )
         for item, instances in sorted(by_item.items())
     ]
 
 
-def _choice_characters(task: str, doc: Mapping[str, Any], count: int) -> list[int]:
-    if task == "boolq":
-        return [len("no"), len("yes")]
-    if task == "winogrande":
-        # Both options are scored by the same continuation, so its length is no matter.
-        return [1] * count
-    if task == "piqa":
-        return [len(doc["sol1"]), len(doc["sol2"])]
-    if task == "hellaswag":
-        return [len(choice) for choice in doc["choices"]]
-    return [len(choice) for choice in doc["choices"]["text"]]
+def _choice_characters(task: Any, instances: Sequence[Any]) -> tuple[int, ...]:
+    # Choices that differ in their context are scored by the same continuation, so its length does not matter.
+    if task.multiple_input:
+        return (1,) * len(instances)
+    return tuple(map(len, task.doc_to_choice(instances[0].doc)))
 
 
-@lru_cache(maxsize=2)
-def _task_manager(testbed: bool) -> TaskManager:
-    """lm-eval's registry of these seven tasks; indexing all its thousands takes seconds."""
-    if testbed:
-        return TaskManager(include_path=str(TASK_DEFINITIONS), include_defaults=False)
-    root = Path(lm_eval.tasks.__file__).parent
-    folders = ("super_glue/boolq", "piqa", "hellaswag", "winogrande", "arc", "openbookqa")
-    return TaskManager(include_path=[str(root / folder) for folder in folders], include_defaults=False)
+def _definition(task: str, source: Source | None) -> tuple[str, Path]:
+    """lm-eval's name of a benchmark's task, and the folder of its YAML files."""
+    if source is not None and source.kind == "testbed":
+        return f"testbed_{task}", TASK_DEFINITIONS
+    definition = BENCHMARKS[task].definition
+    if isinstance(definition, Path):
+        return task, definition.absolute()
+    return task, Path(lm_eval.tasks.__file__).parent / definition
+
+
+@lru_cache(maxsize=8)
+def _task_manager(folders: tuple[Path, ...]) -> TaskManager:
+    """lm-eval's registry of the tasks in some folders; indexing all of its thousands takes seconds."""
+    return TaskManager(include_path=list(folders), include_defaults=False)
 
 
 def _overrides(name: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """What makes lm-eval's task of that name read these rows as its test split."""
+    """Configuration that makes lm-eval's task of that name read these rows as its test split."""
 
     def load(**_: Any) -> datasets.DatasetDict:
         return datasets.DatasetDict({_SPLIT: datasets.Dataset.from_list(list(rows))})

@@ -1,4 +1,4 @@
-"""Scoring a model on lm-eval's requests."""
+"""Scores a model on lm-eval's requests."""
 
 from typing import Any
 
@@ -15,26 +15,37 @@ from rankadaptor.models.checkpoints import Tokenizer
 
 
 def evaluate(model: PreTrainedModel, tokenizer: Tokenizer, spec: EvaluationSpec, requests: Requests) -> pd.DataFrame:
-    """Score a model, zero-shot, and return one row per item (`items.COLUMNS`).
+    """Score a model, zero-shot.
 
-    Outcomes follow from the log-likelihoods by lm-eval's formulas; tests hold them against lm-eval's own evaluator.
+    Outcomes follow from the log-likelihoods by lm-eval's formulas; tests compare them with lm-eval's own evaluator.
 
     Args:
         model: In evaluation mode.
+        tokenizer: The model's.
         spec: Engine, batch size and tokenisation. lm-eval's request cache stays off, since its keys ignore the model.
-        requests: What to ask; may serve many models of one tokenizer.
+        requests: The questions; may serve many models of one tokenizer.
+
+    Returns:
+        One row an item, with the columns `items.COLUMNS`.
+
+    Raises:
+        BadInput: if the spec's tokenisation is not offered.
     """
     backend = backend_of(model, tokenizer, spec)
     pairs = requests.tokenised(backend)
     if isinstance(backend, SharedContextLM):
         log_likelihoods = score(model, requests.batches(backend), len(pairs))[0].tolist()
     else:
-        log_likelihoods = [one for one, _ in backend._loglikelihood_tokens(pairs, disable_tqdm=True)]
+        log_likelihoods = [value for value, _ in backend._loglikelihood_tokens(pairs, disable_tqdm=True)]
     return item_table(requests.questions, log_likelihoods)
 
 
 def backend_of(model: PreTrainedModel, tokenizer: Tokenizer, spec: EvaluationSpec) -> HFLM:
-    """A loaded model as lm-eval knows models: with its own backend, or with ours in the place of its scoring."""
+    """A loaded model as one of lm-eval's: with lm-eval's own scoring, or with this project's in its place.
+
+    Raises:
+        BadInput: if the spec's tokenisation is not offered.
+    """
     if spec.tokenisation != "joint":
         raise BadInput(f"tokenisation {spec.tokenisation!r} is not offered: use joint")
     settings: dict[str, Any] = {"batch_size": spec.batch_size, "add_bos_token": spec.bos, "backend": "causal"}

@@ -1,12 +1,13 @@
-"""Scoring a question's choices together: what they have in common is computed once, and the head only where needed.
+"""Scores a question's choices together: what they have in common is computed once, and the head only where needed.
 
-Choices come laid out as trees (`layout`). Rows of tokens without padding go through the layers; attention takes them
-apart, and the output head sees the tokens that something is predicted from, a piece of the vocabulary at a time.
+Choices are laid out as trees (`layout`). Their tokens go through the layers as one row without padding; attention
+divides them into segments. The output head computes only the positions that predict a scored token, a part of the
+vocabulary at a time.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lm_eval.models.huggingface import HFLM
@@ -14,24 +15,29 @@ from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
-from rankadaptor.evaluation.layout import Batch, Limits, Part, TokenisedPair, lay_out
+from rankadaptor.evaluation.layout import Batch, Limits, SegmentGroup, TokenisedPair, lay_out
 from rankadaptor.models.kernels.fast_layers import quick_layers
 from rankadaptor.models.kernels.patching import attending
 from rankadaptor.models.kernels.products import packed, quick_products
 
-# On a CPU 1,024 tokens were 4 % slower, 1,792 1 %; on an H200 16,384 were 8 %, and a call costs more than filling up.
+# On a CPU 1,024 tokens were 4 % slower, 1,792 1 %; on an H200 16,384 were 8 %, and a call costs more than padding.
 _LIMITS = {"cpu": Limits(1536), "cuda": Limits(32_768, 64, 0.25)}
-_HEAD_COLUMNS = {"cpu": 2048, "cuda": 16_384}  # tokens of the vocabulary that logits are held of at a time
-_TREES = "rankadaptor_trees"  # what transformers knows `_attention` as
+_HEAD_COLUMNS = {"cpu": 2048, "cuda": 16_384}  # tokens of the vocabulary whose logits are in memory at a time
+_TREES = "rankadaptor_trees"  # name of `_attention` in transformers' registry
 
 
 @torch.inference_mode()
 def score(model: PreTrainedModel, batches: Sequence[Batch], count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-likelihoods of `count` choices, in nats, and whether each is what greedy decoding would write.  # (choices,)
+    """Log-likelihoods of choices, and whether greedy decoding would give each of them.
 
     Args:
         model: A LLaMA, pruned or not, in any floating-point type; log-probabilities are taken in float32, attention is
-            PyTorch's own whatever the model's configuration asks for.
+            PyTorch's own whatever the model's configuration names.
+        batches: As `lay_out` gives them.
+        count: How many choices the batches hold.
+
+    Returns:
+        Log-likelihoods in nats, and booleans.  # (choices,) each
     """
     total, greedy = torch.zeros(count), torch.ones(count, dtype=torch.bool)
     with quick_products(model.model, pack=True), quick_layers(model.model), attending(model, _TREES):
@@ -42,52 +48,62 @@ def score(model: PreTrainedModel, batches: Sequence[Batch], count: int) -> tuple
                 input_ids=batch.tokens[None].to(device), position_ids=batch.positions[None].to(device), use_cache=False,
                 segments=_Segments(batch, model),
             ).last_hidden_state[0]  # (tokens, width)
-            found, likeliest = head.predicted(hidden[batch.read.to(device)], batch)
-            total.index_add_(0, batch.choices, found)
-            greedy[batch.choices[~likeliest]] = False
+            scores, likeliest = head.predicted(hidden[batch.predictors.to(device)], batch)
+            total.index_add_(0, batch.choice_of_target, scores)
+            greedy[batch.choice_of_target[~likeliest]] = False
     return total, greedy
 
 
+class _GroupIndices(NamedTuple):
+    """Where attention of one group finds its tensors, among tokens x kv heads, and what it hides."""
+
+    queries: torch.Tensor  # (segments, kv heads, queries)
+    keys: torch.Tensor  # (segments, kv heads, keys)
+    mask: torch.Tensor  # (segments or 1, 1, queries x query heads a kv head, keys), added to the scores
+
+
 class _Segments:
-    """Where attention finds a batch's segments, on a model's device."""
+    """Indices of a batch's segments for attention, on a model's device."""
 
     def __init__(self, batch: Batch, model: PreTrainedModel):
-        self.batch, self.device, self.dtype = batch, model.device, model.dtype
-        self.known: dict[tuple[int, int], tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]] = {}
+        self._batch, self._device, self._dtype = batch, model.device, model.dtype
+        self._cache: dict[tuple[int, int], tuple[list[_GroupIndices], torch.Tensor]] = {}
 
-    def of(self, kv_heads: int, group: int) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]:
-        """For layers of so many heads of keys, and heads of queries a head of keys, whose queries are stacked.
+    def indices(self, kv_heads: int, shared_by: int) -> tuple[list[_GroupIndices], torch.Tensor]:
+        """For layers with so many kv heads, each shared by so many query heads, whose queries are stacked.
 
         Returns:
-            Of each part the places of queries and of keys, (segments, kv heads, tokens) of tokens x kv heads, and the
-            mask that is added, (segments or 1, 1, queries x group, keys); and of tokens x kv heads the places among the
-            results of all parts, which are in the order of the queries.
+            Indices of each group; and for tokens x kv heads the row in the results of all groups, which are in the
+            order of the queries.
         """
-        if (kv_heads, group) not in self.known:
-            self.known[kv_heads, group] = self._made(kv_heads, group)
-        return self.known[kv_heads, group]
+        if (kv_heads, shared_by) not in self._cache:
+            self._cache[kv_heads, shared_by] = self._computed(kv_heads, shared_by)
+        return self._cache[kv_heads, shared_by]
 
-    def _made(self, kv_heads: int, group: int) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor]:
-        heads = torch.arange(kv_heads, device=self.device)
-        parts, places_of_results, before = [], [], 0
-        for part in (Part(*(one.to(self.device) for one in part)) for part in self.batch.parts):
-            keys = torch.cat([part.above, part.queries], -1)
-            places = [one[:, None] * kv_heads + heads[:, None] for one in (part.queries, keys)]
-            parts.append((*places, self._mask(part, group)))
-            results = before + torch.arange(places[0].numel(), device=self.device).view_as(places[0])
-            places_of_results.append(results.transpose(1, 2).flatten(0, 1))  # (queries, kv heads)
-            before += results.numel()
-        return parts, torch.cat(places_of_results)[self.batch.order.to(self.device)].flatten()
+    def _computed(self, kv_heads: int, shared_by: int) -> tuple[list[_GroupIndices], torch.Tensor]:
+        heads = torch.arange(kv_heads, device=self._device)
+        indices, result_rows, row_count = [], [], 0
+        for group in self._batch.groups:
+            group = SegmentGroup(*(tensor.to(self._device) for tensor in group))
+            keys = torch.cat([group.ancestors, group.queries], -1)
+            query_indices, key_indices = (
+                places[:, None] * kv_heads + heads[:, None] for places in (group.queries, keys))
+            indices.append(_GroupIndices(query_indices, key_indices, self._mask(group, shared_by)))
+            rows = row_count + torch.arange(query_indices.numel(), device=self._device).view_as(query_indices)
+            result_rows.append(rows.transpose(1, 2).flatten(0, 1))  # (queries, kv heads)
+            row_count += rows.numel()
+        return indices, torch.cat(result_rows)[self._batch.order.to(self._device)].flatten()
 
-    def _mask(self, part: Part, group: int) -> torch.Tensor:
-        lengths = part.above_lengths
-        if bool((lengths == lengths[0]).all()):
-            lengths = lengths[:1]
-        above = torch.arange(part.above.shape[1], device=self.device) < lengths[:, None]  # (segments or 1, keys above)
-        own = torch.ones(part.queries.shape[1], part.queries.shape[1], dtype=torch.bool, device=self.device).tril()
-        seen = torch.cat([above[:, None].expand(-1, len(own), -1), own.expand(len(above), -1, -1)], -1)
-        mask = torch.zeros(seen.shape, dtype=self.dtype, device=self.device).masked_fill_(~seen, -torch.inf)
-        return mask.repeat_interleave(group, 1)[:, None]
+    def _mask(self, group: SegmentGroup, shared_by: int) -> torch.Tensor:
+        counts = group.ancestor_counts
+        if bool((counts == counts[0]).all()):
+            counts = counts[:1]
+        width, length = group.ancestors.shape[1], group.queries.shape[1]
+        above = torch.arange(width, device=self._device) < counts[:, None]  # (segments or 1, ancestors)
+        causal = torch.ones(length, length, dtype=torch.bool, device=self._device).tril()
+        visible = torch.cat([above[:, None].expand(-1, length, -1), causal.expand(len(above), -1, -1)], -1)
+        mask = torch.zeros(visible.shape, dtype=self._dtype, device=self._device).masked_fill_(~visible, -torch.inf)
+        return mask.repeat_interleave(shared_by, 1)[:, None]
 
 
 def _attention(
@@ -100,25 +116,34 @@ def _attention(
     scaling: float,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of a batch, part by part; of (1, heads, tokens, head width), but the result has tokens first."""
+    """Attention of a batch, group by group.
+
+    Args:
+        query, key, value: (1, heads, tokens, head width).
+
+    Returns:
+        (1, tokens, heads, head width).
+    """
     kv_heads, tokens, width = key.shape[1:]
-    group = query.shape[1] // kv_heads
-    asked, kept, said = (one[0].transpose(0, 1).reshape(tokens * kv_heads, -1) for one in (query, key, value))
-    parts, order = segments.of(kv_heads, group)
-    found = []
-    for asking, looked_at, mask in parts:
-        queries = asked.index_select(0, asking.flatten()).view(*asking.shape[:2], -1, width)  # stacked
-        keys, values = (one.index_select(0, looked_at.flatten()).view(*looked_at.shape, width) for one in (kept, said))
-        answers = functional.scaled_dot_product_attention(queries, keys, values, mask, scale=scaling)
-        found.append(answers.reshape(-1, group * width))
-    return torch.cat(found).index_select(0, order).view(1, tokens, -1, width), None
+    shared_by = query.shape[1] // kv_heads
+    queries, keys, values = (tensor[0].transpose(0, 1).reshape(tokens * kv_heads, -1) for tensor in (query, key, value))
+    groups, order = segments.indices(kv_heads, shared_by)
+    outputs = []
+    for group in groups:
+        group_queries = queries.index_select(0, group.queries.flatten()).view(*group.queries.shape[:2], -1, width)
+        group_keys, group_values = (
+            tensor.index_select(0, group.keys.flatten()).view(*group.keys.shape, width) for tensor in (keys, values))
+        output = functional.scaled_dot_product_attention(
+            group_queries, group_keys, group_values, group.mask, scale=scaling)
+        outputs.append(output.reshape(-1, shared_by * width))
+    return torch.cat(outputs).index_select(0, order).view(1, tokens, -1, width), None
 
 
 AttentionInterface.register(_TREES, _attention)
 
 
 class _Head:
-    """A model's output head, a piece of the vocabulary at a time, so that logits stay in the caches."""
+    """A model's output head, a part of the vocabulary at a time, so that logits stay in the processor's caches."""
 
     def __init__(self, weight: torch.Tensor):
         """
@@ -127,36 +152,37 @@ class _Head:
         """
         step = _HEAD_COLUMNS.get(weight.device.type, _HEAD_COLUMNS["cpu"])
         self.starts = range(0, len(weight), step)
-        self.pieces = packed([weight[start : start + step] for start in self.starts])
+        self.parts = packed([weight[start : start + step] for start in self.starts])
 
     def predicted(self, states: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability of every target, and whether no other token is likelier.  # (targets,) each
 
         Args:
-            states: (places, width).
+            states: (predictors, width).
         """
         device = states.device
         order = torch.argsort(batch.targets)
         bounds = torch.searchsorted(batch.targets[order], torch.tensor([*self.starts, 2**62])).tolist()
-        order, of_place, targets = (tensor.to(device) for tensor in (order, batch.of_place, batch.targets))
+        order, predictor, targets = (tensor.to(device) for tensor in (order, batch.predictor_of_target, batch.targets))
         scores = torch.empty(len(targets), device=device)
-        totals, most = [], []
-        for start, piece, (first, last) in zip(self.starts, self.pieces, pairwise(bounds), strict=True):
-            logits = piece(states).float()  # (places, tokens of the piece)
-            chosen = order[first:last]
-            scores[chosen] = logits[of_place[chosen], targets[chosen] - start]
-            most.append(logits.amax(-1, keepdim=True))
-            totals.append(logits.sub_(most[-1]).exp_().sum(-1, keepdim=True).log_().add_(most[-1]))
-        total, likeliest = torch.cat(totals, -1).logsumexp(-1), torch.cat(most, -1).amax(-1)  # (places,) each
-        return (scores - total[of_place]).cpu(), (scores >= likeliest[of_place]).cpu()
+        totals, maxima = [], []
+        for start, part, (first, last) in zip(self.starts, self.parts, pairwise(bounds), strict=True):
+            logits = part(states).float()  # (predictors, tokens of the part)
+            in_part = order[first:last]
+            scores[in_part] = logits[predictor[in_part], targets[in_part] - start]
+            maxima.append(logits.amax(-1, keepdim=True))
+            totals.append(logits.sub_(maxima[-1]).exp_().sum(-1, keepdim=True).log_().add_(maxima[-1]))
+        total, maximum = torch.cat(totals, -1).logsumexp(-1), torch.cat(maxima, -1).amax(-1)  # (predictors,) each
+        return (scores - total[predictor]).cpu(), (scores >= maximum[predictor]).cpu()
 
 
 def limits_of(device: torch.device) -> Limits:
+    """Sizes of batches that are fast on a device."""
     return _LIMITS.get(device.type, _LIMITS["cpu"])
 
 
 class SharedContextLM(HFLM):
-    """lm-eval's backend of a loaded LLaMA whose log-likelihoods are computed as above; all else is HFLM's own."""
+    """lm-eval's backend of a loaded LLaMA, with log-likelihoods computed by `score`; all else is HFLM's own."""
 
     def _loglikelihood_tokens(
         self, requests: list[TokenisedPair], disable_tqdm: bool = False, override_bs: int | None = None

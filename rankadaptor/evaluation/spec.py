@@ -1,9 +1,9 @@
-"""What is measured of a model: frozen specs of zero-shot evaluation, perplexity and generation."""
+"""Frozen specs of what is measured of a model: zero-shot evaluation, perplexity and generation."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.errors import BadInput
 from rankadaptor.keys import later
 
@@ -15,11 +15,15 @@ EvaluationEngine = Literal["shared_context", "lm_eval"]
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """One zero-shot evaluation through lm-eval."""
+    """One zero-shot evaluation through lm-eval.
+
+    Raises:
+        BadInput: on an unknown engine or task, or less than one item a task.
+    """
 
     numerics_version: ClassVar[int] = 1
 
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...]  # names of registered benchmarks
     split: Split
     items_per_task: int | None  # None: every item of the split
     item_seed: int  # which items a limit picks
@@ -31,16 +35,20 @@ class EvaluationSpec:
     def __post_init__(self) -> None:
         if self.engine not in get_args(EvaluationEngine):
             raise BadInput(f"unknown engine {self.engine!r}: use one of {', '.join(get_args(EvaluationEngine))}")
-        unknown = [task for task in self.tasks if task not in TASKS]
+        unknown = [task for task in self.tasks if task not in BENCHMARKS]
         if unknown:
-            raise BadInput(f"unknown task {unknown[0]!r}: use some of {', '.join(TASKS)}")
+            raise BadInput(f"unknown task {unknown[0]!r}: use some of {', '.join(BENCHMARKS)}")
         if self.items_per_task is not None and self.items_per_task < 1:
             raise BadInput(f"items_per_task is {self.items_per_task}: give at least 1, or null for every item")
 
 
 @dataclass(frozen=True)
 class GenerationSpec:
-    """Continuations of some prompts; see `evaluation.generation`."""
+    """Continuations of some prompts; see `evaluation.generation`.
+
+    Raises:
+        BadInput: if there is no prompt, or a setting is out of its range.
+    """
 
     numerics_version: ClassVar[int] = 1
 
@@ -65,7 +73,11 @@ class GenerationSpec:
 
 @dataclass(frozen=True)
 class PerplexitySpec:
-    """One measurement of perplexity; see `evaluation.perplexity` for the conventions."""
+    """One measurement of perplexity; see `evaluation.perplexity` for the conventions.
+
+    Raises:
+        BadInput: on an unknown `bos`, or a setting out of its range.
+    """
 
     numerics_version: ClassVar[int] = 1
 

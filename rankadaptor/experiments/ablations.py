@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from rankadaptor.errors import BadInput
-from rankadaptor.evaluation.spec import EvaluationSpec
-from rankadaptor.experiments.main_table import MainTable, run_ahead, runs_ahead
+from rankadaptor.experiments.main_table import MainTable
 from rankadaptor.experiments.methods import LORA, RANKADAPTOR
 from rankadaptor.experiments.options import DEFAULT_LEDGER, parse_blocks, report_seeds
+from rankadaptor.experiments.plan import Plan
+from rankadaptor.experiments.planning import StepCount
 from rankadaptor.experiments.progress import ProgressBar
 from rankadaptor.experiments.results import TableResult
+from rankadaptor.experiments.skeleton import compute_ahead, computes_ahead
 from rankadaptor.experiments.tables import CLAIMED, Contents
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
@@ -33,10 +35,26 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True)
 class Ablation:
+    """One thing that is changed."""
+
     title: str
     question: str
     variants: Callable[[Profile, str], dict[str, Profile]]  # of a profile and a budget's name; the first is the base
     published: str = ""  # factor of Table 3
+
+
+ABLATIONS: dict[str, Ablation] = {}
+
+
+def register(name: str, ablation: Ablation) -> None:
+    """Make an ablation known by its name.
+
+    Raises:
+        ValueError: if another ablation has that name.
+    """
+    if name in ABLATIONS:
+        raise ValueError(f"ablation {name!r} is registered already: give it another name")
+    ABLATIONS[name] = ablation
 
 
 def ablation_tables(
@@ -47,79 +65,87 @@ def ablation_tables(
     seeds: Sequence[int] = (),
     ledger: Path | str = DEFAULT_LEDGER,
 ) -> "AblationTables":
-    """
+    """Tables of LoRA and RankAdaptor, one a variant of each ablation.
+
     Args:
+        profile: Name of a profile, or path of a YAML file.
         ablation: Names of `ABLATIONS`, such as "scaling signal"; "table3" for the paper's four, empty for all.
         blocks: One block; the paper's is llm-pruner:20.
+        budget: One of the profile's.
         seeds: Training seeds of reported recoveries; empty for the budget's.
+        ledger: Folder of finished results.
 
     Raises:
         BadInput: on anything unknown.
     """
-    named = ablation.replace(",", " ").split()
-    wanted = [one for name in named or ABLATIONS for one in (TABLE_3 if name == "table3" else [name])]
-    for name in wanted:
-        if name not in ABLATIONS:
-            raise BadInput(f"unknown ablation {name!r}: use table3, or some of {', '.join(ABLATIONS)}")
-    chosen = load_profile(profile)
-    parsed = parse_blocks(blocks, chosen)
+    source = load_profile(profile)
+    parsed = parse_blocks(blocks, source)
     if len(parsed) != 1:
         raise BadInput(f"ablations are of one block, and {blocks!r} names {len(parsed)}: name one")
-    if parsed[0].pruner != "llm-pruner" and (several := {"samples", "importance"} & set(wanted)):
+    names = _named(ablation)
+    if parsed[0].pruner != "llm-pruner" and (several := {"samples", "importance"} & set(names)):
         raise BadInput(f"ablation {min(several)} is of LLM-Pruner, and {blocks} is not: leave it away")
-    reported = report_seeds(chosen, budget, seeds)
+    reported = report_seeds(source, budget, seeds)
     tables: dict[str, dict[str, MainTable]] = {}
-    for name in dict.fromkeys(wanted):
+    for name in names:
         contents = Contents(f"ablation-{name}", ABLATIONS[name].title, (LORA, RANKADAPTOR), CLAIMED)
-        tables[name] = {}
-        for label, variant in ABLATIONS[name].variants(chosen, budget).items():
-            if label == NAIVE:
-                own = (chosen.search.training_seed,)
-                tables[name][label] = AsSearched(contents, variant, parsed, budget, own, Ledger(ledger))
-            else:
-                tables[name][label] = MainTable(contents, variant, parsed, budget, reported, Ledger(ledger))
-    return AblationTables(chosen, tables, Ledger(ledger))
+        tables[name] = {label: MainTable(Ledger(ledger), variant, contents, parsed, budget, reported)
+                        for label, variant in ABLATIONS[name].variants(source, budget).items()}
+        if NAIVE in tables[name]:
+            # The protocol that the paper's text leaves open, at its worst: recoveries are chosen by the very questions
+            # that are reported, and the very recovery that was chosen is reported, under the search's own seed.
+            tables[name][NAIVE] = dataclasses.replace(
+                tables[name][NAIVE], seeds=(source.search.training_seed,), search_split="report")
+    return AblationTables(source, tables, Ledger(ledger))
+
+
+def _named(ablation: str) -> list[str]:
+    """Names of ablations, each once; all of them where the text is empty."""
+    words = ablation.replace(",", " ").split() or list(ABLATIONS)
+    names = [name for word in words for name in (TABLE_3 if word == "table3" else [word])]
+    if unknown := [name for name in names if name not in ABLATIONS]:
+        raise BadInput(f"unknown ablation {unknown[0]!r}: use table3, or some of {', '.join(ABLATIONS)}")
+    return list(dict.fromkeys(names))
 
 
 class AblationTables:
-    """See `ablation_tables`."""
+    """Tables of several ablations over one ledger: what two variants share is computed once. See `ablation_tables`."""
 
     def __init__(self, profile: Profile, tables: dict[str, dict[str, MainTable]], ledger: Ledger):
         self.profile, self.tables, self.ledger = profile, tables, ledger
 
-    def plan(self) -> str:
-        """What would run, variant by variant; what two of them share is counted in both until it is there."""
-        lines = [f"{'ablation':<20}{'variant':<32}{'to run at most':>15}{'minutes':>9}"]
-        minutes = 0.0
+    def plan(self) -> Plan:
+        """What would run; a step that two variants share is counted once, with the first of them."""
+        count, notes = StepCount(), [f"{'ablation':<20}{'variant':<32}{'to run at most':>15}"]
         for name, variants in self.tables.items():
             for label, table in variants.items():
-                plan = table.plan()
-                minutes += plan.missing_seconds() / 60
-                lines.append(f"{name:<20}{label:<32}{plan.missing.total():>15}{plan.missing_seconds() / 60:>9.0f}")
-        return "\n".join([*lines, f"at most {minutes:,.0f} minutes on {self.profile.cost.machine}"])
+                before = count.missing.total()
+                runner = table.planning_runner()
+                for piece in table.pieces(runner):
+                    count.follow(runner, piece)
+                notes.append(f"{name:<20}{label:<32}{count.missing.total() - before:>15}")
+        profile = self.profile
+        return Plan(f"Ablations · profile {profile.name} ({profile.base_model.label})", self._all()[0].details(),
+                    profile.inputs(), profile.cost, count.needed, count.missing,
+                    ("", *notes, ""))
 
     def is_complete(self) -> bool:
-        """Whether the ledger holds every stage of every variant."""
-        return all(table.is_complete() for variants in self.tables.values() for table in variants.values())
+        """Whether the ledger holds every result of every variant."""
+        return not self.plan().missing
 
     def run(self) -> dict[str, dict[str, TableResult]]:
         """Ablation -> variant -> rows of no recovery, LoRA and RankAdaptor."""
-        tables = [table for variants in self.tables.values() for table in variants.values()]
+        tables = self._all()
         tables[0].run()  # what the others have in common with it is in the ledger then
         plans = [(table, table.plan()) for table in tables[1:]]
         bar = ProgressBar(self.profile.cost)
-        with bar.over(sum(plan.missing_seconds() for _, plan in plans) if runs_ahead(self.profile) else 0):
-            run_ahead([table for table, plan in plans if plan.missing], bar.on_progress)
+        with bar.over(sum(plan.missing_seconds() for _, plan in plans) if computes_ahead(self.profile.workers) else 0):
+            compute_ahead([table for table, plan in plans if plan.missing], bar.on_progress)
         return {name: {label: table.run() for label, table in variants.items()}
                 for name, variants in self.tables.items()}
 
-
-class AsSearched(MainTable):
-    """The protocol that the paper's text leaves open at its worst: recoveries are chosen by the very questions that are
-    reported, and the very recovery that was chosen is reported, under the search's own seed."""
-
-    def _search_evaluation(self) -> EvaluationSpec:
-        return self.profile.evaluation_spec(self.budget, "report")
+    def _all(self) -> list[MainTable]:
+        return [table for variants in self.tables.values() for table in variants.values()]
 
 
 def _changed(whole: Part, path: str, value: Any) -> Part:
@@ -155,9 +181,9 @@ def _lengths(profile: Profile, budget: str) -> dict[str, Profile]:
 
 def _candidates(profile: Profile, budget: str) -> dict[str, Profile]:
     own = profile.search.candidates
-    others = {label: values for label, values in CANDIDATES.items() if values != own}
+    alternatives = {label: values for label, values in CANDIDATES.items() if values != own}
     return {f"{label}: {' '.join(map(str, values))}": _changed(profile, "search.candidates", values)
-            for label, values in {"the profile's": own, **others}.items()}
+            for label, values in {"the profile's": own, **alternatives}.items()}
 
 
 def _protocols(profile: Profile, budget: str) -> dict[str, Profile]:
@@ -165,30 +191,28 @@ def _protocols(profile: Profile, budget: str) -> dict[str, Profile]:
     return {HONEST: profile, NAIVE: naive}
 
 
-ABLATIONS = {
-    "samples": Ablation(
-        "Calibration samples of the pruner", "Does pruning by the gradients of 50 samples leave more than by 10?",
-        _values("pruning.llm_pruner.calibration.samples", {"10 samples": 10, "50 samples": 50}), "samples"),
-    "micro_batch": Ablation(
-        "Micro-batch size", "With the effective batch kept, rows are only added up in another order. Does that matter?",
-        _micro_batches, "micro_batch"),
-    "importance": Ablation(
-        "Order of the importance", "Is the first-order Taylor term a better guide than the second-order one?",
-        _values("pruning.llm_pruner.importance", {"element1": "element1", "element2": "element2"}), "importance"),
-    "performance_model": Ablation(
-        "Setting of the performance model", "Do the widths of its hidden layers matter for what the search finds?",
-        _values("search.method.predictor", {"setting 1": "paper", "setting 2": "setting 2", "setting 3": "setting 3"}),
-        "performance_model"),
-    "scaling": Ablation(
-        "Scaling rule", "alpha / r gives low ranks larger steps. Does another rule change what ranks are worth?",
-        _values("adapters.scaling", {one: one for one in get_args(Scaling)})),
-    "signal": Ablation(
-        "Signal of the search", "What should a recovery be scored by on the search split?",
-        _values("search.signal", {one: one for one in SIGNALS})),
-    "protocol": Ablation(
-        "Protocol", "How much of a gain does choosing by the reported questions make up?", _protocols),
-    "candidates": Ablation(
-        "Rank candidates", "Which ranks may a layer have? The budget stays that of LoRA.", _candidates),
-    "length": Ablation("Length of the recovery", "Do ranks matter more, or less, after more steps?", _lengths),
-}
-TABLE_3 = [name for name, one in ABLATIONS.items() if one.published]
+register("samples", Ablation(
+    "Calibration samples of the pruner", "Does pruning by the gradients of 50 samples leave more than by 10?",
+    _values("pruning.llm-pruner.calibration.samples", {"10 samples": 10, "50 samples": 50}), "samples"))
+register("micro_batch", Ablation(
+    "Micro-batch size", "With the effective batch kept, rows are only added up in another order. Does that matter?",
+    _micro_batches, "micro_batch"))
+register("importance", Ablation(
+    "Order of the importance", "Is the first-order Taylor term a better guide than the second-order one?",
+    _values("pruning.llm-pruner.importance", {"element1": "element1", "element2": "element2"}), "importance"))
+register("performance_model", Ablation(
+    "Setting of the performance model", "Do the widths of its hidden layers matter for what the search finds?",
+    _values("search.method.predictor", {"setting 1": "paper", "setting 2": "setting 2", "setting 3": "setting 3"}),
+    "performance_model"))
+register("scaling", Ablation(
+    "Scaling rule", "alpha / r gives low ranks larger steps. Does another rule change what ranks are worth?",
+    _values("adapters.scaling", {rule: rule for rule in get_args(Scaling)})))
+register("signal", Ablation(
+    "Signal of the search", "What should a recovery be scored by on the search split?",
+    _values("search.signal", {signal: signal for signal in SIGNALS})))
+register("protocol", Ablation(
+    "Protocol", "How much of a gain does choosing by the reported questions make up?", _protocols))
+register("candidates", Ablation(
+    "Rank candidates", "Which ranks may a layer have? The budget stays that of LoRA.", _candidates))
+register("length", Ablation("Length of the recovery", "Do ranks matter more, or less, after more steps?", _lengths))
+TABLE_3 = [name for name, ablation in ABLATIONS.items() if ablation.published]

@@ -16,9 +16,8 @@ import numpy as np
 import pandas as pd
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, validate_allocation
-from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.tasks import BENCHMARKS, TASKS
 from rankadaptor.errors import StageFailed
-from rankadaptor.evaluation.items import METRIC
 from rankadaptor.experiments.options import DEFAULT_LEDGER
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
@@ -26,8 +25,8 @@ from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import load_profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.ranktable.meta_records import COMMITTED, read_table, record, rows_of
-from rankadaptor.search.loop import mean_score
 from rankadaptor.search.predictors import make_predictor
+from rankadaptor.search.rounds import mean_score
 from rankadaptor.statistics import Interval, bootstrap_macro_mean
 
 
@@ -131,7 +130,8 @@ class Explorer:
             items = self._runner.results.items(step)
         except StageFailed:
             return dict.fromkeys(("accuracy", "low", "high", "gold probability"), float("nan"))
-        outcomes = {task: items.loc[items["task"] == task, METRIC[task]].to_numpy(dtype=float)[None] for task in TASKS}
+        outcomes = {task: items.loc[items["task"] == task, BENCHMARKS[task].metric].to_numpy(dtype=float)[None]
+                    for task in TASKS}
         interval: Interval = bootstrap_macro_mean(outcomes)
         gold = items.groupby("task")["gold_probability"].mean().mean()
         return {"accuracy": interval.value, "low": interval.low, "high": interval.high, "gold probability": float(gold)}

@@ -14,7 +14,7 @@ from rankadaptor.experiments.plan import Plan
 from rankadaptor.files import cache_folder
 from rankadaptor.models.base_model import BaseModel
 from rankadaptor.models.checkpoints import check_llama, check_weights
-from rankadaptor.profiles import Cost
+from rankadaptor.pipeline.cost import Cost
 
 _RESERVED = 0.05  # of a GPU's memory, which its driver and the framework take
 
@@ -23,18 +23,18 @@ def check(plan: Plan, ledger: Path) -> list[str]:
     """What stands in the way of a plan, a line each with its remedy. Takes seconds; empty where nothing does."""
     if not plan.missing:
         return []
-    profile = plan.profile
     # A cluster's nodes have the accelerators.
     elsewhere = os.environ.get("RANKADAPTOR_EXECUTOR") == "ray" and os.environ.get("RAY_ADDRESS")
-    accelerator = "" if elsewhere else _accelerator(profile.cost)
-    found = [_model(profile.base_model), _rows(profile.recovery_data.source), accelerator, _disk(plan, ledger)]
-    return [one for one in found if one]
+    accelerator = "" if elsewhere or plan.cost is None else _accelerator(plan.cost)
+    inputs = plan.inputs
+    reasons = [_model(inputs.base_model), _rows(inputs.recovery_data.source), accelerator, _disk(plan, ledger)]
+    return [reason for reason in reasons if reason]
 
 
 def require(plan: Plan, ledger: Path) -> None:
     """Raises BadInput with the first of `check`."""
-    if found := check(plan, ledger):
-        raise BadInput(found[0])
+    if reasons := check(plan, ledger):
+        raise BadInput(reasons[0])
 
 
 def _model(base: BaseModel) -> str:
@@ -88,15 +88,15 @@ def _accelerator(cost: Cost) -> str:
 
 def _disk(plan: Plan, ledger: Path) -> str:
     needed = {ledger: plan.missing_disk_megabytes()}
-    if plan.downloads:
-        hub = plan.profile.base_model.source.kind == "hub"
+    if plan.cost is not None and plan.downloads:
+        hub = plan.inputs.base_model.source.kind == "hub"
         needed[Path(huggingface_hub.constants.HF_HUB_CACHE) if hub else cache_folder()] = (
-            plan.profile.cost.download_megabytes)
+            plan.cost.download_megabytes)
     disks: dict[int, tuple[Path, Path, float]] = {}
     for folder, megabytes in needed.items():
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        first, _, others = disks.get(there.stat().st_dev, (folder, there, 0.0))
-        disks[there.stat().st_dev] = first, there, others + megabytes
+        first, _, sum_so_far = disks.get(there.stat().st_dev, (folder, there, 0.0))
+        disks[there.stat().st_dev] = first, there, sum_so_far + megabytes
     for folder, there, megabytes in disks.values():
         free = shutil.disk_usage(there).free / 1e6
         if free < megabytes:

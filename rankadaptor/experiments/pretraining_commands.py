@@ -48,8 +48,9 @@ def _pretrain(folder: Path, changes: Sequence[str]) -> None:
 
 
 def _score(folder: Path) -> None:
-    from rankadaptor.data.tasks import TASKS
-    from rankadaptor.evaluation import METRIC, Requests, evaluate
+    from rankadaptor.data.sources import Source
+    from rankadaptor.data.tasks import BENCHMARKS, TASKS
+    from rankadaptor.evaluation import Requests, evaluate
     from rankadaptor.evaluation.items import task_metrics
     from rankadaptor.evaluation.spec import EvaluationSpec
     from rankadaptor.models.checkpoints import load_model, load_tokenizer
@@ -59,12 +60,12 @@ def _score(folder: Path) -> None:
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     described = folder / "pretraining.json"
     seed = json.loads(described.read_text())["recipe"]["world_seed"] if described.is_file() else SEED
-    scores = {}
+    world, scores = Source("testbed", str(seed), None), {}
     for split in SPLITS:
         spec = EvaluationSpec(TASKS, split, None, 0, 256)  # type: ignore[arg-type]
-        requests = Requests(spec, {task: task_rows(task, split, seed) for task in TASKS}, testbed=True)
+        requests = Requests(spec, {task: task_rows(task, split, seed) for task in TASKS}, world)
         metrics = task_metrics(evaluate(model, tokenizer, spec, requests))
-        scores[split] = {task: round(metrics[task][METRIC[task]], 4) for task in TASKS}
+        scores[split] = {task: round(metrics[task][BENCHMARKS[task].metric], 4) for task in TASKS}
         print(split, " ".join(f"{task} {100 * value:.1f}" for task, value in scores[split].items()))
     (folder / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
 

@@ -2,15 +2,13 @@
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from rankadaptor.errors import StageFailed
 from rankadaptor.evaluation.spec import EvaluationSpec
-from rankadaptor.experiments.plan import missing_steps, stage_kind, stage_seconds, steps_seconds
+from rankadaptor.experiments.plan import stage_kind, stage_seconds
 from rankadaptor.pipeline.cost import Cost
-from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.pruning.spec import PruneSpec
 from rankadaptor.recovery.spec import RecoverySpec
@@ -19,7 +17,11 @@ from rankadaptor.recovery.spec import RecoverySpec
 class ProgressBar:
     """A bar over estimated seconds; its remaining time follows the speed really seen."""
 
-    def __init__(self, cost: Cost):
+    def __init__(self, cost: Cost | None):
+        """
+        Args:
+            cost: What stages cost; None: no bar is shown.
+        """
         self._cost = cost
         self._bar: tqdm | None = None
         self._finished = self._total = 0.0
@@ -40,7 +42,7 @@ class ProgressBar:
 
     def on_progress(self, step: Step, share: float) -> None:
         """A `Runner` reports here."""
-        if self._bar is None:
+        if self._bar is None or self._cost is None:
             return
         seconds = stage_seconds(stage_kind(step), self._cost)
         self._bar.set_description_str(f"{_label(step):<34}", refresh=False)
@@ -59,13 +61,3 @@ def _label(step: Step) -> str:
     parts += [spec.method for spec in specs.values() if isinstance(spec, RecoverySpec)]
     parts += [step.spec.split] if isinstance(step.spec, EvaluationSpec) else []
     return " ".join(parts)
-
-
-
-def run_missing(runner: Runner, bar: ProgressBar, steps: Iterable[Step], cost: Cost) -> None:
-    """Run what the ledger lacks of some steps, under a bar."""
-    missing = missing_steps(runner, steps)
-    with bar.over(steps_seconds(missing, cost)):
-        for step in missing:
-            with contextlib.suppress(StageFailed):  # told by what asks for it
-                runner.run(step)

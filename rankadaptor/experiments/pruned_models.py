@@ -1,12 +1,12 @@
 """The pruned models of a profile, looked into: which units went, how important they were, what that did to the model.
 
-    models = pruned_models(profile="tiny")
-    models.compute()        # prunes and measures what the ledger lacks
+    models = pruned_models(profile="tiny").run()    # prunes and measures what the ledger lacks
     models.head_rates()     # of every KV head, the first rate at which it goes
     models.losses()         # parameters left, multiply-accumulates, perplexity
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ import pandas as pd
 from rankadaptor.architecture import Architecture
 from rankadaptor.evaluation.footprint import footprint
 from rankadaptor.experiments.options import DEFAULT_LEDGER, parse_blocks
-from rankadaptor.experiments.plan import missing_steps, steps_cost
-from rankadaptor.experiments.progress import ProgressBar, run_missing
+from rankadaptor.experiments.skeleton import ProfileExperiment, Run
+from rankadaptor.pipeline.execution import Batches
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
-from rankadaptor.profiles import Profile, load_profile
-from rankadaptor.pruning.spec import Block, PruningMethod
+from rankadaptor.profiles import load_profile
+from rankadaptor.pruning.spec import Block
 
 
 def pruned_models(profile: str, blocks: str = "", ledger: Path | str = DEFAULT_LEDGER) -> "PrunedModels":
@@ -36,67 +36,79 @@ def pruned_models(profile: str, blocks: str = "", ledger: Path | str = DEFAULT_L
     Raises:
         BadInput: on anything unknown.
     """
-    chosen = load_profile(profile)
-    return PrunedModels(chosen, parse_blocks(blocks, chosen), Ledger(ledger))
+    source = load_profile(profile)
+    return PrunedModels(Ledger(ledger), source, parse_blocks(blocks, source))
 
 
-class PrunedModels:
+@dataclass(frozen=True)
+class PrunedModels(ProfileExperiment):
     """See `pruned_models`."""
 
-    def __init__(self, profile: Profile, blocks: Sequence[Block], ledger: Ledger):
-        self.profile, self.blocks = profile, tuple(blocks)
-        self._bar = ProgressBar(profile.cost)
-        self.ledger = ledger
-        self._runner = Runner(profile.inputs(), ledger, self._bar.on_progress)
+    blocks: tuple[Block, ...]
 
-    def plan(self) -> str:
-        """What would run, and for how long."""
-        return steps_cost(missing_steps(self._runner, self._steps()), self.profile.cost)
+    @property
+    def title(self) -> str:
+        """Of its plan."""
+        return "Pruned models"
 
-    def is_complete(self) -> bool:
-        """Whether the ledger holds every stage."""
-        return not missing_steps(self._runner, self._steps())
+    def details(self) -> tuple[str, ...]:
+        """Blocks."""
+        return (f"blocks {', '.join(map(str, self.blocks))}",)
 
-    def compute(self) -> int:
-        """Run what the ledger lacks; returns how many stages that was."""
-        self._runner.computed.clear()
-        run_missing(self._runner, self._bar, self._steps(), self.profile.cost)
-        return len(self._runner.computed)
+    def pieces(self, runner: Runner) -> list[Batches]:
+        """The perplexities of the unpruned and of every pruned model."""
+        return [self._measured(parent) for parent in (None, *map(self.prune, self.blocks))]
 
-    def _steps(self) -> Iterator[Step]:
-        for parent in (None, *map(self._prune, self.blocks)):
-            yield self._perplexity(parent)
+    def _measured(self, parent: Step | None) -> Batches:
+        yield [self.perplexity(parent)]
 
-    def _prune(self, block: Block) -> Step:
+    def prune(self, block: Block) -> Step:
+        """The pruning of a block."""
         return Step("prune", self.profile.prune_spec(block))
 
-    def _perplexity(self, parent: Step | None) -> Step:
+    def perplexity(self, parent: Step | None) -> Step:
+        """The perplexity of the base model (None) or of a pruned one."""
         return Step("perplexity", self.profile.evaluation.perplexity, parent)
+
+    def collect(self, run: Run, outcomes: Sequence[Any]) -> "PrunedModelsResult":
+        """What the ledger holds of them."""
+        return PrunedModelsResult(self, run.runner, run.computed)
+
+
+class PrunedModelsResult:
+    """The pruned models of a profile, read from the ledger.
+
+    Attributes:
+        computed: (stage, key) of every step that the run computed.
+    """
+
+    def __init__(self, work: PrunedModels, runner: Runner, computed: tuple[tuple[str, str], ...]):
+        self._work, self._runner, self.computed = work, runner, computed
+        self.profile, self.blocks, self.ledger = work.profile, work.blocks, work.ledger
 
     def keys(self) -> dict[str, list[str]]:
         """Of the pruned models and the perplexities behind the page, in the ledger, by block."""
-        blocks = {str(block): self._prune(block) for block in self.blocks}
-        keys = {"Dense": [self._runner.key(self._perplexity(None))]}
-        return keys | {name: [self._runner.key(step), self._runner.key(self._perplexity(step))]
-                       for name, step in blocks.items()}
-
-    # -- what came out ------------------------------------------------------------------------------------------------
+        keys = {"Dense": [self._runner.key(self._work.perplexity(None))]}
+        for block in self.blocks:
+            pruned = self._work.prune(block)
+            keys[str(block)] = [self._runner.key(pruned), self._runner.key(self._work.perplexity(pruned))]
+        return keys
 
     @property
     def dense(self) -> Architecture:
         return self._runner.results.architecture(None)
 
-    def of(self, pruner: PruningMethod) -> list[Block]:
+    def of(self, pruner: str) -> list[Block]:
         """The blocks of one pruner, mildest first."""
         return sorted((b for b in self.blocks if b.pruner == pruner), key=lambda block: block.rate_percent)
 
     def importance(self, block: Block) -> Any:
         """`importance.json` of a block: see `pruning.checkpoints`."""
-        return self._runner.results.read_json(self._prune(block), "importance.json")
+        return self._runner.results.read_json(self._work.prune(block), "importance.json")
 
-    def kept(self, block: Block) -> Any:
+    def kept_units(self, block: Block) -> Any:
         """`kept.json` of a block: see `pruning.checkpoints`."""
-        return self._runner.results.read_json(self._prune(block), "kept.json")
+        return self._runner.results.read_json(self._work.prune(block), "kept.json")
 
     def head_rates(self) -> np.ndarray:
         """The first rate (percent) at which each KV head goes under LLM-Pruner, NaN if it always stays.
@@ -106,7 +118,7 @@ class PrunedModels:
         """
         rates = np.full((len(self.dense.layers), max(shape.kv_heads for shape in self.dense.layers)), np.nan)
         for block in reversed(self.of("llm-pruner")):  # the mildest overwrites the others
-            for layer, units in enumerate(self.kept(block)["layers"]):
+            for layer, units in enumerate(self.kept_units(block)["layers"]):
                 gone = np.setdiff1d(np.arange(self.dense.layers[layer].kv_heads), units["kv_heads"])
                 rates[layer, gone] = block.rate_percent
         return rates
@@ -115,21 +127,21 @@ class PrunedModels:
         """The first rate (percent) at which each decoder block goes under Shortened LLaMA, NaN if it always stays."""
         rates = np.full(len(self.dense.layers), np.nan)
         for block in reversed(self.of("shortened")):
-            rates[np.setdiff1d(np.arange(len(rates)), self.kept(block)["blocks"])] = block.rate_percent
+            rates[np.setdiff1d(np.arange(len(rates)), self.kept_units(block)["blocks"])] = block.rate_percent
         return rates
 
     def losses(self) -> pd.DataFrame:
         """What each rate costs: block, share of all parameters left, MACs of 64 tokens, perplexity; dense first."""
         lines = []
         for block in (None, *self.blocks):
-            parent = None if block is None else self._prune(block)
+            parent = None if block is None else self._work.prune(block)
             shapes = self._runner.results.architecture(parent)
             lines.append({
                 "block": "Dense" if block is None else str(block),
                 "parameters": shapes.parameters(),
                 "parameters left (%)": 100 * shapes.parameters() / self.dense.parameters(),
                 "multiply-accumulates of 64 tokens": shapes.macs(64),
-                "perplexity": self._runner.results.perplexity(self._perplexity(parent)),
+                "perplexity": self._runner.results.perplexity(self._work.perplexity(parent)),
             })
         return pd.DataFrame(lines)
 
@@ -137,12 +149,14 @@ class PrunedModels:
         """Memory and speed of the dense and every pruned model, measured now, on this machine."""
         lines = []
         for block in (None, *self.blocks):
-            found = footprint(self._runner.models.model(None if block is None else self._prune(block)), tokens)
+            step = None if block is None else self._work.prune(block)
+            measured = footprint(self._runner.models.model(step), tokens)
+            peak = "" if measured.peak_bytes is None else f"{measured.peak_bytes / 2**20:,.1f}"
             lines.append({
                 "block": "Dense" if block is None else str(block),
-                "weights (MiB)": found.weight_bytes / 2**20,
-                "peak of a forward pass (MiB)": "" if found.peak_bytes is None else f"{found.peak_bytes / 2**20:,.1f}",
-                f"forward pass of {tokens} tokens (ms)": 1000 * found.forward_seconds,
-                "decoding (tokens/s)": found.decode_tokens_per_second,
+                "weights (MiB)": measured.weight_bytes / 2**20,
+                "peak of a forward pass (MiB)": peak,
+                f"forward pass of {tokens} tokens (ms)": 1000 * measured.forward_seconds,
+                "decoding (tokens/s)": measured.decode_tokens_per_second,
             })
         return pd.DataFrame(lines)

@@ -1,16 +1,14 @@
 """A table to replay searches on: many allocations of some blocks, each really recovered under two training seeds and
 scored on the search split and on the report split.
 
-    table = rank_table(profile="tiny")
-    table.compute(workers=2)     # hours at first, resumes; then nothing
-    table.frame()                # one row an allocation and seed
+    table = rank_table(profile="tiny").run()     # hours at first, resumes; one row an allocation and seed
 
 A search that is replayed sees scores of one seed on the search split, and is scored by the other seed on the report
 split.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,28 +20,27 @@ from rankadaptor.allocation import (
     LORA_STAR_RANKS,
     RankAllocation,
     SolutionSpace,
+    proportional_allocation,
     quarters_allocation,
     trainable_parameters,
     uniform_allocation,
 )
-from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.tasks import BENCHMARKS, TASKS
 from rankadaptor.errors import BadInput, StageFailed
-from rankadaptor.evaluation.items import METRIC
 from rankadaptor.experiments.methods import DAMAGE, LORA_STAR, MIRROR
 from rankadaptor.experiments.options import DEFAULT_LEDGER
-from rankadaptor.experiments.plan import missing_steps, steps_cost, steps_seconds
-from rankadaptor.experiments.progress import ProgressBar
+from rankadaptor.experiments.skeleton import ProfileExperiment, Run
 from rankadaptor.experiments.table_rows import final_loss
 from rankadaptor.files import scratch_beside
+from rankadaptor.pipeline.execution import Batches
 from rankadaptor.pipeline.ledger import Ledger
-from rankadaptor.pipeline.local_pool import run_in_processes
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
-from rankadaptor.profiles import Profile, load_profile
+from rankadaptor.profiles import Budget, load_profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.ranktable.meta_records import ORIGINS
 from rankadaptor.recovery.spec import Scaling
-from rankadaptor.search.rivals import damage_allocation
+from rankadaptor.search.damage import damage_allocation
 
 _DRAW_SEED = 11  # of the allocations
 _MUTATED = 20
@@ -82,43 +79,49 @@ def rank_table(
     Raises:
         BadInput: on an unknown profile, budget or block.
     """
-    return RankTable(load_profile(profile), budget, tuple(parts), Ledger(ledger))
+    return RankTable(Ledger(ledger), load_profile(profile), budget, tuple(parts))
 
 
-class RankTable:
+@dataclass(frozen=True)
+class RankTable(ProfileExperiment):
     """See `rank_table`."""
 
-    def __init__(self, profile: Profile, budget_name: str, parts: tuple[Part, ...], ledger: Ledger):
-        self.profile, self.budget, self.parts, self.ledger = profile, profile.budget(budget_name), parts, ledger
-        self.seeds = (profile.search.training_seed, profile.search.training_seed + 1)
-        self._bar = ProgressBar(profile.cost)
-        self._runner = Runner(profile.inputs(), ledger, self._bar.on_progress)
-        self._spaces: dict[Block, SolutionSpace] = {}
-        self._drawn: dict[Part, dict[RankAllocation, str]] = {}
+    budget_name: str
+    table_parts: tuple[Part, ...]
 
-    def plan(self) -> str:
-        """What would run, and for how long; the pruned models are made for it if they are missing."""
-        return steps_cost(missing_steps(self._runner, self._steps()), self.profile.cost)
+    @property
+    def budget(self) -> Budget:
+        """Whose recipe and items are used."""
+        return self.profile.budget(self.budget_name)
 
-    def compute(self, workers: int) -> None:
-        """Run what the ledger lacks, and show progress."""
-        groups = [group for group in self._groups() if missing_steps(self._runner, group)]
-        missing = missing_steps(self._runner, (step for group in groups for step in group))
-        with self._bar.over(steps_seconds(missing, self.profile.cost)):
-            run_in_processes(self.profile.inputs(), self.ledger, groups, workers, self._bar.on_progress)
+    @property
+    def seeds(self) -> tuple[int, int]:
+        """Training seeds: the search's, and the next one."""
+        return self.profile.search.training_seed, self.profile.search.training_seed + 1
 
-    def _groups(self) -> list[list[Step]]:
-        return [self._scored(part, allocation, seed)
-                for part in self.parts for allocation in self.allocations(part) for seed in self.seeds]
+    @property
+    def title(self) -> str:
+        """Of its plan."""
+        return "Rank table"
 
-    def _steps(self) -> Iterator[Step]:
-        for group in self._groups():
-            yield from group
+    def details(self) -> tuple[str, ...]:
+        """Parts, budget and seeds."""
+        parts = ", ".join(f"{part.block} with {part.scaling}" for part in self.table_parts)
+        return f"{parts} · budget {self.budget_name} · training seeds {', '.join(map(str, self.seeds))}",
+
+    def pieces(self, runner: Runner) -> list[Batches]:
+        """One a part."""
+        return [self._part(runner, part) for part in self.table_parts]
+
+    def _part(self, runner: Runner, part: Part) -> Batches:
+        yield [self._prune(part.block)]
+        yield [step for allocation in self.allocations(runner, part) for seed in self.seeds
+               for step in self.measured(part, allocation, seed)]
 
     def _prune(self, block: Block) -> Step:
         return Step("prune", self.profile.prune_spec(block))
 
-    def _scored(self, part: Part, allocation: RankAllocation, seed: int) -> list[Step]:
+    def measured(self, part: Part, allocation: RankAllocation, seed: int) -> list[Step]:
         """A recovery's evaluations on the search and the report split, and its perplexity."""
         rate = self.budget.learning_rates[0]
         spec = self.profile.lora_spec(self.budget, allocation, rate, seed, part.scaling)
@@ -129,45 +132,36 @@ class RankTable:
             Step("perplexity", self.profile.evaluation.perplexity, recovered),
         ]
 
-    def space(self, block: Block) -> SolutionSpace:
-        """S of one block; prunes it if that is missing."""
-        if block not in self._spaces:
-            self._runner.run(self._prune(block))
-            architecture = self._runner.results.architecture(self._prune(block))
-            self._spaces[block] = self.profile.solution_space(block, architecture)
-        return self._spaces[block]
+    def space(self, runner: Runner, block: Block) -> SolutionSpace:
+        """S of one block."""
+        return self.profile.solution_space(block, runner.results.architecture(self._prune(block)))
 
-    def allocations(self, part: Part) -> dict[RankAllocation, str]:
+    def allocations(self, runner: Runner, part: Part) -> dict[RankAllocation, str]:
         """Allocation -> origin: how it was drawn, or the name of a rule of thumb. An allocation has one origin."""
-        if part not in self._drawn:
-            space, pruned = self.space(part.block), self._prune(part.block)
-            files = (self._runner.results.read_json(pruned, name) for name in ("importance.json", "kept.json"))
-            named = {DAMAGE: damage_allocation(space, *files)} | named_allocations(space)
-            found = {allocation: name for name, allocation in named.items()}
-            self._drawn[part] = found | drawn_allocations(space, part.counts, _DRAW_SEED, found)
-        return self._drawn[part]
+        space, pruned = self.space(runner, part.block), self._prune(part.block)
+        files = (runner.results.read_json(pruned, name) for name in ("importance.json", "kept.json"))
+        rules = {DAMAGE: damage_allocation(space, *files)} | named_allocations(space)
+        origins = {allocation: name for name, allocation in rules.items()}
+        return origins | drawn_allocations(space, part.counts, _DRAW_SEED, origins)
 
-    def frame(self) -> pd.DataFrame:
-        """One row an allocation and seed; see README, Schemas."""
+    def collect(self, run: Run, outcomes: Sequence[Any]) -> pd.DataFrame:
+        """One row an allocation and seed; see "Schemas" in the documentation."""
+        for outcome in outcomes:
+            if isinstance(outcome, StageFailed):
+                raise outcome
         return pd.DataFrame([
-            self._row(part, allocation, origin, seed)
-            for part in self.parts
-            for allocation, origin in self.allocations(part).items()
+            self._row(run.runner, part, space, allocation, origin, seed)
+            for part in self.table_parts
+            for space in [self.space(run.runner, part.block)]
+            for allocation, origin in self.allocations(run.runner, part).items()
             for seed in self.seeds
         ])
 
-    def write(self, path: Path | str) -> Path:
-        """Write `frame` as Parquet, whole or not at all. Equal ledgers give equal bytes."""
-        target = Path(path)
-        with scratch_beside(target) as scratch:
-            self.frame().to_parquet(scratch / target.name, index=False, compression="zstd")
-            os.replace(scratch / target.name, target)
-        return target
-
-    def _row(self, part: Part, allocation: RankAllocation, origin: str, seed: int) -> dict[str, Any]:
-        search, report, text = self._scored(part, allocation, seed)
+    def _row(
+        self, runner: Runner, part: Part, space: SolutionSpace, allocation: RankAllocation, origin: str, seed: int
+    ) -> dict[str, Any]:
+        search, report, text = self.measured(part, allocation, seed)
         assert search.parent is not None
-        space = self.space(part.block)
         row: dict[str, Any] = {
             "block": str(part.block),
             "scaling": part.scaling,
@@ -177,21 +171,30 @@ class RankTable:
             "allocation": " ".join(map(str, allocation)),
             "trainable_parameters": trainable_parameters(allocation, space.architecture),
             "recovery_seconds": None,
-            "recovery_key": self._runner.key(search.parent),
+            "recovery_key": runner.key(search.parent),
         }
         try:
-            recovery = self._runner.run(search.parent).result
+            recovery = runner.run(search.parent).result
             row["recovery_seconds"] = recovery["provenance"]["seconds"]
             row |= {"training_loss": final_loss([recovery["result"].get("losses", [])]),
-                    "held_out_loss": float(np.log(self._runner.results.perplexity(text)))}
+                    "held_out_loss": float(np.log(runner.results.perplexity(text)))}
             for split, step in (("search", search), ("report", report)):
-                metrics = self._runner.results.metrics(step)
+                metrics = runner.results.metrics(step)
                 for task in TASKS:
-                    row[f"{split}_{task}_accuracy"] = metrics[task][METRIC[task]]
+                    row[f"{split}_{task}_accuracy"] = metrics[task][BENCHMARKS[task].metric]
                     row[f"{split}_{task}_gold_probability"] = metrics[task]["gold_probability"]
         except StageFailed:
             pass  # a row without scores
         return row
+
+
+def write_rank_table(table: pd.DataFrame, path: Path | str) -> Path:
+    """Write a table as Parquet, whole or not at all. Equal ledgers give equal bytes."""
+    target = Path(path)
+    with scratch_beside(target) as scratch:
+        table.to_parquet(scratch / target.name, index=False, compression="zstd")
+        os.replace(scratch / target.name, target)
+    return target
 
 
 def named_allocations(space: SolutionSpace) -> dict[str, RankAllocation]:
@@ -203,30 +206,30 @@ def named_allocations(space: SolutionSpace) -> dict[str, RankAllocation]:
 
 
 def drawn_allocations(
-    space: SolutionSpace, counts: Sequence[int], seed: int, known: Mapping[RankAllocation, str]
+    space: SolutionSpace, counts: Sequence[int], seed: int, excluded: Mapping[RankAllocation, str]
 ) -> dict[RankAllocation, str]:
-    """Distinct allocations within budget that are not known yet, by origin. Fewer are the first of more.
+    """Distinct allocations within budget that are not excluded, by origin. Fewer are the first of more.
 
     Args:
         counts: How many are to be random (uniform over S), mutant (one to three layers of one of the first 20 random
-            ones changed) and uneven (the whole budget, shared out by gamma-distributed weights of shape 1/2).
+            allocations changed) and uneven (the whole budget, shared out by gamma-distributed weights of shape 1/2).
     """
-    found: dict[RankAllocation, str] = {}
+    origins: dict[RankAllocation, str] = {}
     for number, (origin, count) in enumerate(zip(ORIGINS, counts, strict=True)):
         generator = np.random.default_rng([seed, number])
-        bases = list(found)[:_MUTATED]
+        bases = list(origins)[:_MUTATED]
         tries = 0
-        while sum(its == origin for its in found.values()) < count:
+        while sum(drawn == origin for drawn in origins.values()) < count:
             if (tries := tries + 1) > 1000 + 100 * count:
-                raise BadInput(f"hardly more than {len(found)} distinct allocations in {tries} draws of {count}"
+                raise BadInput(f"hardly more than {len(origins)} distinct allocations in {tries} draws of {count}"
                                f" {origin} ones: widen the candidates, or ask for fewer")
             if origin == "random":
                 allocation = space.sample(1, generator)[0]
             elif origin == "uneven":
-                allocation = space.proportional(generator.gamma(0.5, size=len(space.free_layers)))
+                allocation = proportional_allocation(space, generator.gamma(0.5, size=len(space.free_layers)))
             else:
                 base = bases[generator.integers(len(bases))]
                 allocation = space.near(base, 1, generator, layers=3)[0]
-            if allocation not in known:
-                found.setdefault(allocation, origin)
-    return found
+            if allocation not in excluded:
+                origins.setdefault(allocation, origin)
+    return origins

@@ -10,7 +10,7 @@ from rankadaptor.allocation import RankAllocation
 from rankadaptor.architecture import Architecture
 from rankadaptor.experiments.tables import Contents
 from rankadaptor.profiles import Budget, Profile
-from rankadaptor.search.loop import SearchResult
+from rankadaptor.search.rounds import SearchResult
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a table measures of every model, and the rows that come of it once that is in the ledger."""
+"""What a table measures of every model, and the rows that are read from the results."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,8 +9,7 @@ import pandas as pd
 
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.architecture import PROJECTIONS, Architecture
-from rankadaptor.data.tasks import TASKS
-from rankadaptor.evaluation.items import METRIC
+from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.experiments.methods import DENSE, NO_RECOVERY, RANKADAPTOR_PER_TASK
 from rankadaptor.experiments.results import Row
 from rankadaptor.experiments.tables import Contents
@@ -21,7 +20,7 @@ from rankadaptor.pruning.spec import Block
 from rankadaptor.recovery.spec import RecoverySpec
 
 
-class Rows:
+class TableRows:
     """Steps and rows of one table."""
 
     def __init__(
@@ -29,9 +28,11 @@ class Rows:
     ):
         self._runner, self._contents, self._seeds = runner, contents, seeds
         self._evaluation = profile.evaluation_spec(budget, "report")
+        self.tasks = self._evaluation.tasks
         self._perplexity, self._generation = profile.evaluation.perplexity, profile.evaluation.generation
 
     def report_step(self, parent: Step | None) -> Step:
+        """The evaluation of a model on the report split."""
         return Step("evaluate", self._evaluation, parent)
 
     def unrecovered_steps(self, parent: Step | None) -> list[Step]:
@@ -41,6 +42,7 @@ class Rows:
         return [report, *texts, *self.continued([report])]
 
     def report_steps(self, pruned: Step, specs: Sequence[RecoverySpec]) -> list[Step]:
+        """The evaluations of some recoveries on the report split."""
         return [self.report_step(Step("recover", spec, pruned)) for spec in specs]
 
     def final_steps(self, pruned: Step, specs: Sequence[RecoverySpec]) -> list[Step]:
@@ -56,27 +58,29 @@ class Rows:
         return Step("perplexity", self._perplexity, parent)
 
     def dense(self) -> Row:
+        """The unpruned model."""
         return self._row(DENSE, DENSE, [self.report_step(None)], None, ())
 
     def unrecovered(self, block: Block, pruned: Step) -> Row:
+        """A pruned model as it is."""
         return self._row(str(block), NO_RECOVERY, [self.report_step(pruned)], None, ())
 
     def recovered(self, block: Block, method: str, pruned: Step, specs: Sequence[RecoverySpec]) -> Row:
-        """Raises StageFailed if one of the recoveries has no result."""
+        """A method on a block. Raises StageFailed if one of the recoveries has no result."""
         steps = self.report_steps(pruned, specs)
         return self._row(str(block), method, steps, specs[0].recipe.learning_rate, (specs[0].allocation,))
 
     def per_task(self, block: Block, pruned: Step, specs: dict[str, list[RecoverySpec]]) -> Row:
         """The paper's Table 7 reading: each task is scored on the model recovered with its own allocation."""
-        by_task = {task: self.recovered(block, RANKADAPTOR_PER_TASK, pruned, specs[task]) for task in TASKS}
+        by_task = {task: self.recovered(block, RANKADAPTOR_PER_TASK, pruned, specs[task]) for task in self.tasks}
         return dataclasses.replace(
-            by_task[TASKS[0]],
-            outcomes={task: by_task[task].outcomes[task] for task in TASKS},
-            gold_probability={task: by_task[task].gold_probability[task] for task in TASKS},
+            by_task[self.tasks[0]],
+            outcomes={task: by_task[task].outcomes[task] for task in self.tasks},
+            gold_probability={task: by_task[task].gold_probability[task] for task in self.tasks},
             trainable_parameters=max(row.trainable_parameters for row in by_task.values()),
             training_loss=None,  # seven models, seven losses
             realised_ranks={},
-            allocations=tuple(by_task[task].allocations[0] for task in TASKS),
+            allocations=tuple(by_task[task].allocations[0] for task in self.tasks),
             keys=tuple(sorted({key for row in by_task.values() for key in row.keys})),
         )
 
@@ -91,27 +95,27 @@ class Rows:
         architecture = self._runner.results.architecture(recovered.parent if recovered else parent)
         texts = [] if self._contents.methods else [self._text_step(parent)]
         return Row(
-            block,
-            method,
-            {task: _stack(tables, task, METRIC[task]) for task in TASKS},
-            {task: _stack(tables, task, "gold_probability") for task in TASKS},
-            self._subjects,
-            architecture.parameters(),
-            recovery["trainable_parameters"] if recovery else 0,
-            rate,
-            self._runner.results.perplexity(texts[0]) if texts else None,
-            final_loss([recovery["losses"] for recovery in recoveries]) if recoveries else None,
-            allocations,
-            _by_projection(recovery["realised_ranks"], architecture) if recovery else {},
-            tuple(map(self._runner.key, [*steps, *texts, *self.continued(steps)])),
-            self._written(steps),
+            block=block,
+            method=method,
+            outcomes={task: _stack(tables, task, BENCHMARKS[task].metric) for task in self.tasks},
+            gold_probability={task: _stack(tables, task, "gold_probability") for task in self.tasks},
+            subjects=self._subjects,
+            parameters=architecture.parameters(),
+            trainable_parameters=recovery["trainable_parameters"] if recovery else 0,
+            learning_rate=rate,
+            perplexity=self._runner.results.perplexity(texts[0]) if texts else None,
+            training_loss=final_loss([result["losses"] for result in recoveries]) if recoveries else None,
+            allocations=allocations,
+            realised_ranks=_by_projection(recovery["realised_ranks"], architecture) if recovery else {},
+            keys=tuple(map(self._runner.key, [*steps, *texts, *self.continued(steps)])),
+            continuations=self._continuations(steps),
         )
 
     @cached_property
     def _subjects(self) -> dict[str, np.ndarray]:
         return self._runner.results.subjects(self._evaluation)
 
-    def _written(self, steps: Sequence[Step]) -> pd.DataFrame | None:
+    def _continuations(self, steps: Sequence[Step]) -> pd.DataFrame | None:
         continued = self.continued(steps)
         if not continued:
             return None
@@ -131,7 +135,7 @@ def _by_projection(by_module: dict[str, int], architecture: Architecture) -> dic
     for name, rank in by_module.items():
         parts = name.split(".")
         ranks[parts[-1]][architecture.original_layers[int(parts[2])]] = rank
-    return {projection: tuple(of) for projection, of in ranks.items()}
+    return {projection: tuple(by_layer) for projection, by_layer in ranks.items()}
 
 
 def _stack(tables: Sequence[pd.DataFrame], task: str, column: str) -> np.ndarray:

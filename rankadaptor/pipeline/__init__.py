@@ -1,1 +1,1 @@
-"""Stages as content-addressed steps: the ledger that keeps their results, and what runs them, here or elsewhere."""
+"""Stages as content-addressed steps: the ledger of their results, and the runner and pools that compute them."""

@@ -1,14 +1,14 @@
-"""What stages cost, as measured once on a machine: estimates of a run before it starts."""
+"""Costs of stages, measured once on a machine: estimates of a run before it starts."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Measured once on the machine named, to print what a table will cost before it starts."""
+    """Costs on the machine named, from which plans estimate a run."""
 
     machine: str
-    accelerator_gigabytes: int | None  # of memory, of one; null where a CPU will do
+    accelerator_gigabytes: int | None  # memory of one accelerator; null where a CPU is enough
     prune_seconds: float
     recovery_seconds_per_row: float
     evaluation_seconds_per_item: float

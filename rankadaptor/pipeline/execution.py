@@ -1,10 +1,11 @@
-"""Running steps in several processes. The ledger is all they share: a process that dies loses the step it was at, which
-another one takes up.
+"""Running steps in several processes. They share nothing but the ledger: when a process dies, another one computes its
+step again.
 
-    with LocalPool(ledger, 2, None) as pool:      # or Ray's, see `ray_execution`
-        follow([(runner, work)], pool, 1)       # what can be computed at once is
+    with LocalPool(ledger, 2, None) as pool:      # or ray_pool.RayPool
+        follow([(runner, batches)], pool, 1)      # computes every batch, the steps of a batch side by side
 
-`RANKADAPTOR_EXECUTOR` (local or ray) and `RANKADAPTOR_WORKERS` choose for the command line, for make and for notebooks.
+`RANKADAPTOR_EXECUTOR` (local or ray) and `RANKADAPTOR_WORKERS` set the execution of the command line, make and
+notebooks.
 """
 
 import contextlib
@@ -24,107 +25,118 @@ from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 
-Progress = Callable[[Step, float], None]  # told of every step that begins (0.0) and is finished (1.0)
-Work = Generator[list[Step], None, Any]  # batches of steps, each computable once the ones before it are
+Progress = Callable[[Step, float], None]  # called when a step begins (0.0), goes on, and is finished (1.0)
+Batches = Generator[list[Step], None, Any]  # batches of steps, each computable once the earlier ones are computed
 EXECUTORS = ("local", "ray")
-GRACE_S = 30.0  # for a worker to stop by itself at a stage's limit of time
+GRACE_S = 30.0  # for which a worker may stop by itself after a stage's time limit
 
 
 class Execution(NamedTuple):
-    """Where, and in how many processes, steps are computed."""
+    """Where steps are computed, and in how many processes."""
 
-    executor: str
+    executor: str  # one of EXECUTORS
     workers: int
 
 
-def chosen_execution(workers: int) -> Execution:
-    """By environment, else some processes on this machine, or one a GPU where there are several.
+def execution_from_environment(workers: int) -> Execution:
+    """Execution by `RANKADAPTOR_EXECUTOR` and `RANKADAPTOR_WORKERS`; by default local, and with one worker a GPU.
 
     Args:
-        workers: Processes where the environment names no number, as many as there are cores at most.
+        workers: Processes where the environment sets no number and there is at most one GPU; limited to the cores.
 
     Raises:
-        BadInput: on an unknown executor, or a number that is none.
+        BadInput: on an unknown executor, or a number of workers that is not a whole number from 1.
     """
     executor = os.environ.get("RANKADAPTOR_EXECUTOR") or "local"
     if executor not in EXECUTORS:
         raise BadInput(f"unknown executor {executor!r}: use one of {', '.join(EXECUTORS)}")
-    given = os.environ.get("RANKADAPTOR_WORKERS") or ""
-    if not given:
+    number = os.environ.get("RANKADAPTOR_WORKERS") or ""
+    if not number:
         return Execution(executor, max(torch.cuda.device_count(), min(workers, usable_cores())))
-    if not given.isdecimal() or not int(given):
-        raise BadInput(f"workers is {given!r}: give a whole number from 1")
-    return Execution(executor, int(given))
+    if not number.isdecimal() or not int(number):
+        raise BadInput(f"workers is {number!r}: give a whole number from 1")
+    return Execution(executor, int(number))
 
 
-class Shared(Protocol):
-    """What can be computed by several processes, such as a table."""
+class Workload(Protocol):
+    """Work that several processes can compute, such as a table. Picklable."""
 
-    ledger: Ledger
+    @property
+    def ledger(self) -> Ledger:
+        """That they share."""
 
     def threads(self) -> int | None:
-        """Of the process that follows the work; None to leave them as they are."""
+        """CPU threads of the process that follows the work; None leaves them as they are."""
 
-    def works(self) -> list[tuple[Runner, Work]]:
-        """Pieces that do not depend on each other."""
+    def parts(self) -> list[tuple[Runner, Batches]]:
+        """Parts that do not depend on each other."""
 
 
 class Pool(Protocol):
-    """Computes groups of steps somewhere."""
+    """Computes groups of steps in other processes."""
 
     def submit(self, inputs: Inputs, group: Sequence[Step]) -> "Future[None]":
-        """Steps of one set of inputs, in order; what fails is noted, and passed over. The future raises on all else."""
+        """Compute steps of one set of inputs, in order. Failures of stages are noted in the ledger, and other steps go
+        on; the future raises every other error."""
 
     def close(self) -> None:
-        """Ends what runs, and drops what waits: their futures raise."""
+        """End running steps and drop waiting ones: their futures raise."""
 
 
-def follow(works: Sequence[tuple[Runner, Work]], pool: Pool, at_once: int) -> None:
-    """Follow several pieces of work, so many at once and in order, every batch computed by a pool.
+def follow(parts: Sequence[tuple[Runner, Batches]], pool: Pool, at_once: int) -> None:
+    """Follow several parts of work, every batch computed by a pool.
 
-    What is read and predicted between batches is so in this process, by one of them at a time. A piece that comes to a
-    stage which failed ends there: whoever reads its results is told.
+    Between batches, results are read and predictions are made in this process, by one part at a time. A part ends at a
+    stage that failed; the code that reads the results raises that failure again.
+
+    Args:
+        parts: Each with the runner that reads its results.
+        pool: Closed on an error.
+        at_once: Parts that are followed at the same time, in the order given.
     """
-    turn = threading.Lock()
+    lock = threading.Lock()
     failed = threading.Event()
 
-    def advanced(runner: Runner, work: Work) -> list[Step] | None:
-        with turn, runner.reading_only():
-            return None if failed.is_set() else next(work, None)
+    def next_batch(runner: Runner, batches: Batches) -> list[Step] | None:
+        with lock, runner.reading_only():
+            return None if failed.is_set() else next(batches, None)
 
-    def followed(runner: Runner, work: Work) -> None:
+    def follow_part(runner: Runner, batches: Batches) -> None:
         try:
             with contextlib.suppress(StageFailed):
-                while (batch := advanced(runner, work)) is not None:
+                while (batch := next_batch(runner, batches)) is not None:
                     wait_for([pool.submit(runner.inputs, group) for group in groups_of(runner, batch)])
-                    runner.ledger.look_again()
+                    runner.ledger.refresh()
         except BaseException:
             failed.set()
             raise
 
-    threads = ThreadPoolExecutor(max(1, min(at_once, len(works))))
+    threads = ThreadPoolExecutor(max(1, min(at_once, len(parts))))
     try:
-        for done in as_completed([threads.submit(followed, *one) for one in works]):
+        for done in as_completed([threads.submit(follow_part, *part) for part in parts]):
             done.result()
     except BaseException:
         failed.set()
-        pool.close()  # or the threads would wait for what nobody wants any more
+        pool.close()  # else the other threads would wait for their batches
         raise
     finally:
         threads.shutdown()
 
 
 def wait_for(futures: "Sequence[Future[None]]") -> None:
-    """Until all are done, or one raised, which is raised here."""
+    """Wait until all futures are done, or one has raised; raises its error."""
     wait(futures, return_when="FIRST_EXCEPTION")
-    for one in futures:
-        if one.done():
-            one.result()
+    for future in futures:
+        if future.done():
+            future.result()
 
 
 def groups_of(runner: Runner, batch: Sequence[Step]) -> list[list[Step]]:
-    """What the ledger lacks of a batch. Steps that wait for one and the same stage are one group, in order; groups that
-    wait for what another process is at come last."""
+    """Steps of a batch that the ledger lacks, grouped by the stage that they wait for.
+
+    Returns:
+        Groups whose steps are computed in order; last those whose first stage another process computes.
+    """
     groups: dict[str, list[Step]] = {}
     for step in batch:
         if not runner.is_settled(step):
@@ -134,17 +146,17 @@ def groups_of(runner: Runner, batch: Sequence[Step]) -> list[list[Step]]:
 
 
 def run_group(runner: Runner, group: Iterable[Step]) -> None:
-    """In this process; what fails is passed over."""
+    """Run steps in this process, past those that fail."""
     for step in group:
         with contextlib.suppress(StageFailed):
             runner.run(step)
 
 
 def note_ended(runner: Runner, step: Step, kind: str, message: str) -> None:
-    """Keep that the process at a step was killed, or that it had to be, for the step had timed out."""
+    """Note in the ledger that the process of a step was killed or timed out; see `failures.ATTEMPTS` for kinds."""
     failures.note(runner.ledger, runner.key(step), step.stage, kind, message)
 
 
-def run_was_ended() -> BadInput:
-    """What futures raise whose pool was closed."""
+def run_ended_error() -> BadInput:
+    """The error that futures of a closed pool raise."""
     return BadInput("the run was ended: start again, what was finished is kept")

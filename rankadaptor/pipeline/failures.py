@@ -1,9 +1,8 @@
-"""Stages that failed for want of memory or time, or whose process was killed: classed, counted by machine, tried again
-by rule.
+"""Stages that ran out of memory or time, or whose process was killed: their class, attempts per machine, and retries.
 
-A stage is a function of its spec, but whether a machine can compute it is not: a failure is no entry of the ledger. It
-is noted in `ledger/failures/KEY/`, where attempts on machines like this one are counted. A recovery that diverged would
-diverge everywhere, and is a result.
+The result of a stage depends on its spec alone, but whether a machine can compute it does not, so a failure is no entry
+of the ledger. It is noted in `ledger/failures/KEY/`, where attempts on machines of one kind are counted. A recovery
+that diverged would diverge on every machine, and is a result.
 """
 
 import errno
@@ -20,7 +19,7 @@ from rankadaptor.machine import machine
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.time_limits import TimedOut
 
-# How often a stage is tried on one kind of machine, by what became of it.
+# Attempts of a stage on one kind of machine, by kind of failure.
 ATTEMPTS = {"out of memory": 2, "timed out": 2, "killed": 3}
 _REMEDIES = {
     "out of memory": "lower micro_batch_rows or the evaluation's batch, or take a machine with more",
@@ -31,18 +30,21 @@ _NO_MEMORY = re.compile(r"can(?:'t|not) allocate memory|out of memory|CUBLAS_STA
 
 
 def kind_of(error: BaseException) -> str:
-    """The class of an error that a stage may be tried again after; empty for bugs and bad input."""
+    """The kind of a failure after which a stage may be tried again, a key of ATTEMPTS; empty for bugs and bad input."""
     if isinstance(error, StageFailed):
-        return ""  # of what this one is computed from, and noted there
+        return ""  # an earlier stage failed, and its failure is noted already
     if isinstance(error, TimedOut):
         return "timed out"
-    told = isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))
-    full = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return "out of memory" if told or full or isinstance(error, MemoryError | torch.OutOfMemoryError) else ""
+    no_memory = (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    )
+    return "out of memory" if no_memory else ""
 
 
 def note(ledger: Ledger, key: str, stage: str, kind: str, message: str) -> None:
-    """Keep that a stage failed here, and why."""
+    """Write into the ledger that a stage failed on this machine, and why."""
     ledger.note_failure(key, {
         "stage": stage,
         "kind": kind,
@@ -53,34 +55,37 @@ def note(ledger: Ledger, key: str, stage: str, kind: str, message: str) -> None:
 
 
 def given_up(ledger: Ledger, key: str) -> StageFailed | None:
-    """What to raise in place of trying a stage once more; None if it may be tried."""
-    noted = [one for one in ledger.failures(key) if _is_note(one)]
-    if not noted:
+    """The error to raise in place of another attempt at a stage; None if it may be tried."""
+    notes = [note for note in ledger.failures(key) if _is_note(note)]
+    if not notes:
         return None
-    known = _kinds_of_machine_here()
-    counted = itertools.product({_kind_of_machine(one["machine"]) for one in noted}, ATTEMPTS.items())
-    for kind_of_machine, (kind, most) in counted:
-        found = [one for one in noted if one["kind"] == kind and _kind_of_machine(one["machine"]) == kind_of_machine]
-        if len(found) >= most and (known is None or kind_of_machine in known):
-            times = "" if most == 1 else f" in {len(found)} attempts"
-            return StageFailed(kind, f"{found[-1]['stage']} {key[:12]}{times}: {_REMEDIES[kind]}; to try it again:"
-                                     " ledger gc --failures")
+    kinds_here = _kinds_of_machine_here()
+    noted_kinds = {_kind_of_machine(note["machine"]) for note in notes}
+    for kind_of_machine, (kind, most) in itertools.product(noted_kinds, ATTEMPTS.items()):
+        if kinds_here is not None and kind_of_machine not in kinds_here:
+            continue
+        attempts = [note for note in notes
+                    if note["kind"] == kind and _kind_of_machine(note["machine"]) == kind_of_machine]
+        if len(attempts) >= most:
+            return StageFailed(kind, f"{attempts[-1]['stage']} {key[:12]} in {len(attempts)} attempts:"
+                                     f" {_REMEDIES[kind]}; to try it again: ledger gc --failures")
     return None
 
 
 def _is_note(content: dict[str, Any]) -> bool:
-    """Whether it says what `note` does; anyone may have edited the file."""
+    """Whether a file has the fields that `note` writes; it may have been edited."""
     return {"stage", "kind"} <= content.keys() and isinstance(content.get("machine"), dict)
 
 
-def _kind_of_machine(machine: dict[str, Any]) -> tuple[Any, ...]:
-    memory = machine.get("memory_bytes")
+def _kind_of_machine(content: dict[str, Any]) -> tuple[Any, ...]:
+    """(processor, accelerator, memory in GiB) of a machine as `machine.machine` describes it."""
+    memory = content.get("memory_bytes")
     gigabytes = round(memory / 2**30) if isinstance(memory, int) else None  # machines of one kind differ by some pages
-    return machine.get("processor"), machine.get("accelerator"), gigabytes
+    return content.get("processor"), content.get("accelerator"), gigabytes
 
 
 def _kinds_of_machine_here() -> set[tuple[Any, ...]] | None:
-    """One for every accelerator that its processes may have; None where they may be any, on a cluster."""
+    """Kinds of machine that a stage may run on from here, one an accelerator; None for any kind, on a cluster."""
     if os.environ.get("RANKADAPTOR_EXECUTOR") == "ray":
         return None
     here = machine()

@@ -1,4 +1,4 @@
-"""What steps are computed from, beside their specs."""
+"""Inputs of steps beside their specs: base model, data, and limits."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,15 @@ from rankadaptor.models.base_model import BaseModel
 
 @dataclass(frozen=True)
 class Inputs:
-    """Base model, data, and the limits within which a process computes. Small and picklable: workers are sent it."""
+    """Base model, data, and the limits of a process. Small and picklable, so that workers can receive it."""
 
     base_model: BaseModel
     benchmarks: Source
     recovery_data: RecoveryData
     search_pool: int  # training rows a task that searches may score; recovery and calibration avoid all of them
-    item_seed: int  # which items a limit picks
+    item_seed: int  # decides which items are drawn where a spec limits their number
     threads: int | None  # of a process on a CPU, which the last bits of sums depend on; None: a share of the cores
-    stage_limit_s: float | None  # of wall time; a stage that takes longer has timed out; None: no limit
+    stage_limit_s: float | None  # wall time after which a stage has timed out; None: no limit
     needs_accelerator: bool  # whether a stage takes a GPU of its own
 
     @property

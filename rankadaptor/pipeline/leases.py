@@ -1,9 +1,9 @@
-"""Who computes what: a lease a key, so that processes that share a ledger, on one host or several, do nothing twice.
+"""Leases: one process at a time computes a key, among all processes and hosts that share a ledger.
 
-A lease is a file that one process can create. It names its holder, whose heartbeat touches it. Waiting processes take
-over from a holder that is dead: at once where they can see that (same host), else when the heartbeat has stood still
-for `PATIENCE_S` of their own clock, so that clocks which differ or jump do no harm. Should two processes ever compute
-one key, nothing is lost but time: the ledger keeps the first result.
+A lease is a file that only one process can create. It names its holder, and the holder's heartbeat touches it. A
+waiting process takes the lease over from a dead holder: at once if the holder's process is gone from this host, else
+when the heartbeat has stopped for `PATIENCE_S` of the waiting process's own clock, so that wrong clocks do no harm. If
+two processes ever compute one key, only time is lost: the ledger keeps the first result.
 """
 
 import contextlib
@@ -21,118 +21,136 @@ from typing import NamedTuple
 
 HEARTBEAT_S = 15.0
 PATIENCE_S = 150.0  # above the minute for which network file systems may hide a change
-_SURELY_S = 86_400.0  # for which no clocks of one cluster differ
+_ABANDONED_S = 86_400.0  # clocks of one cluster differ by less
 _POLL_S = 0.25
-_SAY_AFTER_S = 5.0
-_UNKNOWN = "alive"  # when it started: it is there, and that is all we can see
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems that know none
+_ANNOUNCE_AFTER_S = 5.0
+_UNKNOWN = "alive"  # start time of a process that exists but cannot be inspected
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems without hard links
 
 
 class Holder(NamedTuple):
-    """Whose lease it is."""
+    """The process that holds a lease, as its file stores it."""
 
-    host: str  # and, on Linux, which boot and which space of process numbers
+    host: str  # on Linux with the boot and the process-id namespace
     pid: int
-    born: str  # when the process started, as far as the system says: numbers of processes come again
-    token: str  # of this lease alone
+    born: str  # start time of the process, because process ids are used again
+    token: str  # unique to this lease
 
     def to_json(self) -> str:
+        """Content of the lease's file."""
         return json.dumps(self._asdict())
 
     @classmethod
     def here(cls) -> "Holder":
-        """This process, and a token that nobody else has."""
-        return cls(_here(), os.getpid(), _born(os.getpid()), os.urandom(8).hex())
+        """This process, with a new token."""
+        return cls(_this_host(), os.getpid(), _start_time(os.getpid()), os.urandom(8).hex())
 
 
 class Leases:
-    """The leases of one ledger, files of a folder."""
+    """The leases of one ledger: files in a folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     @contextlib.contextmanager
     def held(self, key: str, is_done: Callable[[], bool]) -> Iterator[Holder | None]:
-        """Waits while another living process holds a key's lease, and holds it then.
+        """Waits until no other living process holds a key's lease, and holds it inside the context.
 
         Args:
-            is_done: Whether nothing is left to be done; ends the waiting.
+            key: Name of the lease.
+            is_done: Whether no work is left; ends the waiting.
 
         Yields:
-            Who holds it now; None where `is_done` ended the waiting.
+            The holder; None if `is_done` ended the waiting.
         """
         path = self.folder / key
-        if _beating.get(path) == threading.get_ident():
-            yield Holder.here()  # whoever holds it cannot wait for itself
+        if _held_paths.get(path) == threading.get_ident():
+            yield Holder.here()  # this thread holds the lease already, and must not wait for itself
             return
-        mine = self._awaited(path, is_done)
-        if mine is None:
+        holder = self._acquire(path, is_done)
+        if holder is None:
             yield None
             return
-        _beat(path)
+        _start_heartbeat(path)
         try:
-            yield mine
+            yield holder
         finally:
-            _rest(path)
-            if read_holder(path) == mine:
+            _stop_heartbeat(path)
+            if read_holder(path) == holder:
                 path.unlink(missing_ok=True)
 
-    def _awaited(self, path: Path, is_done: Callable[[], bool]) -> Holder | None:
+    def _acquire(self, path: Path, is_done: Callable[[], bool]) -> Holder | None:
         began = time.monotonic()
-        seen: tuple[object, float] = None, began  # the lease as it was, and since when it has been so
-        said = False
+        last_state: tuple[str, int] | None = None
+        unchanged_since = began
+        announced = False
         while not is_done():
-            if (mine := _create(path)) is not None:
-                return mine
+            if (created := _create(path)) is not None:
+                return created
             now, state = time.monotonic(), _state(path)
-            if state != seen[0]:
-                seen = state, now
+            if state != last_state:
+                last_state, unchanged_since = state, now
             holder = read_holder(path)
-            if holder is not None and is_dead(holder):
-                _take_away(path, state)
+            if (holder is not None and is_dead(holder)) or now - unchanged_since > PATIENCE_S:
+                _remove_stale(path, state)
                 continue
-            if now - seen[1] > PATIENCE_S:
-                _take_away(path, state)
-                continue
-            if not said and holder is not None and now - began > _SAY_AFTER_S:
-                said = True
+            if not announced and holder is not None and now - began > _ANNOUNCE_AFTER_S:
+                announced = True
                 print(f"ledger: {path.name[:12]} is being computed by process {holder.pid} of"
                       f" {holder.host.split(' ')[0]}, waiting for it", file=sys.stderr, flush=True)
             time.sleep(_POLL_S)
         return None
 
     def is_held(self, key: str) -> bool:
-        """Whether someone who may live has a key's lease, other than this thread."""
+        """Whether a key's lease is held by a thread or process that may be alive, other than this thread."""
         path = self.folder / key
-        return _beating.get(path) != threading.get_ident() and path.exists() and not _is_over(path)
+        return _held_paths.get(path) != threading.get_ident() and path.exists() and not _is_expired(path)
 
     def living(self) -> set[str]:
-        """Tokens of leases that may be held."""
-        holders = [read_holder(path) for path in self._files() if not _is_over(path)]
+        """Tokens of leases whose holders may be alive."""
+        holders = [read_holder(path) for path in self._files() if not _is_expired(path)]
         return {holder.token for holder in holders if holder is not None}
 
     def dead(self) -> list[Path]:
         """Leases that are no longer held."""
-        return [path for path in self._files() if _is_over(path)]
+        return [path for path in self._files() if _is_expired(path)]
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.iterdir()) if self.folder.is_dir() else []
 
 
-def _is_over(path: Path) -> bool:
-    """Whether a lease's holder is known to be dead; or has been still for a day, whatever clocks say; or whether it is
-    none, and not just being written."""
+def read_holder(path: Path) -> Holder | None:
+    """The holder that a lease's file names; None if the file is missing or is no lease."""
+    try:
+        return Holder(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def is_dead(holder: Holder) -> bool:
+    """Whether a holder's process is known to be dead; processes of other hosts cannot be inspected."""
+    if holder.host != _this_host():
+        return False
+    start = _start_time(holder.pid)
+    return start == "" or (_UNKNOWN not in (start, holder.born) and start != holder.born)
+
+
+def _is_expired(path: Path) -> bool:
+    """Whether a lease's holder is dead, or has had no heartbeat for a day by any clock.
+
+    A file that names no holder may be half-written, and expires after `PATIENCE_S`.
+    """
     holder = read_holder(path)
     if holder is not None and is_dead(holder):
         return True
     with contextlib.suppress(FileNotFoundError):
-        still = abs(time.time() - path.stat().st_mtime)
-        return still > (PATIENCE_S if holder is None else _SURELY_S)
+        silent_s = abs(time.time() - path.stat().st_mtime)
+        return silent_s > (PATIENCE_S if holder is None else _ABANDONED_S)
     return False
 
 
 def _create(path: Path) -> Holder | None:
-    """A new lease's holder, None if there is one already. It appears with its content, by a link."""
+    """The holder of a new lease; None if the lease exists. A hard link makes the file appear with its content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = Holder.here()
     draft = path.with_name(f".{path.name}-{holder.token}")
@@ -152,8 +170,8 @@ def _create(path: Path) -> Holder | None:
     return holder
 
 
-def _take_away(path: Path, state: object) -> None:
-    """Remove a dead holder's lease, and not that of whoever was faster in taking over."""
+def _remove_stale(path: Path, state: object) -> None:
+    """Remove a dead holder's lease; restore it if another process has taken it over since `state` was read."""
     aside = path.with_name(f".{path.name}-{os.urandom(8).hex()}")
     with contextlib.suppress(FileNotFoundError):
         os.rename(path, aside)
@@ -164,47 +182,35 @@ def _take_away(path: Path, state: object) -> None:
 
 
 def _state(path: Path) -> tuple[str, int] | None:
-    """What changes while a holder lives: the lease's content and the time of its last heartbeat."""
+    """What changes while a holder lives: the lease's content and the time of the last heartbeat, in ns."""
     try:
         return path.read_text(), path.stat().st_mtime_ns
     except OSError:
         return None
 
 
-def read_holder(path: Path) -> Holder | None:
-    """Whose lease a file is; None if it is gone, or not one."""
-    try:
-        return Holder(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def is_dead(holder: Holder) -> bool:
-    """Whether a holder is known to be dead; of another host's, nothing is known."""
-    if holder.host != _here():
-        return False
-    born = _born(holder.pid)
-    return born == "" or (_UNKNOWN not in (born, holder.born) and born != holder.born)
-
-
 @cache
-def _here() -> str:
-    """This host, this boot, and this space of process numbers (containers have their own)."""
+def _this_host() -> str:
+    """This host, its boot, and its process-id namespace: each container has its own."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
     return " ".join(parts)
 
 
-def _born(pid: int) -> str:
-    """When a process started, in the system's own count; empty if there is no such process. A zombie is none."""
+def _start_time(pid: int) -> str:
+    """When a process started, in clock ticks since boot; empty if it does not exist or is a zombie.
+
+    psutil counts from the epoch, by a clock that may be set while a lease is held, and takes a process that the system
+    hides from this user for a dead one.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]
     except ProcessLookupError:
-        return ""  # it ended while we read
+        return ""  # the process ended during the read
     except (OSError, IndexError):
-        pass  # no such system, or it hides the processes of others
+        pass  # a system without /proc, or one that hides the processes of other users
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -216,29 +222,29 @@ def _born(pid: int) -> str:
 
 # -- heartbeats: one thread a process ----------------------------------------------------------------------------------
 
-_beating: dict[Path, int] = {}  # -> the thread that holds it
+_held_paths: dict[Path, int] = {}  # lease -> identifier of the thread that holds it
 _lock = threading.Lock()
 _heart: threading.Thread | None = None
 
 
-def _beat(path: Path) -> None:
+def _start_heartbeat(path: Path) -> None:
     global _heart
     with _lock:
-        _beating[path] = threading.get_ident()
+        _held_paths[path] = threading.get_ident()
         if _heart is None or not _heart.is_alive():
-            _heart = threading.Thread(target=_beat_on, daemon=True, name="lease heartbeat")
+            _heart = threading.Thread(target=_touch_leases, daemon=True, name="lease heartbeat")
             _heart.start()
 
 
-def _rest(path: Path) -> None:
+def _stop_heartbeat(path: Path) -> None:
     with _lock:
-        _beating.pop(path, None)
+        _held_paths.pop(path, None)
 
 
-def _beat_on() -> None:
+def _touch_leases() -> None:
     while True:
         time.sleep(HEARTBEAT_S)
         with _lock:
-            for path in _beating:
+            for path in _held_paths:
                 with contextlib.suppress(OSError):
                     os.utime(path)

@@ -1,4 +1,4 @@
-"""Looking into a ledger, and keeping it in order: as a table, by key, against its checksums, without its leftovers.
+"""Inspects and cleans a ledger: as a table, by key, against its checksums, and without its leftovers.
 
     frame = ledger_frame("ledger")                            # one row an entry
     frame[frame["stage"] == "evaluate"].groupby("spec.split")["result.metrics.piqa.acc"].mean()
@@ -16,19 +16,20 @@ import pandas as pd
 
 from rankadaptor.errors import BadInput
 from rankadaptor.keys import identity_key
-from rankadaptor.pipeline.ledger import FAILURES, Entry, Ledger
+from rankadaptor.pipeline.ledger import FAILURES, Ledger
+from rankadaptor.pipeline.ledger_files import DAMAGED, Entry
 from rankadaptor.pipeline.stages import STAGES
 
-_PREFIX = 6  # digits of a key that are enough to ask for it
+_SHORTEST_PREFIX = 6  # digits of a key that are enough to name it
 
 
 def ledger_frame(folder: Path | str) -> pd.DataFrame:
-    """Every entry of a ledger as one row; of those that cannot be read, the key and the bytes.
+    """Every entry of a ledger as one row; an unreadable entry has only its key and its bytes.
 
     Columns: `key`, `stage`, `numerics_version`, `parent`, `started`, `seconds`, `bytes`, the machine's `processor` and
-    `accelerator`, and of what the stage was asked and found, `spec.NAME` and `result.NAME` (nested names joined by
-    dots, such as `result.metrics.piqa.acc`); empty where a stage has no such field. Reads no arrays, and verifies
-    nothing: `verify` does.
+    `accelerator`, and the fields of spec and result, `spec.NAME` and `result.NAME` (nested names joined by dots, such
+    as `result.metrics.piqa.acc`), empty for stages without that field. Reads no arrays and verifies nothing; see
+    `verify`.
     """
     rows = [_row(entry) for entry in existing(folder).entries()]
     leading = ["key", "stage", "numerics_version", "parent", "started", "seconds", "bytes", "processor", "accelerator"]
@@ -37,7 +38,11 @@ def ledger_frame(folder: Path | str) -> pd.DataFrame:
 
 
 def existing(folder: Path | str) -> Ledger:
-    """Raises BadInput where there is no such folder: looking at nothing is a slip of the pen."""
+    """The ledger of a folder that exists.
+
+    Raises:
+        BadInput: if the folder does not exist.
+    """
     if not Path(folder).is_dir():
         raise BadInput(f"there is no ledger at {folder}: name the folder that results were kept in")
     return Ledger(folder)
@@ -57,23 +62,26 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:
-    """Nested objects with their names joined; lists as text, as they are written in JSON."""
+    """Nested objects as one level with joined names; lists as JSON text."""
     if isinstance(value, dict):
-        return {name: found for key, one in value.items() for name, found in _flat(f"{prefix}.{key}", one).items()}
+        return {name: leaf for key, item in value.items() for name, leaf in _flat(f"{prefix}.{key}", item).items()}
     return {prefix: json.dumps(value) if isinstance(value, list) else value}
 
 
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files of a folder."""
-    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
-    return sum(one.stat().st_size for one in files)
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
 
 
 def export(folder: Path | str, target: Path) -> int:
-    """Write `ledger_frame` as .csv or .parquet; returns its rows.
+    """Write `ledger_frame` as .csv or .parquet.
+
+    Returns:
+        Number of rows.
 
     Raises:
-        BadInput: on another ending, or a place that cannot be written.
+        BadInput: if the file has another ending or cannot be written.
     """
     if target.suffix not in (".csv", ".parquet"):
         raise BadInput(f"cannot export to {target}: name a file that ends in .csv or .parquet")
@@ -84,7 +92,7 @@ def export(folder: Path | str, target: Path) -> int:
         if target.suffix == ".csv":
             table.to_csv(draft, index=False)
         else:
-            _of_one_type(table).to_parquet(draft, index=False)
+            _with_uniform_columns(table).to_parquet(draft, index=False)
         os.replace(draft, target)
     except OSError as error:
         raise BadInput(f"cannot write {target} ({error.strerror or error}): name another file") from None
@@ -93,88 +101,89 @@ def export(folder: Path | str, target: Path) -> int:
     return len(table)
 
 
-def _of_one_type(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns that hold, say, both truth values and words, as JSON: Parquet knows one type a column."""
+def _with_uniform_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns of mixed types, such as booleans and strings, as JSON text: a Parquet column has one type."""
     mixed = [name for name in table.columns if table[name].dropna().map(type).nunique() > 1]
     return table.assign(**{name: table[name].map(json.dumps, na_action="ignore") for name in mixed})
 
 
 def find_by_prefix(folder: Path | str, prefix: str) -> Entry:
-    """The entry whose key begins so.
+    """The entry whose key begins with a prefix.
 
     Raises:
-        BadInput: if none does, or several.
+        BadInput: if the prefix is too short, or no key or several keys begin with it.
     """
     ledger = existing(folder)
-    if len(prefix) < _PREFIX:
-        raise BadInput(f"key {prefix!r} is too short: give at least {_PREFIX} of its 64 digits")
-    found = [entry for entry in ledger.entries() if entry.key.startswith(prefix.lower())]
-    if len(found) != 1:
-        number = "no entry" if not found else f"{len(found)} entries"
+    if len(prefix) < _SHORTEST_PREFIX:
+        raise BadInput(f"key {prefix!r} is too short: give at least {_SHORTEST_PREFIX} of its 64 digits")
+    entries = [entry for entry in ledger.entries() if entry.key.startswith(prefix.lower())]
+    if len(entries) != 1:
+        number = "no entry" if not entries else f"{len(entries)} entries"
         raise BadInput(f"{number} of {folder} begin with {prefix!r}: `ledger list` has the keys")
-    return found[0]
+    return entries[0]
 
 
 def verify(folder: Path | str) -> list[str]:
-    """Read every file of a ledger against its checksum, and every key against what it is the hash of.
+    """Read every file of a ledger against its checksum, and every key against the identity that it is the hash of.
 
-    Damaged entries are set aside, as they are whenever one is come upon.
+    Damaged entries are set aside, as `Ledger.find` does.
 
     Returns:
-        What is wrong, a line each.
+        One line for each entry that is damaged or has another key.
     """
     ledger = existing(folder)
-    wrong = []
+    faults = []
     for entry in ledger.entries():
         if ledger.find(entry.key) is None:
-            wrong.append(f"{entry.key[:12]}: damaged, see {ledger.folder / 'damaged'}")
+            faults.append(f"{entry.key[:12]}: damaged, see {ledger.folder / DAMAGED}")
         elif identity_key(entry.spec) != entry.key:
-            wrong.append(f"{entry.key[:12]}: its spec.json is that of {identity_key(entry.spec)[:12]}, remove it")
-    return wrong
+            faults.append(f"{entry.key[:12]}: its spec.json is that of {identity_key(entry.spec)[:12]}, remove it")
+    return faults
 
 
 @dataclass(frozen=True)
 class Rubbish:
-    """Something that no result needs."""
+    """A file or folder that no result needs."""
 
     path: Path
-    why: str
-    bytes: int
+    why: str  # reason, as `ledger gc` prints it
+    bytes: int  # size on disk
 
 
 def rubbish(
     folder: Path | str, damaged: bool = False, outdated: bool = False, failures: bool = False
 ) -> list[Rubbish]:
-    """What can go: what dead processes left half-written.
+    """Files that can be removed: half-written files of dead processes.
 
     Args:
-        damaged: Also what was set aside as damaged.
+        folder: The ledger's.
+        damaged: Also damaged entries that were set aside.
         outdated: Also entries of numerics versions that this code does not read any more.
-        failures: Also notes of failures, so that what was given up is tried again.
+        failures: Also notes of failures, so that stages that were given up are tried again.
     """
     ledger = existing(folder)
-    found = [(path, "left by a process that died") for path in ledger.leftovers()]
+    pieces = [(path, "left by a process that died") for path in ledger.leftovers()]
     if damaged:
-        found += [(path, "damaged") for path in sorted((ledger.folder / "damaged").glob("*"))]
+        pieces += [(path, "damaged") for path in sorted((ledger.folder / DAMAGED).glob("*"))]
     if failures:
-        found += [(path, "notes of failures") for path in sorted((ledger.folder / FAILURES).glob("*"))]
+        pieces += [(path, "notes of failures") for path in sorted((ledger.folder / FAILURES).glob("*"))]
     if outdated:
-        found += [(entry.folder, "of an older numerics version") for entry in ledger.entries() if _is_outdated(entry)]
-    return [Rubbish(path, why, size_of(path)) for path, why in found]
+        pieces += [(entry.folder, "of an older numerics version") for entry in ledger.entries() if _is_outdated(entry)]
+    return [Rubbish(path, why, size_of(path)) for path, why in pieces]
 
 
 def _is_outdated(entry: Entry) -> bool:
     try:
         identity = entry.spec
         if identity["stage"] not in STAGES:
-            return False  # replays of searches, whose version is their page's
+            return False  # a replay of a search, whose version the stages do not determine
         return identity["numerics_version"] != STAGES[identity["stage"]].current_version(identity["spec"])
     except (OSError, ValueError, KeyError, TypeError):
-        return False  # damage is verify's
+        return False  # `verify` reports damage
 
 
 def remove(pieces: list[Rubbish]) -> list[Rubbish]:
-    """Returns what is still there, for want of rights, say."""
+    """Remove files and folders; returns those that could not be removed, for example without the rights."""
     for piece in pieces:
         if piece.path.is_dir():
             shutil.rmtree(piece.path, ignore_errors=True)
@@ -196,15 +205,15 @@ def summary(folder: Path | str) -> str:
 
 
 def listing(folder: Path | str, stage: str = "") -> str:
-    """One line an entry, oldest first: key, stage, when, how long, how large.
+    """One line an entry, oldest first: key, stage, start, seconds, size.
 
     Raises:
-        BadInput: on a stage that no entry is of.
+        BadInput: if no entry is of the stage.
     """
     table = ledger_frame(folder)
-    there = sorted(set(table["stage"].dropna()))
-    if stage and stage not in there:
-        raise BadInput(f"no entry of {folder} is of stage {stage!r}: it has {', '.join(there) or 'none'}")
+    stages = sorted(set(table["stage"].dropna()))
+    if stage and stage not in stages:
+        raise BadInput(f"no entry of {folder} is of stage {stage!r}: it has {', '.join(stages) or 'none'}")
     if stage:
         table = table[table["stage"] == stage]
     columns = ("key", "stage", "started", "seconds", "bytes")
@@ -215,7 +224,7 @@ def listing(folder: Path | str, stage: str = "") -> str:
 
 
 def shown(entry: Entry) -> str:
-    """An entry as JSON: what it is the result of, what it holds, where its files are."""
+    """An entry as JSON: identity, result with provenance, and files with their sizes in bytes."""
     files = {str(path.relative_to(entry.folder)): size_of(path)
              for path in sorted(entry.folder.rglob("*")) if path.is_file()}
     content = {"key": entry.key, "folder": str(entry.folder), "identity": entry.spec, "content": entry.result,

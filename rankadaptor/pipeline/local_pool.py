@@ -1,4 +1,4 @@
-"""Processes of this machine that compute steps."""
+"""Worker processes of this machine that compute steps."""
 
 import contextlib
 import os
@@ -15,15 +15,19 @@ from typing import Any, NamedTuple
 import torch
 
 from rankadaptor.errors import BadInput
+from rankadaptor.files import hand_down_digests
 from rankadaptor.machine import usable_cores
-from rankadaptor.pipeline.execution import GRACE_S, Progress, note_ended, run_group, run_was_ended
+from rankadaptor.pipeline.execution import GRACE_S, Progress, note_ended, run_ended_error, run_group
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.processes import process_context
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
+from rankadaptor.plugins import load_plugins
 
-_IDLE_DEATHS = 3  # of a worker at no step, which nothing is noted of, before that is an error
+_MOST_IDLE_DEATHS = 3  # of a worker that computes no step: no failure of a stage can be noted for it
+_POLL_S = 0.2
+_TERMINATED = 143  # exit status of a process that SIGTERM ended
 
 
 def run_in_processes(
@@ -33,32 +37,32 @@ def run_in_processes(
     workers: int,
     on_progress: Progress = lambda step, share: None,
 ) -> None:
-    """Run groups of steps, those of one group in one process and in order; what the ledger holds is not run again, and
-    what fails is passed over.
+    """Run groups of steps, each group in one process and in order; results in the ledger are not computed again.
+
+    Failures of stages are noted in the ledger, and other steps go on.
 
     Raises:
-        BadInput: if there are no workers, or as soon as one of them ends with an error; what was finished is kept.
+        BadInput: if there are no workers, or as soon as one of them ends with an error; finished results are kept.
     """
     with LocalPool(ledger, workers, inputs.threads, on_progress) as pool:
         for done in as_completed([pool.submit(inputs, group) for group in groups]):
             done.result()
 
 
-# -- processes of this machine -----------------------------------------------------------------------------------------
+class _Assignment(NamedTuple):
+    """A group of steps that waits for a worker."""
 
-
-class _Task(NamedTuple):
     inputs: Inputs
     group: Sequence[Step]
-    model: str  # key of what is loaded for it
+    model: str  # key of the model that the group loads
     done: "Future[None]"
 
 
 class LocalPool:
-    """Processes of this machine, started when there is something to do, one a GPU where there are several.
+    """Worker processes of this machine, started when there is work; one a GPU where there are several.
 
-    A process takes, of what waits, first what needs the model that it has loaded. One that is killed is replaced, and
-    its group taken up again: the ledger counts how often.
+    A worker prefers a group that needs the model in its memory. A worker that is killed is replaced, and its group is
+    tried again: the ledger counts the attempts.
     """
 
     def __init__(
@@ -66,8 +70,10 @@ class LocalPool:
     ):
         """
         Args:
-            threads: Of each process; None to share out the cores among them.
-            on_progress: Called, in this process and by one thread at a time, with what the workers tell.
+            ledger: Where results are.
+            workers: Processes at most.
+            threads: CPU threads of each process; None shares the cores among them.
+            on_progress: Called with the progress of the workers, in this process and by one thread at a time.
 
         Raises:
             BadInput: if there are no workers.
@@ -75,9 +81,9 @@ class LocalPool:
         if workers < 1:
             raise BadInput(f"workers is {workers}: give at least 1")
         self._ledger, self._workers, self._on_progress = ledger, workers, on_progress
-        self._cores = threads or max(1, usable_cores() // workers)
-        self._waiting: list[_Task] = []
-        self._changed, self._telling = threading.Condition(), threading.Lock()
+        self._threads_per_worker = threads or max(1, usable_cores() // workers)
+        self._waiting: list[_Assignment] = []
+        self._changed, self._reporting = threading.Condition(), threading.Lock()
         self._threads: list[threading.Thread] = []
         self._closed = False
 
@@ -88,92 +94,101 @@ class LocalPool:
         self.close()
 
     def close(self) -> None:
+        """End the workers; futures that are not done raise."""
         with self._changed:
             self._closed = True
-            for task in self._waiting:
-                task.done.set_exception(run_was_ended())
+            for assignment in self._waiting:
+                assignment.done.set_exception(run_ended_error())
             self._waiting.clear()
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
 
     def submit(self, inputs: Inputs, group: Sequence[Step]) -> "Future[None]":
+        """Compute a group of steps in one worker; see `execution.Pool`.
+
+        Raises:
+            BadInput: if the pool is closed.
+        """
         model = Runner(inputs, self._ledger).key(next(iter(group[0].chain())))
-        task = _Task(inputs, group, model, Future())
+        assignment = _Assignment(inputs, group, model, Future())
         with self._changed:
             if self._closed:
-                raise run_was_ended()
-            self._waiting.append(task)
+                raise run_ended_error()
+            self._waiting.append(assignment)
             self._changed.notify_all()
             if len(self._threads) < self._workers:
                 self._threads.append(threading.Thread(target=self._serve, args=(len(self._threads),), daemon=True))
                 self._threads[-1].start()
-        return task.done
+        return assignment.done
 
-    def _next(self, model: str) -> _Task | None:
+    def _next(self, model: str) -> _Assignment | None:
         with self._changed:
             while not self._closed and not self._waiting:
                 self._changed.wait()
             if self._closed:
                 return None
-            place = next((at for at, task in enumerate(self._waiting) if task.model == model), 0)
-            return self._waiting.pop(place)
+            index = next((i for i, assignment in enumerate(self._waiting) if assignment.model == model), 0)
+            return self._waiting.pop(index)
 
     def _serve(self, number: int) -> None:
-        """One worker, in a thread that hands it groups, listens, and replaces it."""
+        """In a thread: hand groups to one worker, and replace the worker when it dies."""
         worker: _Worker | None = None
         model = ""
-        while (task := self._next(model)) is not None:
+        while (assignment := self._next(model)) is not None:
             idle_deaths = 0
             try:
                 while True:
-                    worker = worker or _Worker(self._ledger, self._cores, number)
-                    if (status := self._told(worker, task)) is None:
+                    worker = worker or _Worker(self._ledger, self._threads_per_worker, number)
+                    if (status := self._exit_status(worker, assignment)) is None:
                         break
                     if status < 0 and worker.step is not None:
                         kind = "timed out" if worker.overdue else "killed"
-                        note_ended(Runner(task.inputs, self._ledger), worker.step, kind, f"signal {-status}")
-                    elif status < 0 and idle_deaths < _IDLE_DEATHS:
+                        note_ended(Runner(assignment.inputs, self._ledger), worker.step, kind, f"signal {-status}")
+                    elif status < 0 and idle_deaths < _MOST_IDLE_DEATHS:
                         idle_deaths += 1
                     else:
                         raise BadInput(f"one of {self._workers} workers stopped with status {status}, see above: start"
                                        " again, what was finished is kept")
                     worker = None
-                task.done.set_result(None)
-                model = task.model
+                assignment.done.set_result(None)
+                model = assignment.model
             except BaseException as error:
                 if worker is not None:
                     worker.end()
-                task.done.set_exception(error)
+                assignment.done.set_exception(error)
                 worker = None
         if worker is not None:
             worker.end()
 
-    def _told(self, worker: "_Worker", task: _Task) -> int | None:
-        """Pass on what a worker says of a group; its exit status if it ended, None when the group is done."""
+    def _exit_status(self, worker: "_Worker", assignment: _Assignment) -> int | None:
+        """Exit status of a worker that ended before its group was done; None when the group is done.
+
+        Passes the worker's progress on meanwhile.
+        """
         worker.step = None
-        for message in self._messages(worker, task):
+        for message in self._messages(worker, assignment):
             if message is None:
                 return None
             if isinstance(message, str):
                 raise BadInput(message)
             step, share = message
-            worker.at(step, share)
-            with self._telling:
+            worker.note_progress(step, share)
+            with self._reporting:
                 self._on_progress(step, share)
         worker.process.join()
         return worker.process.exitcode or 0
 
-    def _messages(self, worker: "_Worker", task: _Task) -> Iterator[Any]:
-        """What a worker says of a group, until it ends."""
+    def _messages(self, worker: "_Worker", assignment: _Assignment) -> Iterator[Any]:
+        """Messages of a worker about a group, until the worker ends; see `_work`."""
         with contextlib.suppress(EOFError, OSError):
-            worker.pipe.send((task.inputs, task.group))
+            worker.pipe.send((assignment.inputs, assignment.group))
         while True:
             try:
-                while not worker.pipe.poll(0.2) and not self._closed:
-                    worker.end_if_stuck(task.inputs.stage_limit_s)
-                if self._closed:  # also where a worker that trains tells of a step every few milliseconds
-                    raise run_was_ended()
+                while not worker.pipe.poll(_POLL_S) and not self._closed:
+                    worker.kill_if_overdue(assignment.inputs.stage_limit_s)
+                if self._closed:  # checked here too, as a worker may send progress every few milliseconds
+                    raise run_ended_error()
                 message = worker.pipe.recv()
             except (EOFError, OSError):
                 return
@@ -181,31 +196,33 @@ class LocalPool:
 
 
 class _Worker:
-    """A process, and the pipe to it."""
+    """A process and the pipe to it."""
 
     def __init__(self, ledger: Ledger, threads: int, number: int):
+        hand_down_digests()
         context = process_context()
-        self.pipe, there = context.Pipe()
-        self.step: Step | None = None  # what it is at
+        self.pipe, worker_end = context.Pipe()
+        self.step: Step | None = None  # the step that it computes
         self.overdue = False
         self._since = 0.0
         self.process: BaseProcess = context.Process(
-            target=_work, args=(ledger.folder, threads, number, there, dict(os.environ)), daemon=True)
+            target=_work, args=(ledger.folder, threads, number, worker_end, dict(os.environ)), daemon=True)
         self.process.start()
-        there.close()  # the process has its own: this end closes with it
+        worker_end.close()  # the worker has a copy: with only that one open, its death closes the pipe
 
-    def at(self, step: Step, share: float) -> None:
-        """It said so."""
+    def note_progress(self, step: Step, share: float) -> None:
+        """Remember the step that the worker computes, and since when."""
         self.step = step if share < 1 else None
         self._since = self._since if share else time.monotonic()
 
-    def end_if_stuck(self, limit_s: float | None) -> None:
-        """Kill it when it did not stop by itself at the limit of a stage, as it should have."""
+    def kill_if_overdue(self, limit_s: float | None) -> None:
+        """Kill the process if it did not stop by itself at the time limit of its stage."""
         if limit_s is not None and self.step is not None and time.monotonic() - self._since > limit_s + GRACE_S:
             self.overdue = True
             self.process.kill()
 
     def end(self) -> None:
+        """Terminate the process, and kill it if it does not stop."""
         self.process.terminate()
         self.process.join(GRACE_S)
         self.process.kill()
@@ -213,33 +230,38 @@ class _Worker:
 
 
 def _work(folder: Any, threads: int, number: int, pipe: "Connection[Any, Any]", environment: dict[str, str]) -> None:
+    """In a worker: compute groups of steps until the pipe closes.
+
+    Sends (step, share) as progress, None after each group, and the text of a BadInput, after which it ends.
+    """
     os.environ.clear()
-    os.environ.update(environment)  # as it is now where results are wanted, not as it was when the first one started
+    os.environ.update(environment)  # of the parent now; a forked worker has that of the fork server's start
     if (cards := torch.cuda.device_count()) > 1:
         torch.cuda.set_device(number % cards)
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # is the parent's to answer
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that the ledger drops what is half-written
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles an interrupt, and ends its workers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))  # unwinds, so that half-written entries are removed
 
-    def tell(message: Any) -> None:
+    def send(message: Any) -> None:
         try:
             pipe.send(message)
         except OSError:
-            sys.exit(143)  # whoever wanted the results was killed
+            sys.exit(_TERMINATED)  # the parent was killed
 
     runner: Runner | None = None
     try:
+        load_plugins()
         for inputs, group in _received(pipe):
             if runner is None or runner.inputs != inputs:
-                runner = Runner(inputs, Ledger(folder), lambda step, share: tell((step, share)))
+                runner = Runner(inputs, Ledger(folder), lambda step, share: send((step, share)))
             run_group(runner, group)
-            tell(None)
+            send(None)
     except BadInput as error:
-        tell(str(error))
+        send(str(error))
         sys.exit(2)
 
 
 def _received(pipe: "Connection[Any, Any]") -> Iterator[Any]:
-    with contextlib.suppress(EOFError):  # nobody wants more
+    with contextlib.suppress(EOFError):  # the parent closed the pipe
         while True:
             yield pipe.recv()

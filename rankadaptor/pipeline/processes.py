@@ -6,10 +6,10 @@ from typing import Any
 
 
 def process_context() -> Any:
-    """A context of `multiprocessing`.
+    """A context of `multiprocessing` whose processes start in milliseconds.
 
-    On Linux processes are forks of one that imported what they need, so that they start in milliseconds in place of
-    seconds. It has computed nothing, neither on threads nor on a GPU, which forks would not survive.
+    On Linux, processes are forks of a server that has imported the package. The server has computed nothing: threads
+    and GPUs that are in use do not survive a fork.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")

@@ -1,8 +1,8 @@
-"""Steps on a Ray cluster: a task a group of steps, one fresh process each where there are GPUs, the ledger on a folder
-that every node sees.
+"""Steps on a Ray cluster: one task a group of steps. The ledger is a folder that every node sees.
 
-The cluster is the one of `RAY_ADDRESS`, or one that is started on this machine. Whoever asks is told of progress, and
-may die: a process of its own conducts the work to its end, and connects anew when the cluster's head was restarted.
+The cluster is the one at `RAY_ADDRESS`, or one that is started on this machine. A separate process, the conductor,
+submits the work and reports progress to the process that started it. It goes on when that process dies, and it is
+started again when the cluster's head was restarted.
 """
 
 import contextlib
@@ -20,42 +20,57 @@ from pathlib import Path
 from typing import Any
 
 from rankadaptor.errors import BadInput
+from rankadaptor.files import DIGESTS_VARIABLE, hand_down_digests
 from rankadaptor.machine import computing_with, usable_cores
-from rankadaptor.pipeline.execution import GRACE_S, Progress, Shared, follow, note_ended, run_group, run_was_ended
+from rankadaptor.pipeline.execution import (
+    GRACE_S,
+    Progress,
+    Workload,
+    follow,
+    note_ended,
+    run_ended_error,
+    run_group,
+)
 from rankadaptor.pipeline.failures import ATTEMPTS
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
+from rankadaptor.plugins import VARIABLE as PLUGINS_VARIABLE
+from rankadaptor.plugins import load_plugins
 
-LOST_CLUSTER_S = 900.0  # for which a cluster that went away is looked for
+LOST_CLUSTER_S = 900.0  # for which a lost cluster is tried again
 _PAUSE_S = 5.0
-_SILENCE_S = 60.0  # of the cluster's head, after which it is lost
-_STUCK = 76  # exit status of a task that hung
+_SILENCE_S = 60.0  # of the cluster's head, after which the cluster is lost
+_STUCK = 76  # exit status of a task that passed its time limit
 _LOST = 75  # exit status of a conductor that lost its cluster
-_CONNECTED = ("connected", 0.0)
+_CONNECTED = ("connected", 0.0)  # a conductor's first message
 
 
-def conduct(tables: Sequence[Shared], workers: int, on_progress: Progress) -> None:
-    """Compute what their ledger, whose path should be absolute, lacks of several tables on a cluster.
+def conduct(workloads: Sequence[Workload], workers: int, on_progress: Progress) -> None:
+    """Compute on a cluster what the ledger lacks of several workloads.
 
     Args:
-        workers: Groups at once, at most.
+        workloads: Of one ledger, whose path should be absolute.
+        workers: Groups of steps at once, at most.
+        on_progress: Called with the progress of the cluster's tasks.
 
     Raises:
-        BadInput: if Ray is not installed, the cluster cannot be found, or a stage ends with an error; what was finished
-            is kept.
+        BadInput: if Ray is not installed, the cluster cannot be found, or a stage ends with an error; finished results
+            are kept.
     """
-    _imported()
-    context = multiprocessing.get_context("spawn")  # with the environment as it is now
-    lost, found = None, False  # since when the cluster is, and whether it was ever there
+    _imported_ray()
+    hand_down_digests()
+    context = multiprocessing.get_context("spawn")  # the conductor gets the environment as it is now
+    lost_since: float | None = None
+    was_connected = False
     while True:
-        here, there = context.Pipe(duplex=False)
-        # Not a daemon: it outlives this process, and so do the tasks of it.
-        process = context.Process(target=_conduct, args=(tables, workers, found, there))
+        here, conductor_end = context.Pipe(duplex=False)
+        # Not a daemon: the conductor outlives this process, and so do its tasks.
+        process = context.Process(target=_conduct, args=(workloads, workers, was_connected, conductor_end))
         process.start()
-        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # nor is it waited for at exit
-        there.close()
+        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]  # not joined at exit either
+        conductor_end.close()
         print(f"ray: conducted by process {process.pid}, which goes on if this one ends: kill {process.pid} to stop it",
               file=sys.stderr, flush=True)
         with contextlib.suppress(EOFError):
@@ -64,17 +79,17 @@ def conduct(tables: Sequence[Shared], workers: int, on_progress: Progress) -> No
                 if isinstance(message, str):
                     process.join()
                     raise BadInput(message)
-                found = True
+                was_connected = True
                 if message != _CONNECTED:
-                    lost = None
+                    lost_since = None
                     on_progress(*message)
         process.join()
         if process.exitcode == 0:
             return
         if process.exitcode == -signal.SIGTERM:
-            raise run_was_ended()
-        lost = lost or time.monotonic()
-        if time.monotonic() - lost > LOST_CLUSTER_S:
+            raise run_ended_error()
+        lost_since = lost_since or time.monotonic()
+        if time.monotonic() - lost_since > LOST_CLUSTER_S:
             raise BadInput(f"the Ray cluster went away, and was not found again in {LOST_CLUSTER_S / 60:.0f} minutes:"
                            " start it, and start again; what was finished is kept")
         print(f"ray: the conductor ended with status {process.exitcode}, it is started anew; what was finished is kept",
@@ -82,7 +97,7 @@ def conduct(tables: Sequence[Shared], workers: int, on_progress: Progress) -> No
         time.sleep(_PAUSE_S)
 
 
-def _imported() -> Any:
+def _imported_ray() -> Any:
     try:
         import ray
     except ImportError:
@@ -90,62 +105,68 @@ def _imported() -> Any:
     return ray
 
 
-def _conduct(tables: Sequence[Shared], workers: int, found: bool, pipe: "Connection[Any, Any]") -> None:
-    """In a process of its own, in a session of its own: what stops a notebook's kernel does not stop it."""
+def _conduct(workloads: Sequence[Workload], workers: int, was_connected: bool, pipe: "Connection[Any, Any]") -> None:
+    """In the conductor: its own process in its own session, which an interrupt of a notebook's kernel does not reach.
+
+    Sends _CONNECTED, then (step, share) as progress; or the text of an error, after which it ends.
+    """
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    turn = threading.Lock()  # Ray calls back from threads of its own
+    lock = threading.Lock()  # Ray calls back from its own threads
 
-    def tell(*message: Any) -> None:
-        with turn, contextlib.suppress(OSError):  # nobody listens any more: the ledger will tell
+    def send(*message: Any) -> None:
+        with lock, contextlib.suppress(OSError):  # the parent is dead: the ledger has the results
             pipe.send(message if len(message) > 1 else message[0])
 
-    ledger = tables[0].ledger
+    ledger = workloads[0].ledger
     try:
-        with ledger.alone("conductor"):  # a kernel that was started anew has its run wait for the one that goes on
+        load_plugins()
+        with ledger.exclusive("conductor"):  # a kernel that was restarted waits for the conductor of its predecessor
             try:
-                pool = RayPool(ledger, workers, tell)
+                pool = RayPool(ledger, workers, send)
             except BadInput:
-                if found:
-                    sys.exit(_LOST)  # it was there before, and may come again
+                if was_connected:
+                    sys.exit(_LOST)  # the cluster may come back
                 raise
-            tell(*_CONNECTED)
-            with pool, computing_with(tables[0].threads()):
-                follow([work for table in tables for work in table.works()], pool, workers)
+            send(*_CONNECTED)
+            with pool, computing_with(workloads[0].threads()):
+                follow([part for workload in workloads for part in workload.parts()], pool, workers)
     except BadInput as error:
-        tell(str(error))
-    except Exception as error:  # a bug, as good as any where it ends the same way each time
+        send(str(error))
+    except Exception as error:  # a bug: it would end every new attempt in the same way
         traceback.print_exc()
-        tell(f"the work on Ray's cluster stopped with {type(error).__name__} ({_last_line(error)}): start again, what"
+        send(f"the work on Ray's cluster stopped with {type(error).__name__} ({_last_line(error)}): start again, what"
              " was finished is kept")
 
 
 class RayPool:
-    """A cluster; see `execution.Pool`. Tasks that were lost with their process or their node are tried again."""
+    """A Ray cluster, see `execution.Pool`. A task whose process or node died is tried again."""
 
     def __init__(self, ledger: Ledger, workers: int, on_progress: Progress = lambda step, share: None):
         """
         Args:
-            workers: Groups at once, at most; `submit` waits for its turn.
+            ledger: Where results are; a folder that every node sees.
+            workers: Groups of steps at once, at most; `submit` waits for a free one.
+            on_progress: Called with finished steps.
 
         Raises:
             BadInput: if Ray is not installed, or there is no cluster at `RAY_ADDRESS`.
         """
-        self._ray, self._ledger, self._workers, self._on_progress = _imported(), ledger, workers, on_progress
+        self._ray, self._ledger, self._workers, self._on_progress = _imported_ray(), ledger, workers, on_progress
         self._open: set[Future[None]] = set()
         self._changed = threading.Condition()
         address = os.environ.get("RAY_ADDRESS") or None
-        # A cluster of our own has a processor a worker, however few cores there are.
-        own = {} if address else {"num_cpus": max(workers, usable_cores()), "include_dashboard": False}
+        # A cluster started here has a processor a worker, even where the machine has fewer cores.
+        settings = {} if address else {"num_cpus": max(workers, usable_cores()), "include_dashboard": False}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_task_oom_retries", str(ATTEMPTS["killed"] - 1))  # not without end, as is the default
+        os.environ.setdefault("RAY_task_oom_retries", str(ATTEMPTS["killed"] - 1))  # Ray's default is without end
         try:
-            self._ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
+            self._ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **settings)
         except (ConnectionError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
             raise BadInput(f"cannot use a Ray cluster at {address or 'this machine'} ({_last_line(error)}): start it,"
                            " see RAY_ADDRESS and RAY_AUTH_MODE, or take executor local") from None
-        self._here, self._asked = self._ray.get_runtime_context().get_node_id(), ThreadPoolExecutor(1)
+        self._node, self._requests = self._ray.get_runtime_context().get_node_id(), ThreadPoolExecutor(1)
         self._closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True, name="cluster watch").start()
         self._has_gpus = bool(self._ray.cluster_resources().get("GPU"))
@@ -157,34 +178,40 @@ class RayPool:
         self.close()
 
     def close(self) -> None:
+        """Leave the cluster; futures that are not done raise."""
         with self._changed:
             self._closed.set()
             unfinished, self._open = self._open, set()
             self._changed.notify_all()
-        for one in unfinished:
-            one.set_exception(run_was_ended())
+        for ended in unfinished:
+            ended.set_exception(run_ended_error())
         self._ray.shutdown()
 
     def _watch(self) -> None:
-        """Ends this process when the cluster that it belongs to is no more: Ray's own calls would wait for good."""
+        """In a thread: end this process when its cluster is lost, because Ray's own calls would wait forever."""
         while not self._closed.wait(_PAUSE_S):
             self._end_if_lost()
 
     def _end_if_lost(self) -> None:
         try:
-            nodes = self._asked.submit(self._ray.nodes).result(_SILENCE_S)
-            lost = self._here not in {node["NodeID"] for node in nodes if node["Alive"]}
-        except Exception:  # of whatever Ray raises where nobody answers
+            nodes = self._requests.submit(self._ray.nodes).result(_SILENCE_S)
+            lost = self._node not in {node["NodeID"] for node in nodes if node["Alive"]}
+        except Exception:  # Ray raises errors of many kinds when its head does not answer
             lost = True
         if lost and not self._closed.is_set():
             os._exit(_LOST)
 
     def submit(self, inputs: Inputs, group: Sequence[Step]) -> "Future[None]":
+        """Compute a group of steps in one task; see `execution.Pool`. Waits while all workers are busy.
+
+        Raises:
+            BadInput: if the pool is closed.
+        """
         gpus = 1 if self._has_gpus or inputs.needs_accelerator else 0
         task = self._ray.remote(
             num_cpus=1 if gpus else inputs.threads or 1,
             num_gpus=gpus,
-            max_calls=1 if gpus else 0,  # a process that had a GPU is not used again
+            max_calls=1 if gpus else 0,  # a process that used a GPU is not used again
             max_retries=ATTEMPTS["killed"] - 1,
             retry_exceptions=False,
         )(_run)
@@ -193,14 +220,16 @@ class RayPool:
             while len(self._open) >= self._workers and not self._closed.is_set():
                 self._changed.wait()
             if self._closed.is_set():
-                raise run_was_ended()
+                raise run_ended_error()
             self._open.add(ended)
-        reference = task.remote(inputs, self._ledger.folder, list(group), os.getcwd())
+        hand_down_digests()
+        environment = {name: os.environ[name] for name in (DIGESTS_VARIABLE, PLUGINS_VARIABLE) if name in os.environ}
+        reference = task.remote(inputs, self._ledger.folder, list(group), os.getcwd(), environment)
         reference.future().add_done_callback(lambda done: self._settle(done, ended, inputs, group))
         return ended
 
     def _settle(self, done: "Future[Any]", ended: "Future[None]", inputs: Inputs, group: Sequence[Step]) -> None:
-        """Called by Ray when a task has ended, however it did."""
+        """Called by Ray when a task has ended, with a result or an error."""
         errors = self._ray.exceptions
         failed: BadInput | None = None
         try:
@@ -228,7 +257,7 @@ class RayPool:
             ended.set_result(None)
 
     def _give_up(self, inputs: Inputs, group: Sequence[Step], error: Exception) -> None:
-        """Ray tried as often as the ledger's rule says: the first step that is not there is the one it died of."""
+        """Note failures of the first step that has no result: Ray has made all the attempts that the ledger allows."""
         runner = Runner(inputs, self._ledger)
         for step in group:
             for link in step.chain():
@@ -242,10 +271,23 @@ def _last_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[-1][:200]
 
 
-def _run(inputs: Inputs, folder: Path, group: Sequence[Step], place: str) -> list[Step]:
-    """A task: some steps, in a process of Ray's. Returns what was computed by it."""
+def _run(
+    inputs: Inputs, folder: Path, group: Sequence[Step], working_folder: str, environment: dict[str, str]
+) -> list[Step]:
+    """A Ray task: compute a group of steps in a process of the cluster.
+
+    Args:
+        folder: The ledger's.
+        working_folder: Where relative paths of profiles start from.
+        environment: Variables to set.
+
+    Returns:
+        The steps that it computed.
+    """
+    os.environ.update(environment)
+    load_plugins()
     with contextlib.suppress(OSError):
-        os.chdir(place)  # where relative paths of profiles are read from
+        os.chdir(working_folder)
     finished: list[Step] = []
     ledger, alarm = Ledger(folder), threading.Timer(0, lambda: None)
 
@@ -269,6 +311,6 @@ def _run(inputs: Inputs, folder: Path, group: Sequence[Step], place: str) -> lis
 
 
 def _end_stuck(runner: Runner, step: Step) -> None:
-    """It did not stop at its limit of time by itself, and its process does."""
+    """End this process, because its step did not stop by itself at the time limit."""
     note_ended(runner, step, "timed out", "it did not stop by itself")
     os._exit(_STUCK)

@@ -1,4 +1,4 @@
-"""Reading the results of steps, which are computed where the ledger lacks them."""
+"""Reads the results of steps; computes those that the ledger lacks."""
 
 import json
 from collections.abc import Callable
@@ -14,40 +14,40 @@ from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.models.base_model import base_model_folder
 from rankadaptor.models.checkpoints import read_architecture
 from rankadaptor.pipeline.inputs import Inputs
-from rankadaptor.pipeline.ledger import Entry
+from rankadaptor.pipeline.ledger_files import Entry
 from rankadaptor.pipeline.step import Step
 
 
 class Results:
-    """Results of one runner's steps. Every method may compute; it raises as `Runner.run` does."""
+    """Results of one runner's steps. Every method may compute a step, and raises as `Runner.run` does."""
 
     def __init__(self, inputs: Inputs, run: Callable[[Step], Entry]):
         self._inputs, self._run = inputs, run
 
     def metrics(self, step: Step) -> dict[str, dict[str, float]]:
-        """Of an evaluation: task -> metric -> mean over items.
+        """Scores of an evaluation: task -> metric -> mean over items.
 
         Raises:
-            RecoveryDiverged: if the model to be scored is a recovery that diverged.
+            RecoveryDiverged: if the evaluated model is a recovery that diverged.
         """
         return self._scored(step)["metrics"]
 
     def perplexity(self, step: Step) -> float:
-        """Of a perplexity step. Raises as `metrics` does."""
+        """Perplexity that a step measured. Raises as `metrics` does."""
         return self._scored(step)["perplexity"]
 
     def items(self, step: Step) -> pd.DataFrame:
-        """Of an evaluation: outcomes, one row an item. Raises as `metrics` does."""
+        """Outcomes of an evaluation, one row an item. Raises as `metrics` does."""
         self._scored(step)
         return pd.read_parquet(self._run(step).path("items.parquet"))
 
     def continuations(self, step: Step) -> pd.DataFrame:
-        """Of a generate step; see `evaluation.generation`. Raises as `metrics` does."""
+        """Texts of a generate step, see `evaluation.generation`. Raises as `metrics` does."""
         self._scored(step)
         return pd.read_parquet(self._run(step).path("continuations.parquet"))
 
     def read_json(self, step: Step, name: str) -> Any:
-        """One of the files that a step left."""
+        """Content of a JSON file beside a step's result."""
         return json.loads(self._run(step).path(name).read_text())
 
     def architecture(self, step: Step | None) -> Architecture:
@@ -56,14 +56,19 @@ class Results:
         return read_architecture(folder)
 
     def subjects(self, spec: EvaluationSpec) -> dict[str, np.ndarray]:
-        """Of tasks whose items share subjects: the number of each item's subject, in the items' order.  # (items,)"""
-        source, found = self._inputs.benchmarks, {}
+        """Subjects of the items of an evaluation.
+
+        Returns:
+            Task -> number of each item's subject, in the items' order, shape (items,); without tasks whose items share
+            no subjects.
+        """
+        source, subjects = self._inputs.benchmarks, {}
         for task in spec.tasks:
             rows = evaluation_rows(source, task, spec.split, spec.items_per_task, spec.item_seed,
                                    self._inputs.search_pool)
             if (names := item_subjects(source, task, rows)) is not None:
-                found[task] = np.unique(names, return_inverse=True)[1]
-        return found
+                subjects[task] = np.unique(names, return_inverse=True)[1]
+        return subjects
 
     def _scored(self, step: Step) -> dict[str, Any]:
         result = self._run(step).result["result"]

@@ -1,4 +1,4 @@
-"""One stage to be done, as plain data."""
+"""One stage to be computed, as plain data."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from rankadaptor.keys import Spec
 
 @dataclass(frozen=True)
 class Step:
-    """One stage to be done. The parent is None where the unpruned base model is meant."""
+    """One stage to be computed."""
 
-    stage: str  # one of `stages.STAGES`
+    stage: str  # a name of `stages.STAGES`
     spec: Spec
-    parent: "Step | None" = None
+    parent: "Step | None" = None  # what it is computed from; None: the unpruned base model
 
     def chain(self) -> Iterator["Step"]:
-        """This step and what it is computed from, parents first."""
+        """This step and the steps that it is computed from, parents first."""
         if self.parent is not None:
             yield from self.parent.chain()
         yield self

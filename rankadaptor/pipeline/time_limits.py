@@ -1,4 +1,4 @@
-"""Stages that take longer than they may are stopped, whatever they wait for in Python."""
+"""Time limits of stages: an alarm that interrupts whatever a stage waits for in Python."""
 
 import contextlib
 import signal
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-_AGAIN_S = 10.0  # the limit is called out anew, should the first call have been swallowed
+_REPEAT_S = 10.0  # the alarm is raised again after this time, in case the stage swallowed the first exception
 
 
 class TimedOut(Exception):
@@ -15,14 +15,17 @@ class TimedOut(Exception):
 
 
 @contextlib.contextmanager
-def within(seconds: float | None) -> Iterator[None]:
-    """Raises TimedOut inside, once so many seconds of wall time have passed.
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raises TimedOut inside the context once so many seconds of wall time have passed.
 
-    That is between two operations of Python: one that never comes back is ended from outside, with its process, see
-    `execution.LocalPool`. None sets no limit; nor can there be one in a thread that is not the main one, or where the
-    system has no interval timers; and an alarm of someone else's that rings sooner is left to ring.
+    The exception is raised between two operations of Python. A call that never returns is ended from outside, with its
+    process, see `local_pool.LocalPool`. No limit is set outside the main thread, on systems without interval timers,
+    or where an alarm of other code rings sooner.
+
+    Args:
+        seconds: Wall time; None sets no limit.
     """
-    if seconds is None or not _may_ring(seconds):
+    if seconds is None or not _can_set_alarm(seconds):
         yield
         return
 
@@ -31,17 +34,17 @@ def within(seconds: float | None) -> Iterator[None]:
 
     began = time.monotonic()
     former = signal.signal(signal.SIGALRM, ring)
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_S)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, _REPEAT_S)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, former)
-        if left:  # someone else's, which goes on
+        if left:  # the alarm of other code continues
             signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - began), 1e-3), interval)
 
 
-def _may_ring(seconds: float) -> bool:
+def _can_set_alarm(seconds: float) -> bool:
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         return False
     left, _ = signal.getitimer(signal.ITIMER_REAL)

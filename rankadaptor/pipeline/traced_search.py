@@ -1,4 +1,4 @@
-"""A search whose recoveries are stages and whose rounds are kept in the ledger as they end."""
+"""A search whose recoveries are stages, and whose rounds the ledger stores as they end."""
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,17 @@ from rankadaptor.keys import identity_key, stage_identity
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.recovery.spec import RecoverySpec
-from rankadaptor.search.loop import Record, Round, Scores, SearchResult, SearchSettings, ask
-from rankadaptor.search.rivals import SEARCHES
+from rankadaptor.search.guided import PerformanceGuided
+from rankadaptor.search.loop import ask
+from rankadaptor.search.proposals import Propose
+from rankadaptor.search.rivals import RandomSearch, find_rival
+from rankadaptor.search.rounds import Record, Round, Scores, SearchResult, measured_scores
+from rankadaptor.search.settings import SearchSettings
 
 
 @dataclass(frozen=True)
 class SearchSpec:
-    """Identity of a search: everything that its trace is a function of, beside the pruned model."""
+    """Identity of a search: everything that determines its trace, beside the pruned model."""
 
     numerics_version: ClassVar[int] = 2
 
@@ -38,13 +42,16 @@ def traced_search(
     records: Sequence[Record] = (),
     on_round: Callable[[Round], None] = lambda _: None,
 ) -> Generator[list[Step], None, tuple[SearchResult, str]]:
-    """Yields batches of trials to be run; finished rounds are read from the search's trace, new ones appended to it.
+    """Yields batches of trials to be run. Reads finished rounds from the search's trace, and appends new ones to it.
 
     Args:
-        spec: What the trace is a function of, beside what a trial's key stands for.
-        trial: The evaluation of an allocation's recovery. Of an empty allocation it stands, by its key, for all that a
-            score depends on: model, rows, items and the stages' numerics.
-        score: Of a trial that was run.
+        space: S, the allocations that may be proposed.
+        spec: What determines the trace, beside the key of a trial.
+        trial: Makes the evaluation of an allocation's recovery. The key of an empty allocation's trial stands for
+            everything that a score depends on: model, rows, items and the stages' numerics.
+        score: Reads the scores of a trial that was run.
+        records: Where offline meta-learning starts from.
+        on_round: Called with every finished round.
 
     Returns:
         The result, and the search's key.
@@ -52,25 +59,48 @@ def traced_search(
     identity = stage_identity("search", spec, runner.key(trial(())), {})
     key = identity_key(identity)
     trace = [Round.from_json(content) for content in runner.ledger.read_trace(key)]
-    # Nothing of a trace is computed again; what the ledger holds of it is named, so that a plan can count it.
-    yield [step for one in trace for step in map(trial, one.proposals) if runner.find(step)]
+    # No round of a trace is computed again; its trials are yielded where the ledger has them, so that plans count them.
+    yield [step for finished in trace for step in map(trial, finished.proposals) if runner.find(step)]
 
-    def keep(one: Round) -> None:
-        runner.ledger.append_round(key, identity, one.number, one.to_json())
-        on_round(one)
+    def save_round(finished: Round) -> None:
+        runner.ledger.append_round(key, identity, finished.number, finished.to_json())
+        on_round(finished)
 
-    proposer = SEARCHES[spec.rival] if spec.rival else None
-    asking = ask(space, spec.settings, records, proposer, trace, keep)
+    proposer = find_rival(spec.rival)
+    if runner.is_planning:
+        guided = proposer or (lambda space, settings: PerformanceGuided(space, settings, records))
+        planned = PlannedProposals(
+            guided(space, spec.settings), RandomSearch(space, spec.settings),
+            lambda allocation: runner.find(trial(allocation)) is not None)
+        search = ask(space, spec.settings, records, lambda *_: planned, trace)
+    else:
+        search = ask(space, spec.settings, records, proposer, trace, save_round)
     try:
-        proposals = next(asking)
+        proposals = next(search)
         while True:
             trials = [trial(allocation) for allocation in proposals]
             yield trials
-            proposals = asking.send([score(step) for step in trials])
+            proposals = search.send([score(step) for step in trials])
     except StopIteration as stop:
         return stop.value, key
 
 
+class PlannedProposals:
+    """Proposals of a search that is only counted: its own as long as everything is measured, then random ones.
+
+    Random proposals predict nothing, so that such a search takes all of its rounds. A `Propose`.
+    """
+
+    def __init__(self, own: Propose, random: Propose, is_measured: Callable[[RankAllocation], bool]):
+        self._own, self._random, self._is_measured = own, random, is_measured
+
+    def __call__(self, rounds: Sequence[Round]) -> tuple[list[RankAllocation], list[float] | None]:
+        if not all(map(self._is_measured, measured_scores(rounds))):
+            return self._random(rounds)
+        proposals, predictions = self._own(rounds)
+        return proposals, predictions if all(map(self._is_measured, proposals)) else None
+
+
 def described(space: SolutionSpace) -> dict[str, object]:
-    """A space as a search's spec holds it; the architecture is the pruned model's."""
+    """Fields of a space for a search's spec; without the architecture, which the pruned model's key stands for."""
     return {name: value for name, value in vars(space).items() if name != "architecture"}

@@ -1,4 +1,4 @@
-"""Pruned checkpoints as folders: safetensors, `config.json`, the tokenizer, and what was kept and why.
+"""Pruned checkpoints as folders: safetensors, `config.json`, the tokenizer, what stayed and why.
 
 `kept.json`: width {"layers": [{"kv_heads": [...], "channels": [...]}, ...]}, depth {"blocks": [...]}; indices into the
 unpruned model, ascending. `importance.json`: width {"layers": [...]} of the same form, the scores of all units of the
@@ -16,18 +16,22 @@ from transformers import PreTrainedModel
 from rankadaptor.architecture import Architecture, module_name
 from rankadaptor.errors import BadInput
 from rankadaptor.models.checkpoints import load_model, read_architecture
-from rankadaptor.pruning import Pruned
+from rankadaptor.pruning.spec import Pruned
 
 
 def save_pruned(pruned: Pruned, folder: Path) -> None:
     """Write a pruned model, without a tokenizer, into a folder that does not have to exist."""
     pruned.model.save_pretrained(folder)
-    (folder / "kept.json").write_text(json.dumps(pruned.kept) + "\n")
+    (folder / "kept.json").write_text(json.dumps(pruned.kept_units) + "\n")
     (folder / "importance.json").write_text(json.dumps(pruned.importance) + "\n")
 
 
 def load_pruned(folder: Path | str, device: torch.device | None = None) -> PreTrainedModel:
-    """A pruned checkpoint, checked before any weight is read.
+    """Load a pruned checkpoint, which is checked before any weight is read.
+
+    Args:
+        folder: With `config.json` and safetensors; `kept.json` is checked where there is one.
+        device: Where the model goes; None for a GPU if there is one.
 
     Raises:
         BadInput: if there is none, or if its JSON and its tensors disagree; the first disagreement is named.
@@ -55,22 +59,21 @@ def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _check_kept(folder: Path, architecture: Architecture) -> None:
+    """Raise BadInput if `kept.json` and `config.json` disagree on what stayed."""
     path = folder / "kept.json"
     if not path.is_file():
         return
-    kept = json.loads(path.read_text())
-    if "blocks" in kept:
-        if tuple(kept["blocks"]) != architecture.original_layers:
-            raise BadInput(f"{path} keeps blocks {kept['blocks']}, config.json {list(architecture.original_layers)}:"
+    content = json.loads(path.read_text())
+    if "blocks" in content:
+        if tuple(content["blocks"]) != architecture.original_layers:
+            raise BadInput(f"{path} keeps blocks {content['blocks']}, config.json {list(architecture.original_layers)}:"
                            " restore the folder as it was written")
         return
-    if len(kept["layers"]) != len(architecture.layers):
-        raise BadInput(f"{path} has {len(kept['layers'])} layers, config.json {len(architecture.layers)}: restore the"
-                       " folder as it was written")
-    for layer, (units, shape) in enumerate(zip(kept["layers"], architecture.layers, strict=True)):
+    if len(content["layers"]) != len(architecture.layers):
+        raise BadInput(f"{path} has {len(content['layers'])} layers, config.json {len(architecture.layers)}: restore"
+                       " the folder as it was written")
+    for layer, (units, shape) in enumerate(zip(content["layers"], architecture.layers, strict=True)):
         counts = len(units["kv_heads"]), len(units["channels"])
         if counts != (shape.kv_heads, shape.mlp_width):
             raise BadInput(f"{path} keeps {counts[0]} KV heads and {counts[1]} channels of layer {layer}, config.json"
                            f" {shape.kv_heads} and {shape.mlp_width}: restore the folder as it was written")
-
-

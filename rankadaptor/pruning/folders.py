@@ -1,4 +1,4 @@
-"""Pruning a model of one's own: a folder in, a folder out."""
+"""Pruning a user's own model: a checkpoint folder in, a checkpoint folder out."""
 
 import itertools
 import json
@@ -20,21 +20,23 @@ from rankadaptor.pruning import prune, pruned_shapes
 from rankadaptor.pruning.checkpoints import save_pruned
 from rankadaptor.pruning.spec import PruneSpec
 
-# Of a checkpoint, beside weights and configuration: what pruning does not touch.
-_KEPT_AS_THEY_ARE = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.jinja",
-                     "generation_config.json")
-_TOKENS = 64  # of the sequence whose multiply-accumulates are counted, as LLM-Pruner does
+# Files of a checkpoint that pruning does not change: all but weights and configuration.
+_COPIED = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.jinja", "generation_config.json")
+_TOKENS = 64  # length of the sequence whose multiply-accumulates are counted, as in LLM-Pruner
 
 
 def prune_folder(model: Path | str, spec: PruneSpec, calibration: Path | str, out: Path | str) -> Path:
     """Prune a LLaMA checkpoint and write the pruned one, or nothing at all.
 
     Args:
-        model: Folder with `config.json`, safetensors and a tokenizer, or a pinned hub id (`corpora.hub`).
+        model: Folder with `config.json`, safetensors and a tokenizer, or a pinned hub id (`data.hub`).
+        spec: What to remove.
         calibration: Text, one document a paragraph (blank lines between, spaces on them or not), or a JSON list of
-            token-id lists, all of one length, used as they are; then the spec's samples, tokens and seed of the
-            windows are not read.
+            token-id lists, all of one length, used as they are; then the spec's samples and tokens are not read.
         out: Folder to be made; see `checkpoints` for what it holds.
+
+    Returns:
+        `out`.
 
     Raises:
         BadInput: on a folder that is no LLaMA, calibration that is too short, or an `out` that exists.
@@ -45,14 +47,14 @@ def prune_folder(model: Path | str, spec: PruneSpec, calibration: Path | str, ou
     if not Path(calibration).is_file():
         raise BadInput(f"no calibration file {calibration}: give text, or a JSON list of token-id lists")
     dense = check_llama(checkpoint_folder(str(model), weights=False))
-    if spec.ranking == "local":  # of global ranking only the weights tell
+    if spec.ranking == "local":  # widths under global ranking depend on the weights
         pruned_shapes(dense, spec)
     source = checkpoint_folder(str(model))
     check_weights(source)
     windows = read_calibration(Path(calibration), load_tokenizer(source), spec)
     with scratch_beside(target) as scratch:
         save_pruned(prune(load_model(source), spec, windows), scratch / "model")
-        for pattern in _KEPT_AS_THEY_ARE:
+        for pattern in _COPIED:
             for path in source.glob(pattern):
                 shutil.copy(path, scratch / "model")
         settle(scratch / "model", target)
@@ -60,15 +62,17 @@ def prune_folder(model: Path | str, spec: PruneSpec, calibration: Path | str, ou
 
 
 def default_range(layers: int) -> tuple[int, int]:
-    """The middle layers: 4..29 of 32 and 4..35 of 40, as in the paper; of other depths the first eighth and the last
-    sixteenth stay."""
+    """Layers that are pruned by default, as [first, end).
+
+    4..29 of 32 and 4..35 of 40, as in the paper; at other depths the first eighth and the last sixteenth stay whole.
+    """
     if layers in (32, 40):
         return 4, layers - (2 if layers == 32 else 4)
     return round(layers / 8), layers - round(layers / 16)
 
 
 def summary(before: Architecture, after: Architecture) -> str:
-    """Sizes before and after, and the shape of every layer, neighbours that are alike on one line."""
+    """Sizes before and after, and the shape of every layer, with equal neighbours on one line."""
     share = 1 - after.parameters() / before.parameters()
     trained = trainable_parameters(uniform_allocation(8, after), after)
     lines = [
@@ -79,11 +83,12 @@ def summary(before: Architecture, after: Architecture) -> str:
     ]
     for shape, run in itertools.groupby(range(len(after.layers)), lambda position: after.layers[position]):
         originals = [after.original_layers[position] for position in run]
-        lines.append(f"{_named(originals)}: {shape.heads} heads, {shape.kv_heads} KV heads, {shape.mlp_width} channels")
+        lines.append(f"{_layer_names(originals)}: {shape.heads} heads, {shape.kv_heads} KV heads,"
+                     f" {shape.mlp_width} channels")
     return "\n".join(lines)
 
 
-def _named(layers: Sequence[int]) -> str:
+def _layer_names(layers: Sequence[int]) -> str:
     """Such as `layers 0-3, 10-31`, or `layer 0`."""
     runs: list[list[int]] = []
     for layer in layers:
@@ -91,12 +96,19 @@ def _named(layers: Sequence[int]) -> str:
             runs[-1].append(layer)
         else:
             runs.append([layer])
-    named = ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
-    return f"layer{'s' if len(layers) > 1 else ''} {named}"
+    numbers = ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    return f"layer{'s' if len(layers) > 1 else ''} {numbers}"
 
 
 def read_calibration(path: Path, tokenizer: Tokenizer, spec: PruneSpec) -> torch.Tensor:
-    """Calibration token ids.  # (samples, tokens)"""
+    """Calibration token ids from text, or from a JSON list of token-id lists.
+
+    Returns:
+        int64.  # (samples, tokens)
+
+    Raises:
+        BadInput: on text that is too short, or on JSON that is no such list.
+    """
     if path.suffix == ".json":
         return _read_windows(path, len(tokenizer))
     texts = [text.strip() for text in re.split(r"\n\s*\n", read_text(path)) if text.strip()]

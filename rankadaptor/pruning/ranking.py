@@ -17,9 +17,19 @@ class KeptUnits:
     kv_heads: list[int]
     channels: list[int]
 
+    def subset(self, units: "KeptUnits") -> "KeptUnits":
+        """Those of these units that stay when they are numbered from 0 and pruned to `units`."""
+        return KeptUnits([self.kv_heads[unit] for unit in units.kv_heads],
+                         [self.channels[unit] for unit in units.channels])
+
 
 def rank_locally(importance: Sequence[UnitImportance], target: Architecture) -> list[KeptUnits]:
-    """The most important units of each layer, as many as the target's shapes hold. Ties go to the lower index."""
+    """The most important units of each layer, as many as the target's shapes hold. Ties go to the lower index.
+
+    Args:
+        importance: By layer.
+        target: Architecture after pruning, of as many layers.
+    """
     return [
         KeptUnits(_top(scores.kv_heads, shape.kv_heads), _top(scores.channels, shape.mlp_width))
         for scores, shape in zip(importance, target.layers, strict=True)
@@ -40,41 +50,43 @@ def rank_globally(
     Source: LLM-Pruner `prune_global`; there a layer that would lose every head or channel is not pruned at all.
 
     Args:
-        architecture: Of the model that the importance is of.
+        importance: By layer.
+        architecture: Of the model that the importance was measured on.
+        ranges: Layers whose heads and whose channels may go.
         units: How many go.
-        parameters: When given, in place of it: units go until so many parameters have.
+        parameters: Replaces `units`: units go until at least so many parameters are gone.
 
     Raises:
-        BadInput: if what is asked for would take the last unit of a layer.
+        BadInput: if that would take the last head or channel of every layer.
     """
     pool: list[tuple[int, str, int]] = []
     scores: list[float] = []
-    for layer, one in enumerate(importance):
-        for part, values, (first, end) in (("kv_heads", one.kv_heads, ranges.attention),
-                                           ("channels", one.channels, ranges.mlp)):
+    for layer, layer_scores in enumerate(importance):
+        for part, values, (first, end) in (("kv_heads", layer_scores.kv_heads, ranges.attention),
+                                           ("channels", layer_scores.channels, ranges.mlp)):
             if first <= layer < end:
                 pool += [(layer, part, unit) for unit in range(len(values))]
                 scores += values.tolist()
-    gone: dict[tuple[int, str], set[int]] = {(layer, part): set() for layer, part, _ in pool}
+    removed: dict[tuple[int, str], set[int]] = {(layer, part): set() for layer, part, _ in pool}
     costs = {"kv_heads": [architecture.kv_head_parameters(shape) for shape in architecture.layers],
              "channels": [architecture.channel_parameters()] * len(architecture.layers)}
-    wanted = units if parameters is None else parameters
+    goal = units if parameters is None else parameters
     order = torch.argsort(torch.tensor(scores, dtype=torch.float64), descending=True, stable=True).tolist()
-    reached = 0
+    total = 0
     for layer, part, unit in (pool[position] for position in reversed(order)):
-        if reached >= wanted:
+        if total >= goal:
             break
-        if len(gone[layer, part]) + 1 < len(getattr(importance[layer], part)):
-            gone[layer, part].add(unit)
-            reached += 1 if parameters is None else costs[part][layer]
-    if reached < wanted:
+        if len(removed[layer, part]) + 1 < len(getattr(importance[layer], part)):
+            removed[layer, part].add(unit)
+            total += 1 if parameters is None else costs[part][layer]
+    if total < goal:
         raise BadInput("what is to go would take the last head or channel of every layer: give a smaller ratio")
     return [
         KeptUnits(*(
-            [unit for unit in range(len(values)) if unit not in gone.get((layer, part), ())]
-            for part, values in (("kv_heads", one.kv_heads), ("channels", one.channels))
+            [unit for unit in range(len(values)) if unit not in removed.get((layer, part), ())]
+            for part, values in (("kv_heads", layer_scores.kv_heads), ("channels", layer_scores.channels))
         ))
-        for layer, one in enumerate(importance)
+        for layer, layer_scores in enumerate(importance)
     ]
 
 

@@ -1,4 +1,4 @@
-"""LLM-Pruner: a model without some of its heads and MLP channels."""
+"""Width pruning: a model without some of its heads and MLP channels."""
 
 import copy
 from collections.abc import Sequence
@@ -15,28 +15,29 @@ from rankadaptor.models.pruned_llama import PrunedLlamaConfig, PrunedLlamaForCau
 from rankadaptor.pruning.ranking import KeptUnits
 
 
-def keep_units(model: PreTrainedModel, kept: Sequence[KeptUnits], plain: bool = False) -> PreTrainedModel:
+def keep_units(model: PreTrainedModel, kept_units: Sequence[KeptUnits], plain: bool = False) -> PreTrainedModel:
     """A new model with the kept units only; weights are copied, the given model is left as it was.
 
     Args:
-        kept: By layer, indices into the given model's units.
-        plain: Make a stock LLaMA, which wants one shape for all layers.
+        model: A LLaMA, dense or pruned.
+        kept_units: By layer, indices into the given model's units.
+        plain: Make a stock LLaMA, which needs one shape for all layers.
     """
     before = architecture_of(model)
     layers = tuple(
         LayerShape(len(units.kv_heads) * (shape.heads // shape.kv_heads), len(units.kv_heads), len(units.channels))
-        for shape, units in zip(before.layers, kept, strict=True)
+        for shape, units in zip(before.layers, kept_units, strict=True)
     )
     after = replace(before, layers=layers)
     pruned = empty_like(model, after, plain)
     state = model.state_dict()
-    for layer, (shape, units) in enumerate(zip(before.layers, kept, strict=True)):
-        kv = _head_channels(units.kv_heads, before.head_dim)
+    for layer, (shape, units) in enumerate(zip(before.layers, kept_units, strict=True)):
+        key_value = _head_channels(units.kv_heads, before.head_dim)
         query = _head_channels(units.kv_heads, before.head_dim * (shape.heads // shape.kv_heads))
         channels = torch.tensor(units.channels)
         prefix = f"model.layers.{layer}"
-        for name, rows in (("self_attn.q_proj", query), ("self_attn.k_proj", kv), ("self_attn.v_proj", kv),
-                           ("mlp.gate_proj", channels), ("mlp.up_proj", channels)):
+        for name, rows in (("self_attn.q_proj", query), ("self_attn.k_proj", key_value),
+                           ("self_attn.v_proj", key_value), ("mlp.gate_proj", channels), ("mlp.up_proj", channels)):
             key = f"{prefix}.{name}.weight"
             state[key] = state[key][rows.to(state[key].device)]
         for name, columns in (("self_attn.o_proj", query), ("mlp.down_proj", channels)):
@@ -49,7 +50,12 @@ def keep_units(model: PreTrainedModel, kept: Sequence[KeptUnits], plain: bool = 
 def empty_like(model: PreTrainedModel, architecture: Architecture, plain: bool = False) -> PreTrainedModel:
     """A model of other shapes for weights to be loaded into: nothing is drawn at random.
 
-    Built in the model's dtype, not cast to it: a cast would round the rotary frequencies, which stay in float32.
+    It is built in the model's dtype, not cast to it: a cast would round the rotary frequencies, which stay in float32.
+
+    Args:
+        model: A LLaMA, dense or pruned, whose configuration is taken over.
+        architecture: Shapes by layer.
+        plain: Make a stock LLaMA, which needs one shape for all layers.
     """
     with no_init_weights():
         empty = empty_model(model.config.to_dict(), architecture, plain, model.dtype)
@@ -61,12 +67,13 @@ def empty_like(model: PreTrainedModel, architecture: Architecture, plain: bool =
 def empty_model(
     settings: dict[str, Any], architecture: Architecture, plain: bool = False, dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel:
-    """A model of some shapes with no weights of worth, on torch's default device.
+    """A model of some shapes with weights that mean nothing, on torch's default device.
 
     Args:
         settings: Configuration of the dense model.
         architecture: Shapes by layer.
-        plain: Make a stock LLaMA, which wants one shape for all layers.
+        plain: Make a stock LLaMA, which needs one shape for all layers.
+        dtype: Of the weights.
     """
     settings = {name: value for name, value in settings.items() if name not in ("model_type", "layer_shapes")} | {
         "num_hidden_layers": len(architecture.layers),

@@ -1,6 +1,6 @@
-"""Reading the committed table of measured allocations: records for offline meta-learning, and pools to replay on.
+"""Reads the committed table of measured allocations: records for offline meta-learning (Section 3.2), rows to replay.
 
-`rank_table` makes the table; README, Schemas, says what its columns hold.
+`experiments.rank_table` makes the table; README, Schemas, describes its columns.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
 from rankadaptor.keys import canonical_json, sha256_text
 from rankadaptor.recovery.spec import Scaling
-from rankadaptor.search.loop import Record, Scores
+from rankadaptor.search.rounds import Record, Scores
 
 COMMITTED = Path(__file__).parent / "rank_table.parquet"
 ORIGINS = ("random", "mutant", "uneven")  # of drawn allocations; any other is the name of a rule of thumb
@@ -22,10 +22,10 @@ SIGNALS = ("gold_probability", "accuracy", "held_out_loss")
 
 
 def read_table(path: Path | str = COMMITTED) -> pd.DataFrame:
-    """A table as `rank_table` wrote it.
+    """Read a table that `experiments.rank_table` wrote.
 
     Raises:
-        BadInput: if it is not there, or not such a table.
+        BadInput: if the file cannot be read, or is no such table.
     """
     try:
         table = pd.read_parquet(path)
@@ -45,7 +45,10 @@ def task_scores(row: pd.Series, split: str, signal: str) -> Scores:
 
     Args:
         split: "search" or "report".
-        signal: One of `SIGNALS`; the held-out loss is one of text, and knows neither tasks nor splits.
+        signal: One of `SIGNALS`. The held-out loss is of one text: it has neither tasks nor splits.
+
+    Raises:
+        BadInput: on an unknown signal.
     """
     if signal not in SIGNALS:
         raise BadInput(f"unknown signal {signal!r}: use one of {', '.join(SIGNALS)}")
@@ -57,45 +60,56 @@ def task_scores(row: pd.Series, split: str, signal: str) -> Scores:
 def rows_of(table: pd.DataFrame, block: str, scaling: Scaling, seed: int | None = None) -> pd.DataFrame:
     """Rows of one block and scaling that have scores, of one training seed or of all.
 
+    Args:
+        block: Such as llm-pruner:50.
+        seed: Of training; None for all.
+
     Raises:
         BadInput: if there are none.
     """
-    chosen = table[(table["block"] == block) & (table["scaling"] == scaling) & table["held_out_loss"].notna()]
+    rows = table[(table["block"] == block) & (table["scaling"] == scaling) & table["held_out_loss"].notna()]
     if seed is not None:
-        chosen = chosen[chosen["seed"] == seed]
-    if chosen.empty:
-        known = sorted({f"{b} with {s}" for b, s in zip(table["block"], table["scaling"], strict=True)})
-        raise BadInput(f"the table holds nothing of {block} with {scaling}: use one of {', '.join(known)}")
-    return chosen
+        rows = rows[rows["seed"] == seed]
+    if rows.empty:
+        available = sorted({f"{b} with {s}" for b, s in zip(table["block"], table["scaling"], strict=True)})
+        raise BadInput(f"the table holds nothing of {block} with {scaling}: use one of {', '.join(available)}")
+    return rows
 
 
 def records_beside(
     table: pd.DataFrame, block: str, scaling: Scaling, signal: str, seed: int | None = None
 ) -> tuple[Record, ...]:
-    """What the table holds of every block but one, for a search on that one, on the search split.
+    """Records of every block but one, for a search on that one: scores on the search split.
 
     Args:
-        seed: Of one training alone, so that a replayed search knows nothing of the training that it is scored by; None
-            for means over all.
+        block: The block under search, which is left out.
+        seed: Of one training, so that a replayed search learns nothing of the training that judges it; None for means
+            over all.
     """
-    others = sorted({other for other, s in zip(table["block"], table["scaling"], strict=True)
-                     if other != block and s == scaling})
-    return tuple(record(rows_of(table, other, scaling, seed), other, signal) for other in others)
+    labels = sorted({label for label, s in zip(table["block"], table["scaling"], strict=True)
+                     if label != block and s == scaling})
+    return tuple(record(rows_of(table, label, scaling, seed), label, signal) for label in labels)
 
 
 def record(rows: pd.DataFrame, label: str, signal: str) -> Record:
-    """Allocations of one block and their mean scores over seeds on the search split."""
-    found: dict[RankAllocation, list[Scores]] = {}
+    """Allocations of one block and their scores on the search split, means over training seeds.
+
+    Args:
+        rows: As `rows_of` gives them.
+        label: Of the block.
+        signal: One of `SIGNALS`.
+    """
+    by_allocation: dict[RankAllocation, list[Scores]] = {}
     for _, row in rows.iterrows():
-        found.setdefault(parse_allocation(row["allocation"]), []).append(task_scores(row, "search", signal))
-    return Record(label, tuple(found), tuple(_mean(several) for several in found.values()))
+        by_allocation.setdefault(parse_allocation(row["allocation"]), []).append(task_scores(row, "search", signal))
+    return Record(label, tuple(by_allocation), tuple(_mean(of_seeds) for of_seeds in by_allocation.values()))
 
 
-def _mean(several: list[Scores]) -> Scores:
-    return {task: float(np.mean([one[task] for one in several])) for task in several[0]}
+def _mean(of_seeds: list[Scores]) -> Scores:
+    return {task: float(np.mean([scores[task] for scores in of_seeds])) for task in of_seeds[0]}
 
 
 def digest(records: Iterable[Record]) -> str:
     """SHA-256 over records: part of the key of a search that learns from them. Empty where there are none."""
-    content = [[r.label, r.allocations, [dict(scores) for scores in r.scores]] for r in records]
+    content = [[record.label, record.allocations, [dict(scores) for scores in record.scores]] for record in records]
     return sha256_text(canonical_json(content)) if content else ""

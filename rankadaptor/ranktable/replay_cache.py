@@ -1,4 +1,4 @@
-"""Replays in the ledger: what was replayed once from a table of measured allocations is read the next time."""
+"""Replays in the ledger: what was replayed once on a table of measured allocations is read the next time."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +14,15 @@ from rankadaptor.pipeline import provenance
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.traced_search import described
 from rankadaptor.profiles import Profile
-from rankadaptor.ranktable.replay import Job, Replay, Variant, cross_validated, run_replays
+from rankadaptor.ranktable.cross_validation import Variant, cross_validated
+from rankadaptor.ranktable.replay import Job, Replay
+from rankadaptor.ranktable.replayed_searches import run_replays
 from rankadaptor.recovery.spec import Scaling
 
 
 @dataclass(frozen=True)
 class ReplaySpec:
-    """Everything that replays of one block are a function of, beside the table and the base model."""
+    """Everything that determines the replays of one block, beside the table and the base model."""
 
     numerics_version: ClassVar[int] = 1
 
@@ -29,11 +31,11 @@ class ReplaySpec:
     scaling: Scaling
     space: dict[str, Any]
     jobs: dict[str, Any]  # by label
-    over: tuple[int, ...]  # seeds of searches; numbers of training rows of predictions
+    over: tuple[int, ...]  # the seeds of searches; the numbers of training rows of predictions
 
 
-class KeptReplays:
-    """`replay.run_replays` and `replay.cross_validated` on blocks of one table, through a ledger."""
+class ReplayCache:
+    """`run_replays` and `cross_validated` on blocks of one table, through a ledger."""
 
     def __init__(
         self, ledger: Ledger, profile: Profile, table_sha256: str, replays: Mapping[str, Replay], scaling: Scaling,
@@ -43,36 +45,37 @@ class KeptReplays:
         Args:
             table_sha256: Of the table that the replays are of.
             replays: By block.
-            workers: Processes; they make no difference to what is found.
+            workers: Processes; their number changes no result.
         """
         self._ledger, self._profile, self._table, self._workers = ledger, profile, table_sha256, workers
         self._replays, self._scaling = replays, scaling
         self._revisions = {"base_model": base_model_identity(profile.base_model)}
-        self.keys: dict[str, None] = {}  # of what was asked for, in order
+        self.keys: dict[str, None] = {}  # of everything that was read or replayed, in order
 
     def searches(self, block: str, jobs: Sequence[Job], seeds: Sequence[int]) -> pd.DataFrame:
-        """As `replay.run_replays`."""
+        """As `replayed_searches.run_replays`."""
         spec = self._spec("searches", block, {job.label: dataclasses.asdict(job) for job in jobs}, seeds)
-        return self._kept(spec, lambda: run_replays(self._replays[block], jobs, seeds, self._workers))
+        return self._read(spec, lambda: run_replays(self._replays[block], jobs, seeds, self._workers))
 
     def predictions(self, block: str, variants: Mapping[str, Variant], sizes: Sequence[int]) -> pd.DataFrame:
-        """As `replay.cross_validated`."""
-        named = {label: [dataclasses.asdict(settings), list(records)] for label, (settings, records)
-                 in variants.items()}
-        spec = self._spec("predictions", block, named, sizes)
-        return self._kept(spec, lambda: cross_validated(self._replays[block], variants, sizes, workers=self._workers))
+        """As `cross_validation.cross_validated`."""
+        by_label = {label: [dataclasses.asdict(settings), list(records)] for label, (settings, records)
+                    in variants.items()}
+        spec = self._spec("predictions", block, by_label, sizes)
+        return self._read(spec, lambda: cross_validated(self._replays[block], variants, sizes, workers=self._workers))
 
     def _spec(self, what: str, block: str, jobs: dict[str, Any], over: Sequence[int]) -> ReplaySpec:
         return ReplaySpec(what, block, self._scaling, described(self._replays[block].pool.space), jobs, tuple(over))
 
-    def _kept(self, spec: ReplaySpec, work: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    def _read(self, spec: ReplaySpec, work: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """The ledger's table of a spec; `work` makes it where the ledger has none."""
         identity = stage_identity("replay", spec, self._table, self._revisions)
 
         def fill(folder: Path) -> dict[str, Any]:
             started = provenance.Started.now()
-            found = work()
-            found.to_parquet(folder / "replays.parquet", index=False)
-            return {"stage": "replay", "result": {"rows": len(found)},
+            table = work()
+            table.to_parquet(folder / "replays.parquet", index=False)
+            return {"stage": "replay", "result": {"rows": len(table)},
                     "provenance": provenance.of_stage(started, self._profile.base_model.label)}
 
         key = identity_key(identity)

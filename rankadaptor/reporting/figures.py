@@ -18,7 +18,7 @@ from rankadaptor.experiments.tables import MAIN
 from rankadaptor.pruning.spec import PRUNERS
 from rankadaptor.reporting.paper import published_allocations
 from rankadaptor.reporting.tables import MEAN, TASK_NAMES, allocations, cells, differences_to_lora, task_differences
-from rankadaptor.search.loop import mean_score
+from rankadaptor.search.rounds import mean_score
 
 _MARKS = ("o", "s", "^", "D", "v", "P")
 STYLE: Any = {"svg.hashsalt": "rankadaptor", "svg.fonttype": "none", "figure.dpi": 120, "savefig.bbox": "tight"}

@@ -10,13 +10,13 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from rankadaptor.data.text import perplexity_label
-from rankadaptor.experiments.pruned_models import PrunedModels
+from rankadaptor.experiments.pruned_models import PrunedModelsResult
 from rankadaptor.pruning.spec import PRUNERS
 from rankadaptor.reporting.figures import STYLE, closed, save_figures
 from rankadaptor.reporting.tables import entries_provenance, markdown, write_json
 
 
-def page_figures(models: PrunedModels) -> dict[str, Figure]:
+def page_figures(models: PrunedModelsResult) -> dict[str, Figure]:
     """By name; those of a pruner only if it has a block."""
     figures: dict[str, Figure] = {}
     if models.of("llm-pruner"):
@@ -26,7 +26,7 @@ def page_figures(models: PrunedModels) -> dict[str, Figure]:
     return figures | {"perplexity": perplexity_figure(models)}
 
 
-def heads_figure(models: PrunedModels) -> Figure:
+def heads_figure(models: PrunedModelsResult) -> Figure:
     """LLM-Pruner: of every KV head, the first rate at which it goes; empty squares stay at all of them."""
     rates = models.head_rates().T
     with matplotlib.rc_context(STYLE), sns.axes_style("white"):
@@ -39,7 +39,7 @@ def heads_figure(models: PrunedModels) -> Figure:
     return closed(figure)
 
 
-def unit_importance_figure(models: PrunedModels) -> Figure:
+def unit_importance_figure(models: PrunedModelsResult) -> Figure:
     """LLM-Pruner: importance of heads (each a dot) and of MLP channels (median, 10 to 90 % of them) by layer."""
     layers = models.importance(models.of("llm-pruner")[0])["layers"]
     places = np.arange(1, len(layers) + 1)
@@ -58,7 +58,7 @@ def unit_importance_figure(models: PrunedModels) -> Figure:
     return closed(figure)
 
 
-def blocks_figure(models: PrunedModels) -> Figure:
+def blocks_figure(models: PrunedModelsResult) -> Figure:
     """Shortened LLaMA: importance of every block, and the first rate at which it goes."""
     block = models.of("shortened")[0]
     scores, rates = models.importance(block)["blocks"], models.block_rates()
@@ -77,7 +77,7 @@ def blocks_figure(models: PrunedModels) -> Figure:
     return closed(figure)
 
 
-def perplexity_figure(models: PrunedModels) -> Figure:
+def perplexity_figure(models: PrunedModelsResult) -> Figure:
     """Perplexity against the share of parameters left, one panel a pruner."""
     frame = models.losses().set_index("block")
     pruners = [pruner for pruner in PRUNERS if any(name.startswith(f"{pruner}:") for name in frame.index)]
@@ -98,17 +98,18 @@ def perplexity_figure(models: PrunedModels) -> Figure:
     return closed(figure)
 
 
-def write_page(models: PrunedModels, losses: pd.DataFrame, drawn: dict[str, Figure], folder: Path | str) -> Path:
+def write_page(models: PrunedModelsResult, losses: pd.DataFrame, drawn: dict[str, Figure], folder: Path | str) -> Path:
     """Write pruning.md, pruning.csv, pruning-provenance.json and the figures; nothing that this machine alone measured.
     """
     path = Path(folder) / "pruning.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     profile, text = models.profile, models.profile.evaluation.perplexity
+    criteria = ", ".join(f"{settings.importance} ({PRUNERS[pruner].title})"
+                         for pruner, settings in profile.pruning.items())
     windows = f"the first {text.max_windows} windows" if text.max_windows else "windows"
     path.write_text("\n\n".join([
         f"# Pruned models of profile {profile.name}",
-        f"Base model: {profile.base_model.label}. Importance: {profile.pruning.llm_pruner.importance} (LLM-Pruner), "
-        f"{profile.pruning.shortened.importance} (Shortened LLaMA). Perplexity of "
+        f"Base model: {profile.base_model.label}. Importance: {criteria}. Perplexity of "
         f"{perplexity_label(profile.benchmarks)}, {windows} of {text.window_tokens} tokens, BOS: {text.bos}.",
         markdown(losses),
         *(f"![{name}](pruning-{name}.png)" for name in drawn),

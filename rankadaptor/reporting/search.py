@@ -14,12 +14,14 @@ from matplotlib.figure import Figure
 
 from rankadaptor.profiles import Profile
 from rankadaptor.ranktable.meta_records import ORIGINS, task_scores
-from rankadaptor.ranktable.replay import TOPS, Job, Replay, recoveries_needed, replayed
+from rankadaptor.ranktable.replay import Job, Replay
+from rankadaptor.ranktable.replayed_searches import TOPS, recoveries_needed, replayed
 from rankadaptor.reporting.figures import STYLE, closed, reach
 from rankadaptor.reporting.tables import markdown, write_json
-from rankadaptor.search.loop import SearchSettings, mean_score
-from rankadaptor.search.predictors import WITH_MEMBERS
-from rankadaptor.search.rivals import SEARCHES
+from rankadaptor.search.predictors import find_predictor
+from rankadaptor.search.rivals import RIVALS
+from rankadaptor.search.rounds import mean_score
+from rankadaptor.search.settings import SearchSettings
 
 OURS, PAPER = "RankAdaptor", "RankAdaptor (paper)"
 FEW = 48  # candidates of a round, where proposals are the question
@@ -29,7 +31,7 @@ _MARKS = ((0, (1, 3)), (0, (7, 2)), (0, (4, 2, 1, 2, 1, 2)))
 
 def method_jobs(settings: SearchSettings, paper: SearchSettings) -> list[Job]:
     """The performance model as the profile has it and as the paper has it, and its rivals."""
-    return [Job(OURS, settings), Job(PAPER, paper), *(Job(name, settings, rival=name) for name in SEARCHES)]
+    return [Job(OURS, settings), Job(PAPER, paper), *(Job(name, settings, rival=name) for name in RIVALS)]
 
 
 def ablation_jobs(settings: SearchSettings, paper: SearchSettings, stopping: SearchSettings) -> list[Job]:
@@ -55,7 +57,7 @@ def ablation_jobs(settings: SearchSettings, paper: SearchSettings, stopping: Sea
         "paper, setting 2": (paper, {"predictor": "setting 2"}),
         "paper, setting 3": (paper, {"predictor": "setting 3"}),
     }
-    if settings.predictor not in WITH_MEMBERS:
+    if not find_predictor(settings.predictor).has_members:
         del changes["Thompson"]  # draws one of the predictor's members
     jobs = [Job(OURS, settings), Job("no records of other blocks", settings, records=False),
             Job("stops where prediction meets reality", stopping)]

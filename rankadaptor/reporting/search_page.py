@@ -15,13 +15,17 @@ from rankadaptor.experiments.options import DEFAULT_LEDGER
 from rankadaptor.files import sha256_file
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
+from rankadaptor.ranktable.cross_validation import Variant, rank_statistics
 from rankadaptor.ranktable.meta_records import COMMITTED, read_table
-from rankadaptor.ranktable.replay import TOPS, Replay, Variant, rank_statistics, recoveries_needed, reliability
-from rankadaptor.ranktable.replay_cache import KeptReplays
+from rankadaptor.ranktable.reliability import reliability
+from rankadaptor.ranktable.replay import Replay
+from rankadaptor.ranktable.replay_cache import ReplayCache
+from rankadaptor.ranktable.replayed_searches import TOPS, recoveries_needed
 from rankadaptor.recovery.spec import SCALINGS
 from rankadaptor.reporting import search as drawn
-from rankadaptor.search.loop import SearchSettings, mean_score
-from rankadaptor.search.rivals import SEARCHES
+from rankadaptor.search.rivals import RIVALS
+from rankadaptor.search.rounds import mean_score
+from rankadaptor.search.settings import SearchSettings
 from rankadaptor.statistics import holm, two_sided_p
 
 INITIAL, BATCH = 8, 4
@@ -82,7 +86,7 @@ class SearchPage:
     ):
         self.profile, self.path, self.table, self.replays = profile, path, table, replays
         self.scaling, self.seeds = scaling, range(searches)
-        self._kept = KeptReplays(ledger, profile, sha256_file(path), replays, scaling, workers)  # type: ignore[arg-type]
+        self._kept = ReplayCache(ledger, profile, sha256_file(path), replays, scaling, workers)  # type: ignore[arg-type]
         smallest = min(len(replay.pool.allocations) for replay in replays.values())
         rounds = (min(recoveries, smallest) - INITIAL) // BATCH
         if rounds < 1:
@@ -150,7 +154,7 @@ class SearchPage:
     def _predictions(self) -> pd.DataFrame:
         """Of the development block."""
         ours, paper = self.settings, self.paper
-        others = self.replays[self._development].others
+        others = self.replays[self._development].other_blocks
         variants: dict[str, Variant] = {
             "paper": (paper, ()), "paper, meta-learned": (paper, others),
             ours.predictor: (ours, ()), f"{ours.predictor}, meta-learned": (ours, others),
@@ -177,9 +181,9 @@ class SearchPage:
         """What records of other blocks are worth, by which of them were given: another rate, another pruner, all."""
         tables = {}
         for name, replay in self.replays.items():
-            given = {"nothing": (), **{one: (one,) for one in replay.others}}
-            if len(replay.others) > 1:
-                given["all of these"] = tuple(replay.others)
+            given = {"nothing": (), **{one: (one,) for one in replay.other_blocks}}
+            if len(replay.other_blocks) > 1:
+                given["all of these"] = tuple(replay.other_blocks)
             variants: dict[str, Variant] = {label: (self.settings, blocks) for label, blocks in given.items()}
             found = rank_statistics(self._kept.predictions(name, variants, (8, 32)))
             tables[name] = drawn.predictor_table(found).rename(columns={"predictor": "meta-learned on"})
@@ -270,7 +274,7 @@ class SearchPage:
         lines = []
         for label, tables in of.items():
             pairs = {(name, rival): drawn.paired(table, drawn.OURS, rival)
-                     for name, table in tables.items() for rival in (drawn.PAPER, *SEARCHES)}
+                     for name, table in tables.items() for rival in (drawn.PAPER, *RIVALS)}
             draws = [drawn.paired_draws(one) for one in pairs.values()]
             adjusted = holm([two_sided_p(one) for one in draws])
             for (key, one), drawn_means, p in zip(pairs.items(), draws, adjusted, strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.tasks import BENCHMARKS, TASKS
 from rankadaptor.data.text import perplexity_label
 from rankadaptor.experiments.methods import (
     ADALORA,
@@ -25,7 +25,7 @@ from rankadaptor.experiments.results import Row, TableResult
 from rankadaptor.keys import canonical_json
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import Profile
-from rankadaptor.pruning.spec import Block
+from rankadaptor.pruning.spec import PRUNERS, Block
 from rankadaptor.reporting.paper import published_rows
 from rankadaptor.statistics import (
     Interval,
@@ -38,15 +38,7 @@ from rankadaptor.statistics import (
     wilson_interval,
 )
 
-TASK_NAMES = {
-    "boolq": "BoolQ",
-    "piqa": "PIQA",
-    "hellaswag": "HellaSwag",
-    "winogrande": "WinoGrande",
-    "arc_easy": "ARC-e",
-    "arc_challenge": "ARC-c",
-    "openbookqa": "OBQA",
-}
+TASK_NAMES = {task: BENCHMARKS[task].label for task in TASKS}
 MEAN, MEAN_OF_SIX = "mean", "mean without BoolQ"
 _SIX = [task for task in TASKS if task != "boolq"]
 _METRICS = ("acc for BoolQ, PIQA, WinoGrande, ARC-e; acc_norm for HellaSwag, ARC-c, OBQA; percent with 95 % intervals.")
@@ -269,7 +261,7 @@ def block_table(result: TableResult) -> pd.DataFrame:
         middle = {shape for i, shape in zip(after.original_layers, after.layers, strict=True)
                   if spec.first_layer <= i < spec.end_layer}
         shape = middle.pop() if middle else None  # local ranking: all pruned layers are alike
-        mlp_only = spec.method == "llm-pruner" and shape and shape.kv_heads == before.layers[0].kv_heads
+        mlp_only = PRUNERS[spec.method].kind == "width" and shape and shape.kv_heads == before.layers[0].kv_heads
         lines.append({
             "block": name,
             "target rate (%)": spec.rate_percent,

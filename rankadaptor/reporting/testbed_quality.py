@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 
 from rankadaptor.data.tasks import TASKS
-from rankadaptor.experiments.testbed_quality import Instrument
+from rankadaptor.experiments.testbed_quality import TestbedMeasurements
 from rankadaptor.reporting.tables import TASK_NAMES, entries_provenance, markdown, write_json
 from rankadaptor.testbed import REJECTED
 
 
-def regime_table(instrument: Instrument) -> pd.DataFrame:
+def regime_table(instrument: TestbedMeasurements) -> pd.DataFrame:
     """Percent by task, the margin over chance, what pruning took of it and LoRA won back of that."""
     frame = instrument.regime()
     shown: dict[str, Any] = {"block": frame["block"], "model": frame["model"]}
@@ -21,7 +21,7 @@ def regime_table(instrument: Instrument) -> pd.DataFrame:
     return pd.DataFrame(shown)
 
 
-def signal_table(instrument: Instrument) -> pd.DataFrame:
+def signal_table(instrument: TestbedMeasurements) -> pd.DataFrame:
     """Standard deviations in points (of the loss in hundredths of a nat), and their ratio with its 95 % interval."""
     frame = instrument.signal()
     points = {name: [f"{100 * value:.2f}" for value in frame[name]] for name in ("between", "noise")}
@@ -34,7 +34,7 @@ def rejected_regimes() -> pd.DataFrame:
     return pd.read_csv(REJECTED, dtype=str, keep_default_na=False)
 
 
-def write_page(instrument: Instrument, parts: Mapping[str, pd.DataFrame], folder: Path | str) -> Path:
+def write_page(instrument: TestbedMeasurements, parts: Mapping[str, pd.DataFrame], folder: Path | str) -> Path:
     """Write testbed.md and testbed-provenance.json beside the executed notebook.
 
     Args:

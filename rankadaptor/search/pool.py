@@ -1,4 +1,4 @@
-"""Allocations of which all scores are known: what a search is replayed on."""
+"""Allocations whose scores are all known, on which a search is replayed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,25 +10,29 @@ from rankadaptor.allocation import Inputs, RankAllocation, SolutionSpace
 
 @dataclass(frozen=True)
 class Pool:
-    """Some allocations of a space, of which all scores are known: what a search is replayed on."""
+    """Some allocations of a space, all of them measured; a `proposals.Space` of its own."""
 
     space: SolutionSpace
     allocations: tuple[RankAllocation, ...]
 
     def encode(self, allocations: Sequence[RankAllocation] | np.ndarray, inputs: Inputs = "ranks") -> np.ndarray:
+        """As `SolutionSpace.encode`."""
         return self.space.encode(allocations, inputs)
 
     def sample(self, count: int, generator: np.random.Generator) -> list[RankAllocation]:
-        """So many of them, each once; all if there are no more."""
+        """Draw `count` allocations without replacement; all of them if the pool holds no more."""
         return [self.allocations[place] for place in generator.permutation(len(self.allocations))[:count]]
 
     def near(
         self, allocation: RankAllocation, count: int, generator: np.random.Generator
     ) -> list[RankAllocation]:
-        """So many others, the nearest first: by how many doublings of ranks apart; chance decides among equals."""
-        others = [other for other in self.sample(len(self.allocations), generator) if other != allocation]
-        if not others:
+        """The `count` members nearest to an allocation, itself left out; ties are broken at random.
+
+        The distance is the sum over free layers of |log2 of the ratio of ranks|, that is of doublings.
+        """
+        members = [member for member in self.sample(len(self.allocations), generator) if member != allocation]
+        if not members:
             return []
         free = list(self.space.free_layers)
-        steps = np.log2(np.array(others)[:, free]) - np.log2(np.array(allocation)[free])  # (others, free layers)
-        return [others[place] for place in np.argsort(np.abs(steps).sum(axis=1), kind="stable")[:count]]
+        doublings = np.log2(np.array(members)[:, free]) - np.log2(np.array(allocation)[free])  # (members, free layers)
+        return [members[place] for place in np.argsort(np.abs(doublings).sum(axis=1), kind="stable")[:count]]

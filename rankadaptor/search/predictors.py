@@ -1,12 +1,14 @@
-"""Predictors of an allocation's score, by name: the performance model in its variants, and those it must beat.
+"""Predictors of an allocation's score: the performance model in its variants, and those that it must beat.
 
-Every one has `meta_train` (does nothing where there is nothing to learn offline), `fit` and `predict`, as
-`performance_model.PerformanceModel` describes them.
+A predictor has `meta_train` (without effect where nothing is learned offline), `fit` and `predict`, as
+`performance_model.PerformanceModel` describes them. One entry of the registry is one predictor:
+
+    register("ridge", lambda seed: Regression(RidgeCV()))
 """
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,88 +24,149 @@ from sklearn.preprocessing import StandardScaler
 from rankadaptor.errors import BadInput
 from rankadaptor.search.performance_model import MetaTask, PerformanceModel, PerformanceModelSettings, Prediction
 
+_GUESS = 5  # stream of one seed, see `proposals`
+
 
 class Predictor(Protocol):
-    def meta_train(self, tasks: Sequence[MetaTask]) -> None: ...
+    """Predicts the mean over heads of the scores of encoded allocations."""
 
-    def fit(self, inputs: np.ndarray, scores: np.ndarray) -> None: ...
+    def meta_train(self, tasks: Sequence[MetaTask]) -> None:
+        """Offline meta-learning (Section 3.2)."""
 
-    def predict(self, inputs: np.ndarray) -> Prediction: ...
+    def fit(self, inputs: np.ndarray, scores: np.ndarray) -> None:
+        """Learn from everything measured so far; (n, features) and (n, heads)."""
+
+    def predict(self, inputs: np.ndarray) -> Prediction:
+        """Q of encoded allocations.  # (m, features)"""
+
+
+@dataclass(frozen=True)
+class PredictorEntry:
+    """One predictor of the registry."""
+
+    build: Callable[[int], Predictor]  # from a seed
+    has_members: bool = False  # whether Thompson sampling can draw one of its members
+
+
+PREDICTORS: dict[str, PredictorEntry] = {}
+
+
+def register(name: str, build: Callable[[int], Predictor], has_members: bool = False) -> None:
+    """Add a predictor under the name by which settings call it.
+
+    Args:
+        build: Makes the predictor from a seed.
+        has_members: Whether the members of its predictions are models that each predict on their own.
+
+    Raises:
+        ValueError: if another predictor has that name.
+    """
+    if name in PREDICTORS:
+        raise ValueError(f"predictor {name!r} is registered already: give it another name")
+    PREDICTORS[name] = PredictorEntry(build, has_members)
+
+
+def find_predictor(name: str) -> PredictorEntry:
+    """The entry of a predictor.
+
+    Raises:
+        BadInput: if no predictor has that name.
+    """
+    if name not in PREDICTORS:
+        raise BadInput(f"unknown predictor {name!r}: use one of {', '.join(PREDICTORS)}")
+    return PREDICTORS[name]
+
+
+def make_predictor(name: str, seed: int) -> Predictor:
+    """A new predictor, which has learned nothing.
+
+    Raises:
+        BadInput: if no predictor has that name.
+    """
+    return find_predictor(name).build(seed)
 
 
 class Regression:
-    """One of scikit-learn's regressors, on the mean over heads."""
+    """A regressor of scikit-learn on the mean over heads."""
 
     def __init__(self, estimator: Any):
         self._estimator = estimator
 
     def meta_train(self, tasks: Sequence[MetaTask]) -> None:
-        """None of them learns offline."""
+        """No effect: a regression learns nothing offline."""
 
     def fit(self, inputs: np.ndarray, scores: np.ndarray) -> None:
+        """Fit in an order that does not depend on when allocations were measured; (n, features) and (n, heads)."""
         order = np.lexsort(inputs.T)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a kernel without noise is an answer, too
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a kernel without noise is a valid fit
             self._estimator.fit(inputs[order], scores[order].mean(axis=1))
 
     def predict(self, inputs: np.ndarray) -> Prediction:
+        """Q of encoded allocations.  # (m, features)"""
         mean = self._estimator.predict(inputs)
         return Prediction(mean, self._members(inputs, mean))
 
     def _members(self, inputs: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        if isinstance(self._estimator, GaussianProcessRegressor):
-            _, deviation = self._estimator.predict(inputs, return_std=True)
-            return np.stack([mean - deviation, mean + deviation])  # whose mean and spread are the posterior's
-        if isinstance(self._estimator, RandomForestRegressor):
-            return np.stack([tree.predict(inputs) for tree in self._estimator.estimators_])
+        """Q of every member, whose spread is the doubt.  # (members, m)"""
         return mean[None]
 
 
+class GaussianProcess(Regression):
+    """A Gaussian process; its two members have the mean and the standard deviation of the posterior."""
+
+    def __init__(self, seed: int):
+        kernel = ConstantKernel(1.0, (1e-2, 1e2)) * RBF(3.0, (0.3, 30.0)) + WhiteKernel(0.5, (1e-3, 1e1))
+        super().__init__(
+            GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=0, random_state=seed)
+        )
+
+    def _members(self, inputs: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        _, deviation = self._estimator.predict(inputs, return_std=True)
+        return np.stack([mean - deviation, mean + deviation])
+
+
+class Forest(Regression):
+    """A random forest; its members are its trees."""
+
+    def __init__(self, seed: int):
+        super().__init__(RandomForestRegressor(100, min_samples_leaf=2, random_state=seed))
+
+    def _members(self, inputs: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        return np.stack([tree.predict(inputs) for tree in self._estimator.estimators_])
+
+
 class Guess:
-    """Scores drawn at random: a search with it keeps its proposals and loses its predictor."""
+    """Scores drawn at random: a search with it has proposals and no predictor."""
 
     def __init__(self, seed: int):
         self._seed, self._measured = seed, 0
         self._mean = 0.0
 
     def meta_train(self, tasks: Sequence[MetaTask]) -> None:
-        """There is nothing to learn."""
+        """No effect: there is nothing to learn."""
 
     def fit(self, inputs: np.ndarray, scores: np.ndarray) -> None:
+        """Remember how many scores there are, and their mean; (n, features) and (n, heads)."""
         self._measured, self._mean = len(inputs), float(scores.mean())
 
     def predict(self, inputs: np.ndarray) -> Prediction:
-        draws = np.random.default_rng([self._seed, 5, self._measured]).standard_normal(len(inputs))
+        """The mean of all scores, in random order.  # (m, features)"""
+        draws = np.random.default_rng([self._seed, _GUESS, self._measured]).standard_normal(len(inputs))
         return Prediction(self._mean + 1e-9 * draws, draws[None])
 
 
 PAPER = PerformanceModelSettings()
 ENSEMBLE = replace(PAPER, members=8, fit_steps=100)
-WITH_MEMBERS = ("ensemble", "ranking", "forest")  # predictors that Thompson sampling can draw from
 
-
-def _gaussian_process(seed: int) -> GaussianProcessRegressor:
-    kernel = ConstantKernel(1.0, (1e-2, 1e2)) * RBF(3.0, (0.3, 30.0)) + WhiteKernel(0.5, (1e-3, 1e1))
-    return GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=0, random_state=seed)
-
-
-_FACTORIES: dict[str, Callable[[int], Predictor]] = {
-    "paper": lambda seed: PerformanceModel(PAPER, seed),  # setting 1 of Table 3
-    "setting 2": lambda seed: PerformanceModel(replace(PAPER, hidden=(32, 64, 32)), seed),
-    "setting 3": lambda seed: PerformanceModel(replace(PAPER, hidden=(32, 16, 32)), seed),
-    "single": lambda seed: PerformanceModel(replace(ENSEMBLE, members=1), seed),
-    "ensemble": lambda seed: PerformanceModel(ENSEMBLE, seed),
-    "ranking": lambda seed: PerformanceModel(replace(ENSEMBLE, loss="ranking"), seed),
-    "ridge": lambda seed: Regression(make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 13)))),
-    "gaussian process": lambda seed: Regression(_gaussian_process(seed)),
-    "forest": lambda seed: Regression(RandomForestRegressor(100, min_samples_leaf=2, random_state=seed)),
-    "constant": lambda seed: Regression(DummyRegressor()),
-    "guess": Guess,
-}
-PREDICTORS = tuple(_FACTORIES)
-
-
-def make_predictor(name: str, seed: int) -> Predictor:
-    if name not in _FACTORIES:
-        raise BadInput(f"unknown predictor {name!r}: use one of {', '.join(PREDICTORS)}")
-    return _FACTORIES[name](seed)
+register("paper", lambda seed: PerformanceModel(PAPER, seed))  # setting 1 of Table 3
+register("setting 2", lambda seed: PerformanceModel(replace(PAPER, hidden=(32, 64, 32)), seed))
+register("setting 3", lambda seed: PerformanceModel(replace(PAPER, hidden=(32, 16, 32)), seed))
+register("single", lambda seed: PerformanceModel(replace(ENSEMBLE, members=1), seed))
+register("ensemble", lambda seed: PerformanceModel(ENSEMBLE, seed), has_members=True)
+register("ranking", lambda seed: PerformanceModel(replace(ENSEMBLE, loss="ranking"), seed), has_members=True)
+register("ridge", lambda seed: Regression(make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 13)))))
+register("gaussian process", GaussianProcess)
+register("forest", Forest, has_members=True)
+register("constant", lambda seed: Regression(DummyRegressor()))
+register("guess", Guess)

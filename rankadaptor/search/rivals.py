@@ -1,89 +1,105 @@
-"""What RankAdaptor is compared with: allocations by a rule, and searches without its performance model."""
+"""Searches that RankAdaptor is compared with: the same loop, without its performance model.
+
+A rival is one class (or function) that makes a `Propose` from the space and the settings, registered by the name that
+specs and tables show:
+
+    @register("random search")
+    class RandomSearch: ...
+
+Tables, figures and replays iterate `RIVALS`.
+"""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
-from optuna import create_study, logging
+from optuna import Study, create_study, logging
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import TPESampler
 from optuna.trial import create_trial
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace
-from rankadaptor.search.loop import (
-    Proposer,
-    Round,
-    SearchSettings,
-    Space,
-    best_first,
-    mean_score,
-    measured_scores,
-    round_generator,
-)
+from rankadaptor.errors import BadInput
 from rankadaptor.search.pool import Pool
+from rankadaptor.search.proposals import Proposer, Space, round_generator, unmeasured
+from rankadaptor.search.rounds import Round, best_first, mean_score, measured_scores
+from rankadaptor.search.settings import SearchSettings
 
-_TRIES = 200  # proposals of TPE a round, of which those beyond the budget are dropped
+RIVALS: dict[str, Proposer] = {}
+_Rival = TypeVar("_Rival", bound=Proposer)
+_TRIES = 200  # proposals of TPE per round, of which those beyond the budget are dropped
+
+logging.set_verbosity(logging.WARNING)  # a search's trace holds what Optuna would log of every trial
 
 
-logging.set_verbosity(logging.WARNING)  # a line a trial says nothing that a trace does not
+def register(name: str) -> Callable[[_Rival], _Rival]:
+    """Decorate a proposer to add it to the rivals under a name.
 
-
-def damage_allocation(
-    space: SolutionSpace, importance: Mapping[str, Any], kept: Mapping[str, Any]
-) -> RankAllocation:
-    """Ranks in proportion to what pruning took, as much as the budget admits.
-
-    Damage is Taylor's estimate of the loss it causes: the summed importance of what went. Width: of a layer's own heads
-    and channels. Depth: of the blocks that went, each shared by the nearest blocks below and above that stayed.
-
-    Args:
-        importance, kept: As `pruning.checkpoints` writes them.
+    Raises:
+        ValueError: if another rival has that name.
     """
-    if "blocks" in kept:
-        scores, present = np.asarray(importance["blocks"], dtype=float), sorted(kept["blocks"])
-        damage = np.zeros(len(scores))
-        for gone in sorted(set(range(len(scores))) - set(present)):
-            beside = [*[p for p in present if p < gone][-1:], *[p for p in present if p > gone][:1]]
-            damage[beside] += scores[gone] / len(beside)
-    else:
-        damage = np.array([
-            sum(np.sum(scores[kind]) - np.asarray(scores[kind])[units[kind]].sum() for kind in units)
-            for scores, units in zip(importance["layers"], kept["layers"], strict=True)
-        ])
-    return space.proportional(damage[list(space.free_layers)])
+
+    def add(proposer: _Rival) -> _Rival:
+        if name in RIVALS:
+            raise ValueError(f"rival {name!r} is registered already: give it another name")
+        RIVALS[name] = proposer
+        return proposer
+
+    return add
 
 
+def find_rival(name: str) -> Proposer | None:
+    """The proposer of a rival; None, for the performance model, where the name is empty.
+
+    Raises:
+        BadInput: if no rival has that name.
+    """
+    if name and name not in RIVALS:
+        raise BadInput(f"unknown rival {name!r}: use one of {', '.join(RIVALS)}")
+    return RIVALS[name] if name else None
+
+
+@register("random search")
 class RandomSearch:
-    """Every proposal is random. A `search.Propose`."""
+    """Proposes allocations at random. A `Propose`."""
 
     def __init__(self, space: Space, settings: SearchSettings):
         self._space, self._settings = space, settings
 
     def __call__(self, rounds: Sequence[Round]) -> tuple[list[RankAllocation], None]:
+        """A batch of proposals, none predicted."""
         generator = round_generator(self._settings, rounds)
         count = len(measured_scores(rounds)) + 8 * self._settings.batch
-        return _unseen(self._space.sample(count, generator), rounds, self._settings.batch), None
+        return unmeasured(self._space.sample(count, generator), rounds, self._settings.batch), None
 
 
+@register("mutation")
 class Mutation:
-    """Proposals near the best measured so far, and no predictor: what BANANAS' gains came from (White et al. 2021)."""
+    """Proposes allocations near the best measured one, without a predictor. A `Propose`.
+
+    Source: White et al. 2021, whose BANANAS owes most of its gains to such mutations.
+    """
 
     def __init__(self, space: Space, settings: SearchSettings):
         self._space, self._settings = space, settings
 
     def __call__(self, rounds: Sequence[Round]) -> tuple[list[RankAllocation], None]:
+        """A batch of proposals, none predicted."""
         generator = round_generator(self._settings, rounds)
-        measured = measured_scores(rounds)
-        near = self._space.near(best_first(rounds)[0], len(measured) + 8 * self._settings.batch, generator)
-        return _unseen([*near, *self._space.sample(len(measured) + 8, generator)], rounds, self._settings.batch), None
+        count = len(measured_scores(rounds))
+        near = self._space.near(best_first(rounds)[0], count + 8 * self._settings.batch, generator)
+        return unmeasured([*near, *self._space.sample(count + 8, generator)], rounds, self._settings.batch), None
 
 
+@register("TPE")
 class TreeParzen:
-    """Optuna's TPE (Bergstra et al. 2011), multivariate, over the places of ranks among the candidates.
+    """Optuna's TPE, multivariate, over the indices of ranks among the candidates. A `Propose`.
 
-    What it proposes beyond the budget it proposes again; in a pool, the allocation that is nearest to what it wants.
+    A suggestion beyond the budget is drawn again; in a pool, the nearest allocations stand in for a suggestion.
+
+    Source: Bergstra et al. 2011.
     """
 
     def __init__(self, space: Space, settings: SearchSettings):
@@ -92,55 +108,48 @@ class TreeParzen:
         whole = space.space if isinstance(space, Pool) else space
         assert isinstance(whole, SolutionSpace)
         self._whole = whole
-        self._places = {rank: place for place, rank in enumerate(sorted(self._whole.candidates))}
+        self._ranks = sorted(whole.candidates)
         self._distributions: dict[str, BaseDistribution] = {
-            str(layer): IntDistribution(0, len(self._places) - 1) for layer in self._whole.free_layers
+            str(layer): IntDistribution(0, len(self._ranks) - 1) for layer in whole.free_layers
         }
 
     def __call__(self, rounds: Sequence[Round]) -> tuple[list[RankAllocation], None]:
-        measured = measured_scores(rounds)
+        """A batch of proposals, none predicted."""
         generator = round_generator(self._settings, rounds)
-        study = create_study(direction="maximize", sampler=self._sampler(int(generator.integers(2**31))))
+        study = self._study(rounds, int(generator.integers(2**31)))
+        proposals: list[RankAllocation] = []
+        for _ in range(_TRIES):
+            places = study.ask(self._distributions).params
+            suggestion = self._whole.fill([self._ranks[places[name]] for name in self._distributions])
+            proposals += unmeasured(self._available(suggestion, generator), rounds, 1, proposals)
+            if len(proposals) == self._settings.batch:
+                return proposals, None
+        # Hardly any suggestion is within budget, or a pool is used up: the rest of the batch is random.
+        count = len(measured_scores(rounds)) + 8 * self._settings.batch
+        more = (self._pool or self._whole).sample(count, generator)
+        return proposals + unmeasured(more, rounds, self._settings.batch - len(proposals), proposals), None
+
+    def _study(self, rounds: Sequence[Round], seed: int) -> Study:
+        """A study of everything measured so far."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # `multivariate` is marked as experimental
+            sampler = TPESampler(seed=seed, n_startup_trials=1, multivariate=True)
+        study = create_study(direction="maximize", sampler=sampler)
+        measured = measured_scores(rounds)
         study.add_trials([
             create_trial(
-                params={name: self._places[allocation[int(name)]] for name in self._distributions},
+                params={name: self._ranks.index(allocation[int(name)]) for name in self._distributions},
                 distributions=self._distributions,
                 value=mean_score(measured[allocation]),
             )
-            # TPE weighs old trials less: rounds in their order, whatever the order within one.
-            for one in rounds for allocation in sorted(one.proposals)
+            # TPE weighs old trials less: rounds stay in their order, allocations within one are sorted.
+            for finished in rounds for allocation in sorted(finished.proposals)
         ])
-        ranks = sorted(self._whole.candidates)
-        found: list[RankAllocation] = []
-        for _ in range(_TRIES):
-            wanted = study.ask(self._distributions).params
-            allocation = self._whole.fill([ranks[wanted[name]] for name in self._distributions])
-            found += _unseen(self._offered(allocation, generator), rounds, 1, found)
-            if len(found) == self._settings.batch:
-                return found, None
-        # Hardly anything that it wants is affordable, or a pool is spent: what is missing is random.
-        more = (self._pool or self._whole).sample(len(measured) + 8 * self._settings.batch, generator)
-        return found + _unseen(more, rounds, self._settings.batch - len(found), found), None
+        return study
 
-    def _offered(self, wanted: RankAllocation, generator: np.random.Generator) -> list[RankAllocation]:
-        """What there is of what is wanted, best first."""
+    def _available(self, suggestion: RankAllocation, generator: np.random.Generator) -> list[RankAllocation]:
+        """What can be measured in place of a suggestion, best first."""
         if self._pool is None:
-            return [wanted] if self._whole.within_budget(wanted) else []
-        near = self._pool.near(wanted, len(self._pool.allocations), generator)
-        return [wanted, *near] if wanted in self._pool.allocations else near
-
-    def _sampler(self, seed: int) -> TPESampler:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # `multivariate` is marked so
-            return TPESampler(seed=seed, n_startup_trials=1, multivariate=True)
-
-
-def _unseen(
-    candidates: Sequence[RankAllocation], rounds: Sequence[Round], count: int, chosen: Sequence[RankAllocation] = ()
-) -> list[RankAllocation]:
-    """The first so many that were neither measured nor chosen already, each once."""
-    known = {*measured_scores(rounds), *chosen}
-    return list(dict.fromkeys(one for one in candidates if one not in known))[:count]
-
-
-SEARCHES: dict[str, Proposer] = {"random search": RandomSearch, "mutation": Mutation, "TPE": TreeParzen}
+            return [suggestion] if self._whole.within_budget(suggestion) else []
+        near = self._pool.near(suggestion, len(self._pool.allocations), generator)
+        return [suggestion, *near] if suggestion in self._pool.allocations else near

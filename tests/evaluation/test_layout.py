@@ -1,4 +1,4 @@
-"""Choices as trees: every token sees what it would see alone, and what choices begin with alike is there once."""
+"""Choices as trees: every token attends to what it would alone, and a shared beginning is there once."""
 
 import random
 
@@ -19,27 +19,32 @@ def pairs_of(*choices):
 
 def visible(batch):
     """Of each token of a batch, the places that attention lets it see."""
-    asked, seen = [], []
-    for part in batch.parts:
-        for queries, above, length in zip(*(tensor.tolist() for tensor in part), strict=True):
-            for place, query in enumerate(queries):
-                asked.append(query)
-                seen.append(above[:length] + queries[: place + 1])
+    places, seen = [], []
+    for group in batch.groups:
+        for queries, ancestors, count in zip(*(tensor.tolist() for tensor in group), strict=True):
+            for index, query in enumerate(queries):
+                places.append(query)
+                seen.append(ancestors[:count] + queries[: index + 1])
     order = batch.order.tolist()
-    assert [asked[place] for place in order] == list(range(len(batch.tokens)))  # each asks for itself
-    return [seen[place] for place in order]
+    assert [places[index] for index in order] == list(range(len(batch.tokens)))  # each queries for itself
+    return [seen[index] for index in order]
 
 
 def predictions(batches):
     """Of each choice, by position, (the tokens that its prediction is made from, the token that is scored)."""
-    found = {}
+    made = {}
     for batch in batches:
         seen, tokens, positions = visible(batch), batch.tokens.tolist(), batch.positions.tolist()
-        for place, target, choice in zip(batch.of_place, batch.targets.tolist(), batch.choices.tolist(), strict=True):
-            places = seen[batch.read[place]]
-            assert [positions[one] for one in places] == list(range(len(places)))  # in order, none twice
-            found.setdefault(choice, []).append(([tokens[one] for one in places], target))
-    return found
+        for predictor, target, choice in zip(
+                batch.predictor_of_target, batch.targets.tolist(), batch.choice_of_target.tolist(), strict=True):
+            places = seen[batch.predictors[predictor]]
+            assert [positions[place] for place in places] == list(range(len(places)))  # in order, none twice
+            made.setdefault(choice, []).append(([tokens[place] for place in places], target))
+    return made
+
+
+def in_order(made):
+    return {choice: sorted(of_choice, key=lambda prediction: len(prediction[0])) for choice, of_choice in made.items()}
 
 
 def expected(pairs, max_length):
@@ -53,22 +58,21 @@ def expected(pairs, max_length):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("tokens_per_batch", [1, 60, 200, UNLIMITED])
 @pytest.mark.parametrize("max_length", [12, 512])
-def test_every_prediction_is_made_from_the_choices_own_tokens(seed, tokens_per_batch, max_length):
+def test_every_prediction_is_made_from_its_choices_tokens(seed, tokens_per_batch, max_length):
     pairs = ragged_choices(seed)
-    found = predictions(lay_out(pairs, max_length, Limits(tokens_per_batch)))
-    assert {choice: sorted(made, key=lambda one: len(one[0])) for choice, made in found.items()} == expected(
-        pairs, max_length)
+    made = predictions(lay_out(pairs, max_length, Limits(tokens_per_batch)))
+    assert in_order(made) == expected(pairs, max_length)
 
 
 @pytest.mark.parametrize(("settings", "limits"), [
-    ({}, (1,)), ({"_WORTH_IT": 1}, (3,)), ({"_COMMON": 10**6, "_WORTH_IT": 1}, ()), ({}, (32, 0.0)), ({}, (32, 1.0)),
+    ({}, (1,)), ({"_MIN_NODE_TOKENS": 1}, (3,)), ({"_TOKENS_PER_SHARED": 10**6, "_MIN_NODE_TOKENS": 1}, ()),
+    ({}, (32, 0.0)), ({}, (32, 1.0)),
 ])
-def test_and_so_it_is_however_trees_are_cut(settings, limits, monkeypatch):
+def test_it_holds_however_trees_are_cut(settings, limits, monkeypatch):
     for name, number in settings.items():
         monkeypatch.setattr(layout, name, number)
     pairs = ragged_choices(7)
-    found = predictions(lay_out(pairs, 512, Limits(200, *limits)))
-    assert {choice: sorted(made, key=lambda one: len(one[0])) for choice, made in found.items()} == expected(pairs, 512)
+    assert in_order(predictions(lay_out(pairs, 512, Limits(200, *limits)))) == expected(pairs, 512)
 
 
 def test_the_order_of_questions_does_not_matter():
@@ -78,9 +82,9 @@ def test_the_order_of_questions_does_not_matter():
     assert [batch.tokens.tolist() for batch in first] == [batch.tokens.tolist() for batch in second]
 
 
-def test_with_every_node_worth_it_tokens_are_the_prefixes_that_differ(monkeypatch):
-    monkeypatch.setattr(layout, "_WORTH_IT", 1)
-    monkeypatch.setattr(layout, "_COMMON", 10**6)
+def test_with_no_least_node_tokens_are_distinct_prefixes(monkeypatch):
+    monkeypatch.setattr(layout, "_MIN_NODE_TOKENS", 1)
+    monkeypatch.setattr(layout, "_TOKENS_PER_SHARED", 10**6)
     for seed in range(5):
         pairs = ragged_choices(seed)
         texts = [context + continuation[:-1] for _, context, continuation in pairs]
@@ -88,10 +92,10 @@ def test_with_every_node_worth_it_tokens_are_the_prefixes_that_differ(monkeypatc
         assert sum(len(batch.tokens) for batch in lay_out(pairs, 512, Limits(UNLIMITED))) == len(prefixes)
 
 
-def test_batches_keep_to_their_tokens_unless_one_choice_has_more():
+def test_batches_keep_their_limit_unless_a_choice_is_longer():
     pairs = ragged_choices(4)
     for batch in lay_out(pairs, 512, Limits(50)):
-        longest = max(len(pairs[choice][1]) + len(pairs[choice][2]) - 1 for choice in batch.choices.tolist())
+        longest = max(len(pairs[choice][1]) + len(pairs[choice][2]) - 1 for choice in batch.choice_of_target.tolist())
         assert len(batch.tokens) <= max(50, longest)
 
 
@@ -106,7 +110,7 @@ def test_tokens_and_places_are_counted_as_planned():
     )
     (batch,) = lay_out(pairs, 512, Limits(UNLIMITED))
     assert len(batch.tokens) == 20 + 23 + 14 + 12
-    assert len(batch.read) == 1 + 4 + 4 + 2
+    assert len(batch.predictors) == 1 + 4 + 4 + 2
     # lm-eval's own backend would compute 20 + 20 + 22 + 21 + 12 + 12 + 10 + 12 tokens, and the head over all of them.
 
 
@@ -129,7 +133,8 @@ def test_attention_computes_little_that_it_hides():
     lengths = (320, 310, 300, 290)
     pairs = pairs_of(*((list(range(length, 2 * length)), [7]) for length in lengths))
     (batch,) = lay_out(pairs, 512, Limits(UNLIMITED))
-    computed = sum(part.queries.numel() * (part.above.shape[1] + part.queries.shape[1]) for part in batch.parts)
+    computed = sum(group.queries.numel() * (group.ancestors.shape[1] + group.queries.shape[1])
+                   for group in batch.groups)
     needed = sum(length * (length + 1) // 2 for length in lengths)
     assert needed < computed < 1.2 * needed
 
@@ -145,11 +150,11 @@ def test_no_choice_is_no_batch():
     assert lay_out([], 512, Limits(UNLIMITED)) == []
 
 
-def test_tensors_are_whole_numbers_of_the_shapes_that_are_told():
+def test_tensors_are_int64_of_the_documented_shapes():
     for batch in lay_out(ragged_choices(5), 512, Limits(200)):
         assert batch.tokens.shape == batch.positions.shape == batch.order.shape
-        assert batch.of_place.shape == batch.targets.shape == batch.choices.shape
+        assert batch.predictor_of_target.shape == batch.targets.shape == batch.choice_of_target.shape
         assert {tensor.dtype for tensor in batch if isinstance(tensor, torch.Tensor)} == {torch.int64}
-        for queries, above, lengths in batch.parts:
-            assert len(queries) == len(above) == len(lengths)
-            assert {queries.dtype, above.dtype, lengths.dtype} == {torch.int64}
+        for queries, ancestors, counts in batch.groups:
+            assert len(queries) == len(ancestors) == len(counts)
+            assert {queries.dtype, ancestors.dtype, counts.dtype} == {torch.int64}

@@ -57,7 +57,7 @@ def test_perplexity_is_its_definition(with_bos, bos):
     assert some["windows"] == 3
 
 
-def test_text_that_fills_no_window_and_a_missing_bos_are_told(tokenizer):
+def test_too_little_text_and_a_missing_bos_are_refused(tokenizer):
     with pytest.raises(BadInput, match=r"perplexity text holds \d+ tokens, a window has 5000: give more text"):
         text_windows(tokenizer, TEXTS, PerplexitySpec(5000, "none"))
     assert tokenizer.bos_token_id is None
@@ -69,7 +69,7 @@ def test_text_that_fills_no_window_and_a_missing_bos_are_told(tokenizer):
             PerplexitySpec(**change)
 
 
-def test_wikitext_beside_the_benchmarks_is_read_in_the_hubs_rows(benchmark_folder, tmp_path):
+def test_wikitext_beside_benchmarks_is_read_in_the_hubs_rows(benchmark_folder, tmp_path):
     bare = Source("dir", str(benchmark_folder), None)
     assert perplexity_identity(bare) == "second half"
     for path in benchmark_folder.iterdir():

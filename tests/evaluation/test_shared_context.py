@@ -49,7 +49,7 @@ def test_eager_attention_gives_the_same():
     assert torch.allclose(score(model, batches, len(pairs))[0], expected, atol=1e-5)
 
 
-def test_the_models_own_attention_is_back_after_an_error(monkeypatch):
+def test_an_error_restores_the_models_attention(monkeypatch):
     model = tiny_llama()
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", None)
     with pytest.raises(TypeError):
@@ -58,7 +58,7 @@ def test_the_models_own_attention_is_back_after_an_error(monkeypatch):
     assert not [module for module in model.modules() if "forward" in vars(module)]
 
 
-def test_half_precision_is_as_near_to_the_truth_as_a_plain_pass():
+def test_half_precision_is_as_exact_as_a_plain_pass():
     pairs = ragged_choices(2)
     exact, _ = score(tiny_llama(), lay_out(pairs, 512, Limits(MOST)), len(pairs))
     rounded = tiny_llama().bfloat16()
@@ -68,7 +68,7 @@ def test_half_precision_is_as_near_to_the_truth_as_a_plain_pass():
     assert (ours - exact).abs().max() < 0.5
 
 
-def test_choices_longer_than_the_context_lose_tokens_on_the_left():
+def test_choices_too_long_lose_tokens_on_the_left():
     model, pairs = tiny_llama(), ragged_choices(3)
     found, _ = score(model, lay_out(pairs, 12, Limits(MOST)), len(pairs))
     for place, (_, context, continuation) in enumerate(pairs):
@@ -85,7 +85,7 @@ def test_requests_of_benchmarks_take_fewer_tokens(tokenizer):
     assert requests.batches(backend) is batches  # laid out once for all models
     computed = sum(len(batch.tokens) for batch in batches)
     assert computed < 0.6 * plain
-    attended = sum(part.queries.numel() for batch in batches for part in batch.parts)
+    attended = sum(group.queries.numel() for batch in batches for group in batch.groups)
     assert attended < 1.1 * computed  # padding, within attention alone
 
 

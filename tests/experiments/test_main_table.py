@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from helpers.finished import FINISHED_BLOCKS, copy_without
+from helpers.runners import recorded_runners
 
 from rankadaptor.allocation import trainable_parameters, uniform_allocation
 from rankadaptor.data.tasks import TASKS
@@ -17,6 +18,7 @@ from rankadaptor.evaluation.perplexity import perplexity
 from rankadaptor.experiments import main_table as experiments
 from rankadaptor.keys import identity_key
 from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.runner import Runner
 from rankadaptor.reporting import tables
 
 
@@ -63,8 +65,6 @@ def test_plan_of_an_empty_ledger_counts_what_a_run_computes(finished, tiny_profi
 
 def test_a_run_cut_off_anywhere_goes_on_and_ends_in_the_same_numbers(finished, tiny_profile, tmp_path, monkeypatch):
     """Stop after every third stage, as a kill between two renames would; nothing is computed twice."""
-    from rankadaptor.pipeline.runner import Runner
-
     result, _ = finished
     computed: list[str] = []
     original = Runner.run
@@ -75,13 +75,14 @@ def test_a_run_cut_off_anywhere_goes_on_and_ends_in_the_same_numbers(finished, t
         return original(self, step)
 
     monkeypatch.setattr(Runner, "run", run_three)
+    runners = recorded_runners(monkeypatch)
     for _ in range(100):
         table = experiments.main_table(str(tiny_profile), FINISHED_BLOCKS, "quick", ledger=str(tmp_path))
         try:
             resumed = table.run()
             break
         except KeyboardInterrupt:
-            computed += [key for _, key in table._runner.computed]
+            computed += [key for _, key in runners[-1].computed]
             assert table.plan().missing.total() == len(result.computed) - len(computed)
     computed += [key for _, key in resumed.computed]
     assert len(computed) == len(set(computed)) == len(result.computed)
@@ -250,7 +251,7 @@ def test_table_6_is_the_pruned_models_alone_with_perplexities(finished, finished
     assert table.plan().missing.total() == 0
     assert [row.method for row in result.rows()] == ["Dense", "No recovery", "No recovery"]
     unrecovered = {row.block: row for row in recovered.rows() if row.method == "No recovery"}
-    runner, spec = table._runner, result.profile.evaluation.perplexity
+    runner, spec = Runner(table.inputs, table.ledger), result.profile.evaluation.perplexity
     texts = perplexity_texts(result.profile.benchmarks, 12, result.profile.evaluation.item_seed)
     direct = perplexity(runner.models.model(None), runner.models.tokenizer, texts, spec)
     assert result.dense.perplexity == direct["perplexity"]

@@ -18,16 +18,16 @@ def ledger(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(tiny_profile, ledger):
-    found = pruned_models(str(tiny_profile), BLOCKS, ledger)
-    assert found.compute() == 1 + 2 * 4
-    return found
+    result = pruned_models(str(tiny_profile), BLOCKS, ledger).run()
+    assert len(result.computed) == 1 + 2 * 4
+    return result
 
 
 def test_units_go_from_the_mildest_rate_that_takes_them(models):
     heads, blocks = models.head_rates(), models.block_rates()
     assert heads.shape == (6, 2)
     for block in models.blocks:
-        kept = models.kept(block)
+        kept = models.kept_units(block)
         if block.pruner == "shortened":
             gone = {i for i, rate in enumerate(blocks) if rate <= block.rate_percent}
             assert gone == set(range(6)) - set(kept["blocks"])
@@ -44,7 +44,7 @@ def test_losses_are_the_models_own(models):
     assert losses.loc["Dense", "parameters left (%)"] == 100
     assert (losses["perplexity"] > 1).all()
     for block in models.blocks:
-        model = models._runner.models.model(models._prune(block))
+        model = models._runner.models.model(models._work.prune(block))
         assert losses.loc[str(block), "parameters"] == model.num_parameters()
     speeds = models.footprints(tokens=8)
     assert len(speeds) == len(losses)
@@ -57,9 +57,10 @@ def test_losses_are_the_models_own(models):
     ("shortened:20", {"blocks", "perplexity"}),
 ])
 def test_the_page_is_written_again_byte_by_byte(models, tiny_profile, ledger, tmp_path, blocks, drawn):
-    again = pruned_models(str(tiny_profile), blocks, ledger)
-    assert again.plan().startswith("to run: 0 stages")
-    assert again.compute() == 0
+    work = pruned_models(str(tiny_profile), blocks, ledger)
+    assert work.is_complete()
+    again = work.run()
+    assert again.computed == ()
     written = []
     for name in "ab":
         figures = page.page_figures(again)

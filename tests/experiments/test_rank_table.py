@@ -3,7 +3,6 @@
 import dataclasses
 import multiprocessing
 import os
-import re
 import signal
 
 import numpy as np
@@ -13,7 +12,14 @@ from test_allocation import DEPTH, WIDTH, space
 from rankadaptor.allocation import parse_allocation, trainable_parameters
 from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput, StageFailed
-from rankadaptor.experiments.rank_table import PARTS, Part, drawn_allocations, named_allocations, rank_table
+from rankadaptor.experiments.rank_table import (
+    PARTS,
+    Part,
+    drawn_allocations,
+    named_allocations,
+    rank_table,
+    write_rank_table,
+)
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.ledger_tools import remove, rubbish
 from rankadaptor.pipeline.local_pool import run_in_processes
@@ -23,7 +29,7 @@ from rankadaptor.profiles import load_profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.ranktable.meta_records import ORIGINS, read_table
 from rankadaptor.ranktable.replay import block_space
-from rankadaptor.search.rivals import damage_allocation
+from rankadaptor.search.damage import damage_allocation
 
 
 @pytest.mark.parametrize("architecture", [WIDTH, DEPTH])
@@ -75,14 +81,14 @@ def made(tiny_profile, tmp_path_factory):
     table = rank_table(str(tiny_profile), "quick", parts, str(folder / "ledger"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "UNIFORM_RANKS", (16,))
+        patch.setenv("RANKADAPTOR_WORKERS", "2")
         plan = table.plan()
-        table.compute(workers=2)
-        yield table, plan, folder
+        yield table, plan, folder, table.run()
 
 
 def test_every_row_has_two_trainings_and_both_splits(made):
-    table, _, folder = made
-    frame = read_table(table.write(folder / "table.parquet"))
+    _, _, folder, measured = made
+    frame = read_table(write_rank_table(measured, folder / "table.parquet"))
     assert frame.groupby(["block", "scaling", "allocation"])["seed"].nunique().eq(2).all()
     assert set(frame["origin"]) >= {*ORIGINS, "uniform 16", "LoRA*", "mirror of LoRA*", "ranks by pruning damage"}
     for split in ("search", "report"):
@@ -96,14 +102,14 @@ def test_every_row_has_two_trainings_and_both_splits(made):
 
 
 def test_a_finished_table_computes_nothing_and_gives_equal_bytes(made):
-    table, plan, folder = made
-    assert re.match(r"to run: \d+ stages", plan)
-    assert table.plan().startswith("to run: 0 stages")
+    table, plan, folder, measured = made
+    assert plan.needed == plan.missing == table.plan().needed
+    assert table.is_complete()
     before = {path: path.stat().st_mtime_ns for path in (folder / "ledger").iterdir()}
-    table.compute(workers=2)
+    again = table.run()
     assert {path: path.stat().st_mtime_ns for path in (folder / "ledger").iterdir()} == before
-    first, again = (table.write(folder / name).read_bytes() for name in ("a.parquet", "b.parquet"))
-    assert first == again
+    written = [write_rank_table(one, folder / name).read_bytes() for one, name in ((measured, "a"), (again, "b"))]
+    assert written[0] == written[1]
 
 
 def test_a_process_that_fails_is_told_of_and_what_was_finished_stays(tiny_profile, tmp_path):
@@ -111,10 +117,10 @@ def test_a_process_that_fails_is_told_of_and_what_was_finished_stays(tiny_profil
     fine = Step("prune", profile.prune_spec(Block("shortened", 20)))
     broken = Step("prune", dataclasses.replace(fine.spec, calibration_samples=10**6))
     with pytest.raises(BadInput, match="1000000 are needed"):
-        run_in_processes(profile, ledger, [[fine], [broken]], workers=1)
+        run_in_processes(profile.inputs(), ledger, [[fine], [broken]], workers=1)
     assert Runner(profile.inputs(), ledger).find(fine) is not None
     with pytest.raises(BadInput, match="workers is 0"):
-        run_in_processes(profile, ledger, [[fine]], workers=0)
+        run_in_processes(profile.inputs(), ledger, [[fine]], workers=0)
 
 
 def test_a_killed_worker_is_replaced_and_what_kills_it_again_and_again_is_given_up(tiny_profile, tmp_path):
@@ -131,7 +137,7 @@ def test_a_killed_worker_is_replaced_and_what_kills_it_again_and_again_is_given_
                 for child in set(multiprocessing.active_children()) - set(before):
                     os.kill(child.pid, signal.SIGKILL)
 
-    run_in_processes(profile, ledger, [[step] for step in steps], 1, kill_whoever_begins)
+    run_in_processes(profile.inputs(), ledger, [[step] for step in steps], 1, kill_whoever_begins)
     runner = Runner(profile.inputs(), ledger)
     assert [runner.find(step) is not None for step in steps] == [True, False, True, True]
     assert [begun.count(step) for step in steps] == [1, 3, 2, 1]

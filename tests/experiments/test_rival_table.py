@@ -10,7 +10,7 @@ from rankadaptor.experiments.rival_table import rival_table
 from rankadaptor.profiles import load_profile
 from rankadaptor.reporting import tables
 from rankadaptor.reporting.notebooks import run_notebook
-from rankadaptor.search.rivals import SEARCHES
+from rankadaptor.search.rivals import RIVALS
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_the_notebook_runs(made, tmp_path, warm_kernel):
 def test_every_rival_has_a_row_and_a_difference_to_lora(made):
     _, _, result, _ = made
     rows = {row.method: row for row in result.blocks["llm-pruner:50"].rows}
-    assert set(rows) >= {LORA, RANKADAPTOR, BEST_SEED, TUNED, MIRROR, DAMAGE, EVA, *SEARCHES, "LoRA r=1", "LoRA r=4"}
+    assert set(rows) >= {LORA, RANKADAPTOR, BEST_SEED, TUNED, MIRROR, DAMAGE, EVA, *RIVALS, "LoRA r=1", "LoRA r=4"}
     assert set(tables.differences_to_lora(result)["method"]) == set(rows) - {LORA}
     assert result.contents.name == "rivals"
     text = tables.caption(result)
@@ -53,7 +53,7 @@ def test_every_rival_has_a_row_and_a_difference_to_lora(made):
     assert "LoRA's best seed is one training" in text
     assert "AdaLoRA" not in text
     spent = tables.provenance(result, made[0].ledger)["recoveries_of_rivals"]
-    assert set(spent["llm-pruner:50"]) == set(SEARCHES)
+    assert set(spent["llm-pruner:50"]) == set(RIVALS)
 
 
 def test_only_those_that_are_named_train_more_than_lora(made):
@@ -72,7 +72,7 @@ def test_every_rival_makes_as_many_recoveries_as_the_search(made):
     found = result.blocks["llm-pruner:50"].search
     recoveries = sum(len(one.proposals) for one in found.rounds)
     traces = list((table.ledger.folder / "searches").iterdir())
-    assert len(traces) == 1 + len(SEARCHES)
+    assert len(traces) == 1 + len(RIVALS)
     lengths = [len(list(trace.glob("round-*.json"))) for trace in traces]
     assert set(lengths) == {recoveries}  # one initial, then one a round
     assert {one for one, _ in result.blocks["llm-pruner:50"].rivals.values()} == {recoveries}

@@ -1,4 +1,4 @@
-"""The instrument measures what it says: equal sizes, shares of a margin, and nothing twice."""
+"""The testbed's quality is measured as described: equal sizes, shares of a margin, and nothing twice."""
 
 import json
 from types import SimpleNamespace
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from rankadaptor.allocation import trainable_parameters, uniform_allocation
-from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.tasks import BENCHMARKS, TASKS
 from rankadaptor.errors import BadInput, RecoveryDiverged
-from rankadaptor.experiments.testbed_quality import CHANCE, instrument
+from rankadaptor.experiments.testbed_quality import measure_testbed
 from rankadaptor.pruning.spec import Block
 from rankadaptor.reporting import testbed_quality as page
 
@@ -17,28 +17,30 @@ from rankadaptor.reporting import testbed_quality as page
 @pytest.fixture(scope="module")
 def measured(tiny_profile, tmp_path_factory):
     folder = tmp_path_factory.mktemp("instrument")
-    one = instrument(str(tiny_profile), "shortened:20", "shortened:20", "quick", (0, 1), 2, "report", str(folder))
-    return one, one.compute()
+    one = measure_testbed(
+        str(tiny_profile), "shortened:20", "shortened:20", "quick", (0, 1), 2, "report", str(folder)).run()
+    return one, len(one.computed)
 
 
 def test_everything_is_computed_once(measured, tiny_profile):
     one, stages = measured
     block = Block.parse("shortened:20")
     uniform = uniform_allocation(8, one.runner.results.architecture(one.models(block)["No recovery"].parent))
-    trials = {(scaling, a) for scaling in ("fixed_alpha", "constant") for a in one.random_allocations(block)}
+    drawn = one.testbed.random_allocations(one.runner, block)
+    trials = {(scaling, allocation) for scaling in ("fixed_alpha", "constant") for allocation in drawn}
     trials.add(("fixed_alpha", uniform))  # LoRA, which may be one of the random ones
     # pruning; dense and pruned scored; every trial with two seeds, recovered and scored
     assert stages == 1 + 2 + 2 * 2 * len(trials)
-    again = instrument(str(tiny_profile), "shortened:20", "shortened:20", "quick", (0, 1), 2, "report",
+    again = measure_testbed(str(tiny_profile), "shortened:20", "shortened:20", "quick", (0, 1), 2, "report",
                        str(one.runner.ledger.folder))
-    assert again.plan().startswith("to run: 0 stages")
-    assert again.compute() == 0
+    assert again.is_complete()
+    assert again.run().computed == ()
 
 
 def test_random_allocations_differ_and_cost_what_lora_costs(measured):
     one, _ = measured
     block = Block.parse("shortened:20")
-    allocations = one.random_allocations(block)
+    allocations = one.testbed.random_allocations(one.runner, block)
     architecture = one.runner.results.architecture(one.models(block)["No recovery"].parent)
     budget = trainable_parameters(uniform_allocation(8, architecture), architecture)
     assert len(set(allocations)) == 2
@@ -49,7 +51,7 @@ def test_random_allocations_differ_and_cost_what_lora_costs(measured):
 def test_margins_and_shares_follow_from_the_accuracies(measured):
     frame = measured[0].regime().set_index("model")
     for _, row in frame.iterrows():
-        assert row["margin"] == pytest.approx(np.mean([row[task] - CHANCE[task] for task in TASKS]))
+        assert row["margin"] == pytest.approx(np.mean([row[task] - BENCHMARKS[task].chance for task in TASKS]))
     margin = frame["margin"]
     lost = (margin["Dense"] - margin["No recovery"]) / margin["Dense"]
     assert frame.loc["No recovery", "lost"] == pytest.approx(lost)
@@ -77,11 +79,12 @@ def test_the_page_has_every_part(measured, tmp_path):
 
 def test_one_seed_is_refused_before_anything_runs(tiny_profile, tmp_path):
     with pytest.raises(BadInput, match="1 training seeds and 20 allocations tell no spread from noise: give two"):
-        instrument(str(tiny_profile), "shortened:20", "shortened:20", "quick", (0,), ledger=str(tmp_path / "ledger"))
+        measure_testbed(str(tiny_profile), "shortened:20", "shortened:20", "quick", (0,), ledger=tmp_path / "ledger")
 
 
 def test_a_diverged_recovery_has_no_score(measured, monkeypatch):
     one, _ = measured
-    monkeypatch.setattr(one.runner, "run", lambda step: SimpleNamespace(result={"result": {"diverged": "loss nan"}}))
+    diverged = SimpleNamespace(result={"result": {"diverged": "loss nan"}})
+    monkeypatch.setattr(one.runner.results, "_run", lambda step: diverged)
     with pytest.raises(RecoveryDiverged, match="diverged: loss nan"):
         one.regime()

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from rankadaptor.__main__ import main
 from rankadaptor.allocation import parse_allocation
+from rankadaptor.experiments.search_files import read_search
 from rankadaptor.experiments.user_model import RECIPE as RECIPE_OF_MODULE
-from rankadaptor.experiments.user_model import own_model, read_found
+from rankadaptor.experiments.user_model import user_model
 from rankadaptor.recovery.adapters import realised_ranks
 
 RECIPE = ["--steps", "4", "--batch", "4", "--max-length", "200"]
@@ -66,11 +67,11 @@ def test_a_search_writes_an_allocation_a_trace_and_what_peft_reads(folders, foun
 
 
 def test_the_layers_that_pruning_narrowed_are_free(folders, recovery_file, benchmark_folder):
-    own = own_model(folders / "width", recovery_file, benchmark_folder, ledger=folders / "ledger")
+    own = user_model(folders / "width", recovery_file, benchmark_folder, ledger=folders / "ledger")
     assert own.space().free_layers == (1, 2, 3, 4)
     assert own.space(layers=(2, 4)).free_layers == (2, 3)
     assert len(own.scored.tasks) == 7
-    deep = own_model(folders / "depth", recovery_file, benchmark_folder, ledger=folders / "ledger")
+    deep = user_model(folders / "depth", recovery_file, benchmark_folder, ledger=folders / "ledger")
     assert set(deep.space(layers=(1, 5)).free_layers) == set(deep.architecture.original_layers) - {0, 5}
 
 
@@ -90,15 +91,15 @@ def test_a_search_that_was_stopped_goes_on_from_its_trace(folders, common, found
         raise KeyboardInterrupt
 
     recipe = dataclasses.replace(RECIPE_OF_MODULE, steps=4, batch_rows=4, max_length_tokens=200, warmup_steps=0)
-    own = own_model(folders / "width", common[1], common[3], "piqa arc_easy", recipe, search_items=6,
+    own = user_model(folders / "width", common[1], common[3], "piqa arc_easy", recipe, search_items=6,
                     ledger=folders / "cut-off")
     with pytest.raises(KeyboardInterrupt):
         own.search(4, on_round=killed)
     assert len(list((folders / "cut-off" / "searches").glob("*/round-*.json"))) == 1
     made = []
     again = own.search(4, on_trial=made.append)
-    assert list(again.best) == read_found(found[0])["allocation"]
-    assert len(made) == read_found(found[0])["recoveries"] - 2  # the two of the initialization were in the trace
+    assert list(again.best) == read_search(found[0])["allocation"]
+    assert len(made) == read_search(found[0])["recoveries"] - 2  # the two of the initialization were in the trace
 
 
 def test_a_folder_knows_what_it_was_found_with(folders, common, found, capsys):
@@ -124,7 +125,7 @@ def test_a_recovered_adapter_is_stock_pefts(folders, common, found, which, capsy
     layers = json.loads((folders / which / "config.json").read_text()).get("original_layers", range(6))
     ranks = [4 if layer in layers else 0 for layer in range(6)]
     allocation = str(found[0]) if which == "width" else " ".join(map(str, ranks))
-    ranks = read_found(found[0])["allocation"] if which == "width" else parse_allocation(allocation)
+    ranks = read_search(found[0])["allocation"] if which == "width" else parse_allocation(allocation)
     assert main(["recover", str(folders / which), *common, "--allocation", allocation, "--out", str(out)]) == 0
     base = AutoModelForCausalLM.from_pretrained(folders / which, dtype="auto")
     ids = torch.arange(12)[None]

@@ -18,10 +18,10 @@ from helpers.finished import FINISHED_BLOCKS
 
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments import main_table as experiments
-from rankadaptor.pipeline import execution, failures
-from rankadaptor.pipeline import ray_pool as ray_execution
+from rankadaptor.experiments.skeleton import Run
+from rankadaptor.pipeline import execution, failures, local_pool, ray_pool
 from rankadaptor.pipeline import runner as runner_module
-from rankadaptor.pipeline.execution import chosen_execution, follow, groups_of
+from rankadaptor.pipeline.execution import execution_from_environment, follow, groups_of
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.local_pool import LocalPool
 from rankadaptor.pipeline.runner import Runner
@@ -34,13 +34,13 @@ from rankadaptor.reporting import tables
 
 def contents(ledger: Path) -> dict[str, object]:
     """Every file of entries and traces, times and provenance apart."""
-    found: dict[str, object] = {}
+    files: dict[str, object] = {}
     for path in ledger.rglob("*"):
         name = path.relative_to(ledger)
         if path.is_file() and not name.parts[0].startswith(".") and name.name != "checksums.json":
             data = path.read_bytes()
-            found[str(name)] = json.loads(data)["result"] if name.name == "result.json" else data
-    return found
+            files[str(name)] = json.loads(data)["result"] if name.name == "result.json" else data
+    return files
 
 
 @pytest.mark.parametrize(("executor", "workers"), [("local", 4), ("ray", 4)])
@@ -63,25 +63,25 @@ def test_many_workers_compute_what_one_does(executor, workers, finished, tiny_pr
     assert contents(tmp_path / "ledger") == contents(finished.ledger)
 
 
-@pytest.mark.parametrize(("name", "value", "says"), [
+@pytest.mark.parametrize(("name", "value", "message"), [
     ("EXECUTOR", "slurm", "unknown executor 'slurm': use one of local, ray"),
     ("WORKERS", "0", "workers is '0': give a whole number from 1"),
     ("WORKERS", "two", "workers is 'two': give a whole number from 1"),
     ("WORKERS", "-1", "workers is '-1'"),
 ])
-def test_what_cannot_be_chosen_is_told(name, value, says, tiny_profile, monkeypatch):
+def test_an_unknown_execution_is_refused(name, value, message, tiny_profile, monkeypatch):
     monkeypatch.setenv(f"RANKADAPTOR_{name}", value)
-    with pytest.raises(BadInput, match=says):
-        chosen_execution(load_profile(str(tiny_profile)).workers)
+    with pytest.raises(BadInput, match=message):
+        execution_from_environment(load_profile(str(tiny_profile)).workers)
 
 
-def test_a_profile_chooses_where_nothing_is_said(tiny_profile, tmp_path, monkeypatch):
+def test_a_profile_sets_the_default_execution(tiny_profile, tmp_path, monkeypatch):
     monkeypatch.setattr(execution, "usable_cores", lambda: 64)
     content = yaml.safe_load(Path(tiny_profile).read_text())
     for workers, cards, count in ((1, 0, 1), (3, 0, 3), (1, 8, 8), (3, 1, 3)):
         monkeypatch.setattr(execution.torch.cuda, "device_count", lambda cards=cards: cards)
         (tmp_path / "w.yaml").write_text(yaml.safe_dump(content | {"workers": workers}))
-        assert chosen_execution(load_profile(str(tmp_path / "w.yaml")).workers) == ("local", count)
+        assert execution_from_environment(load_profile(str(tmp_path / "w.yaml")).workers) == ("local", count)
 
 
 def test_steps_that_wait_for_one_stage_are_one_group(tiny_profile, tmp_path):
@@ -103,11 +103,11 @@ class Pool:
     """Fails, or computes nothing, in this process."""
 
     def __init__(self, error=None):
-        self.error, self.closed, self.asked = error, False, []
+        self.error, self.closed, self.groups = error, False, []
 
     def submit(self, inputs, group):
         future = execution.Future()
-        self.asked.append(group)
+        self.groups.append(group)
         if self.error is None:
             run = Runner(inputs, Ledger(self.ledger))
             execution.run_group(run, group)
@@ -124,11 +124,11 @@ def test_an_error_ends_all_pieces_of_work(tiny_profile, tmp_path):
     table = experiments.main_table(str(tiny_profile), FINISHED_BLOCKS, "quick", ledger=tmp_path / "ledger")
     pool = Pool(BadInput("broken"))
     with pytest.raises(BadInput, match="broken"):
-        follow(table.works(), pool, 3)
+        follow(table.parts(), pool, 3)
     assert pool.closed
 
 
-def test_what_failed_ends_its_piece_and_not_the_others(tiny_profile, tmp_path):
+def test_a_failure_ends_its_part_and_no_other(tiny_profile, tmp_path):
     table = experiments.main_table(
         str(tiny_profile), FINISHED_BLOCKS, "quick", ledger=tmp_path / "ledger", table="table6")
     first = Step("prune", table.profile.prune_spec(Block.parse("llm-pruner:50")))
@@ -137,7 +137,7 @@ def test_what_failed_ends_its_piece_and_not_the_others(tiny_profile, tmp_path):
         failures.note(table.ledger, runner.key(first), "prune", "killed", "signal 9")
     pool = Pool()
     pool.ledger = table.ledger.folder
-    follow(table.works(), pool, 1)
+    follow(table.parts(), pool, 1)
     assert not pool.closed
     result = table.run()
     assert set(result.unfinished) == {"llm-pruner:50"}
@@ -149,7 +149,7 @@ def test_a_closed_pool_takes_and_keeps_nothing(tiny_profile, tmp_path):
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
     before = multiprocessing.active_children()  # of other tests
     pool = LocalPool(ledger, 1, 1)
-    with ledger.alone(Runner(profile.inputs(), ledger).key(step)):  # or it might be finished before the pool is closed
+    with ledger.exclusive(Runner(profile.inputs(), ledger).key(step)):  # else it may finish before the pool is closed
         running = pool.submit(profile.inputs(), [step])
         waiting = pool.submit(profile.inputs(), [step])
         pool.close()
@@ -161,13 +161,13 @@ def test_a_closed_pool_takes_and_keeps_nothing(tiny_profile, tmp_path):
     assert multiprocessing.active_children() == before
 
 
-def test_a_closed_pool_listens_no_longer_to_a_worker_that_never_pauses(tiny_profile, tmp_path):
+def test_a_closed_pool_ignores_a_worker_that_never_pauses(tiny_profile, tmp_path):
     profile = load_profile(str(tiny_profile))
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
     pool = LocalPool(Ledger(tmp_path / "ledger"), 1, 1)
-    here, there = multiprocessing.Pipe()
+    here, worker_end = multiprocessing.Pipe()
     for share in (0.1, 0.2, 0.3):
-        there.send((step, share))
+        worker_end.send((step, share))
     messages = pool._messages(SimpleNamespace(pipe=here), SimpleNamespace(inputs=profile.inputs(), group=[step]))
     assert next(messages) == (step, 0.1)
     pool.close()
@@ -201,9 +201,9 @@ def test_an_interrupt_ends_the_workers_and_a_new_run_goes_on(tiny_profile, tmp_p
     assert contents(ledger) == contents(finished.ledger)
 
 
-def test_a_worker_that_hangs_is_killed_at_the_limit_and_its_stage_taken_up_again(tiny_profile, tmp_path, monkeypatch):
+def test_a_hanging_worker_is_killed_and_its_stage_retried(tiny_profile, tmp_path, monkeypatch):
     """Where no alarm is heard, as in a call that never returns."""
-    monkeypatch.setattr(execution, "GRACE_S", 0.2)
+    monkeypatch.setattr(local_pool, "GRACE_S", 0.2)
     profile = dataclasses.replace(load_profile(str(tiny_profile)), stage_limit_s=3.0)
     ledger = Ledger(tmp_path / "ledger")
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
@@ -219,10 +219,10 @@ def test_a_worker_that_hangs_is_killed_at_the_limit_and_its_stage_taken_up_again
         pool.submit(profile.inputs(), [step]).result(timeout=120)
     runner = Runner(profile.inputs(), ledger)
     assert runner.find(step) is not None
-    assert [one["kind"] for one in ledger.failures(runner.key(step))] == ["timed out"]
+    assert [note["kind"] for note in ledger.failures(runner.key(step))] == ["timed out"]
 
 
-def test_what_progress_is_told_to_may_fail_and_nothing_hangs(tiny_profile, tmp_path):
+def test_an_error_in_the_progress_callback_hangs_nothing(tiny_profile, tmp_path):
     """A terminal that was closed raises what a worker's death raises, too."""
     profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
@@ -234,7 +234,7 @@ def test_what_progress_is_told_to_may_fail_and_nothing_hangs(tiny_profile, tmp_p
         pool.submit(profile.inputs(), [step]).result(timeout=100)
 
 
-def test_what_another_process_is_at_comes_last(tiny_profile, tmp_path):
+def test_steps_that_another_process_computes_come_last(tiny_profile, tmp_path):
     """So that two runs on one ledger share the work in place of waiting for each other."""
     table = experiments.main_table(str(tiny_profile), "shortened:20", "quick", ledger=tmp_path / "ledger")
     profile, ledger = table.profile, table.ledger
@@ -256,9 +256,9 @@ def test_what_another_process_is_at_comes_last(tiny_profile, tmp_path):
     assert [runner.is_elsewhere(step) for step in steps] == [True, False, False]
     assert groups_of(runner, steps) == [[steps[1]], [steps[2]], [steps[0]]]
     threading.Timer(3, go_on.set).start()
-    table._run_all(steps)
+    Run(runner).compute(steps)
     other.join()
-    assert [key for _, key in table._runner.computed] == [runner.key(step) for step in steps[1:]]
+    assert [key for stage, key in runner.computed if stage == "recover"] == [runner.key(step) for step in steps[1:]]
     assert not runner.is_elsewhere(steps[0])
 
 
@@ -271,7 +271,7 @@ class FakeRay:
         RayTaskError = type("RayTaskError", (RayError,), {"cause": None})
 
     def __init__(self, gpus=0):
-        self.gpus, self.asked, self.options = gpus, [], []
+        self.gpus, self.futures, self.options = gpus, [], []
 
     def init(self, **_):
         pass
@@ -291,70 +291,70 @@ class FakeRay:
     def remote(self, **options):
         self.options.append(options)
 
-        def asked(*_):
-            self.asked.append(execution.Future())
-            return SimpleNamespace(future=lambda: self.asked[-1])
+        def submit(*_):
+            self.futures.append(execution.Future())
+            return SimpleNamespace(future=lambda: self.futures[-1])
 
-        return lambda _: SimpleNamespace(remote=asked)
+        return lambda _: SimpleNamespace(remote=submit)
 
 
 @pytest.fixture
 def on_fake_ray(tiny_profile, tmp_path, monkeypatch):
     def made(workers=2, gpus=0):
         cluster = FakeRay(gpus)
-        monkeypatch.setattr(ray_execution, "_imported", lambda: cluster)
-        return ray_execution.RayPool(Ledger(tmp_path / "ledger"), workers), cluster
+        monkeypatch.setattr(ray_pool, "_imported_ray", lambda: cluster)
+        return ray_pool.RayPool(Ledger(tmp_path / "ledger"), workers), cluster
 
     profile = load_profile(str(tiny_profile))
     return made, profile, [Step("prune", profile.prune_spec(Block("shortened", 20)))]
 
 
-def test_a_rays_pool_that_is_closed_ends_what_waits(on_fake_ray):
+def test_a_closed_ray_pool_ends_waiting_groups(on_fake_ray):
     made, profile, group = on_fake_ray
     pool, cluster = made(workers=1)
     running = pool.submit(profile.inputs(), group)
     with ThreadPoolExecutor(1) as aside:
         waiting = aside.submit(pool.submit, profile.inputs(), group)
         time.sleep(0.2)
-        assert len(cluster.asked) == 1  # no more at once than there are workers
+        assert len(cluster.futures) == 1  # no more at once than there are workers
         pool.close()
         with pytest.raises(BadInput, match="the run was ended"):
             waiting.result(timeout=20)
     with pytest.raises(BadInput, match="the run was ended"):
         running.result(timeout=20)
-    cluster.asked[0].set_result([])  # too late, and no error
+    cluster.futures[0].set_result([])  # too late, and no error
 
 
-def test_a_rays_pool_tells_of_every_end(on_fake_ray, monkeypatch):
+def test_a_ray_pool_reports_every_kind_of_end(on_fake_ray, monkeypatch):
     made, profile, group = on_fake_ray
     pool, cluster = made(workers=9)
     errors = cluster.exceptions
     bad = errors.RayTaskError()
     bad.cause = BadInput("not a row")
-    for error, says in ((bad, "not a row"), (errors.RayError("no such env"), "stopped with no such env"),
+    for error, message in ((bad, "not a row"), (errors.RayError("no such env"), "stopped with no such env"),
                         (errors.RayTaskError("shape mismatch"), "stopped with shape mismatch")):
         future = pool.submit(profile.inputs(), group)
-        cluster.asked[-1].set_exception(error)
-        with pytest.raises(BadInput, match=says):
+        cluster.futures[-1].set_exception(error)
+        with pytest.raises(BadInput, match=message):
             future.result(timeout=20)
     lost = pool.submit(profile.inputs(), group)
-    cluster.asked[-1].set_exception(errors.WorkerCrashedError("the node died"))
+    cluster.futures[-1].set_exception(errors.WorkerCrashedError("the node died"))
     assert lost.result(timeout=20) is None
     assert Runner(profile.inputs(), pool._ledger).is_settled(group[0])  # given up, and passed over
-    monkeypatch.setattr(ray_execution, "note_ended", lambda *_: (_ for _ in ()).throw(BadInput("the disk is full")))
+    monkeypatch.setattr(ray_pool, "note_ended", lambda *_: (_ for _ in ()).throw(BadInput("the disk is full")))
     failures_gone = pool.submit(profile.inputs(), [Step("prune", profile.prune_spec(Block("shortened", 50)))])
-    cluster.asked[-1].set_exception(errors.NodeDiedError("gone"))
+    cluster.futures[-1].set_exception(errors.NodeDiedError("gone"))
     with pytest.raises(BadInput, match="the disk is full"):
         failures_gone.result(timeout=20)
     pool.close()
 
 
-def test_a_task_has_a_gpu_where_the_cluster_has_or_the_profile_wants_one(on_fake_ray):
+def test_a_task_gets_a_gpu_of_the_cluster_or_by_the_profile(on_fake_ray):
     made, profile, group = on_fake_ray
     wanting = dataclasses.replace(profile, cost=dataclasses.replace(profile.cost, accelerator_gigabytes=80))
-    for gpus, asked, number in ((0, profile, 0), (8, profile, 1), (0, wanting, 1)):
+    for gpus, submitted, number in ((0, profile, 0), (8, profile, 1), (0, wanting, 1)):
         pool, cluster = made(gpus=gpus)
-        pool.submit(asked.inputs(), group)
+        pool.submit(submitted.inputs(), group)
         assert cluster.options[-1]["num_gpus"] == number
         assert cluster.options[-1]["max_calls"] == number
         pool.close()
@@ -363,24 +363,24 @@ def test_a_task_has_a_gpu_where_the_cluster_has_or_the_profile_wants_one(on_fake
 def test_a_task_returns_what_it_computed(tiny_profile, tmp_path):
     profile = load_profile(str(tiny_profile))
     group = [Step("prune", profile.prune_spec(Block("shortened", 20)))]
-    finished = ray_execution._run(profile.inputs(), tmp_path / "ledger", group, os.getcwd())
+    finished = ray_pool._run(profile.inputs(), tmp_path / "ledger", group, os.getcwd(), {})
     assert finished == group
-    alarms = [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
-    assert all(one.finished.is_set() for one in alarms)  # they are off
-    assert ray_execution._run(profile.inputs(), tmp_path / "ledger", group, os.getcwd()) == []
+    alarms = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    assert all(alarm.finished.is_set() for alarm in alarms)  # they are off
+    assert ray_pool._run(profile.inputs(), tmp_path / "ledger", group, os.getcwd(), {}) == []
 
 
-def test_a_task_that_hangs_says_so_and_ends_its_process(tiny_profile, tmp_path, monkeypatch):
+def test_a_hanging_task_is_noted_and_ends_its_process(tiny_profile, tmp_path, monkeypatch):
     """Where no alarm is heard, as in a call that never returns."""
     statuses = []
-    monkeypatch.setattr(ray_execution.os, "_exit", statuses.append)
-    monkeypatch.setattr(ray_execution, "GRACE_S", 0.1)
-    monkeypatch.setattr(runner_module, "within", lambda seconds: contextlib.nullcontext())
+    monkeypatch.setattr(ray_pool.os, "_exit", statuses.append)
+    monkeypatch.setattr(ray_pool, "GRACE_S", 0.1)
+    monkeypatch.setattr(runner_module, "time_limit", lambda seconds: contextlib.nullcontext())
     prune = prune_stage.prune
-    monkeypatch.setattr(prune_stage, "prune", lambda *given: time.sleep(1) or prune(*given))
+    monkeypatch.setattr(prune_stage, "prune", lambda *arguments: time.sleep(1) or prune(*arguments))
     profile = dataclasses.replace(load_profile(str(tiny_profile)), stage_limit_s=0.1)
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
-    ray_execution._run(profile.inputs(), tmp_path / "ledger", [step], os.getcwd())
-    assert statuses == [ray_execution._STUCK]
+    ray_pool._run(profile.inputs(), tmp_path / "ledger", [step], os.getcwd(), {})
+    assert statuses == [ray_pool._STUCK]
     noted = Ledger(tmp_path / "ledger").failures(Runner(profile.inputs(), Ledger(tmp_path / "ledger")).key(step))
-    assert [one["kind"] for one in noted] == ["timed out"]
+    assert [note["kind"] for note in noted] == ["timed out"]

@@ -20,7 +20,7 @@ from rankadaptor.pipeline.stages import evaluate as evaluate_stage
 from rankadaptor.pipeline.stages import prune as prune_stage
 from rankadaptor.pipeline.stages import recover as recover_stage
 from rankadaptor.pipeline.step import Step
-from rankadaptor.pipeline.time_limits import TimedOut, within
+from rankadaptor.pipeline.time_limits import TimedOut, time_limit
 from rankadaptor.pruning.spec import Block
 from rankadaptor.recovery.training import train
 from rankadaptor.reporting import figures, tables
@@ -63,7 +63,7 @@ def test_attempts_are_counted_by_kind_and_by_machine(tmp_path, monkeypatch):
     assert failures.given_up(ledger, "key") is None  # a larger machine is not told what a smaller one cannot do
 
 
-def test_machines_of_one_kind_may_differ_by_some_pages_and_all_of_a_cluster_count(tmp_path, monkeypatch):
+def test_kinds_of_machine_ignore_pages_and_include_clusters(tmp_path, monkeypatch):
     ledger, here = Ledger(tmp_path), provenance.machine()
     here = here | {"memory_bytes": 64 * 2**30}
     for more in (0, 4096):
@@ -135,7 +135,7 @@ def reported_adalora(spec):
     return spec.method == "adalora" and spec.seed != 1000
 
 
-def test_a_stage_without_memory_is_tried_twice_and_told_in_its_row(finished, tiny_profile, tmp_path, monkeypatch):
+def test_a_stage_without_memory_is_tried_twice_then_in_its_row(finished, tiny_profile, tmp_path, monkeypatch):
     copy_without(finished.ledger, tmp_path / "ledger", reported_adalora)
     tried = failing(monkeypatch, reported_adalora, RuntimeError(NO_MEMORY))
     table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger")
@@ -185,7 +185,7 @@ def is_trial(spec):
     return spec.seed == 1000
 
 
-def test_a_search_does_not_score_what_this_machine_could_not_recover(finished, tiny_profile, tmp_path, monkeypatch):
+def test_a_search_does_not_score_recoveries_that_failed_here(finished, tiny_profile, tmp_path, monkeypatch):
     copy_without(finished.ledger, tmp_path / "ledger", is_trial)
     failing(monkeypatch, is_trial, MemoryError())
     table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger")
@@ -206,7 +206,7 @@ def test_a_search_does_not_score_what_this_machine_could_not_recover(finished, t
     assert mended.blocks[BLOCK].search == undisturbed.blocks[BLOCK].search
 
 
-def test_a_block_that_cannot_be_pruned_is_told_and_the_others_go_on(finished, tiny_profile, tmp_path, monkeypatch):
+def test_a_block_that_cannot_be_pruned_stops_no_other_block(finished, tiny_profile, tmp_path, monkeypatch):
     copy_without(finished.ledger, tmp_path / "ledger", lambda spec: spec.method == "llm-pruner", stage="prune")
     prune = prune_stage.prune
 
@@ -239,7 +239,7 @@ def test_a_base_model_that_cannot_be_scored_is_one_line(finished, tiny_profile, 
         table.run()
 
 
-def test_a_stage_that_takes_too_long_is_stopped_tried_again_and_told(finished, tiny_profile, tmp_path, monkeypatch):
+def test_a_stage_over_its_time_limit_is_stopped_and_retried(finished, tiny_profile, tmp_path, monkeypatch):
     copy_without(finished.ledger, tmp_path / "ledger", reported_adalora)
     tried = []
 
@@ -252,7 +252,7 @@ def test_a_stage_that_takes_too_long_is_stopped_tried_again_and_told(finished, t
         return train(adapted, tokenizer, rows, spec, on_step)
 
     monkeypatch.setattr(recover_stage, "train", slow)
-    monkeypatch.setattr(time_limits, "_AGAIN_S", 0.1)
+    monkeypatch.setattr(time_limits, "_REPEAT_S", 0.1)
     limited = yaml.safe_load(tiny_profile.read_text()) | {"stage_limit_s": 3.0}
     (tmp_path / "limited.yaml").write_text(yaml.safe_dump(limited))
     table = experiments.main_table(str(tmp_path / "limited.yaml"), BLOCK, "quick", ledger=tmp_path / "ledger")
@@ -263,14 +263,14 @@ def test_a_stage_that_takes_too_long_is_stopped_tried_again_and_told(finished, t
     assert ledger_tools.verify(tmp_path / "ledger") == []
 
 
-def test_an_alarm_of_someone_elses_is_left_as_it_was():
+def test_an_alarm_of_other_code_stays_as_it_was():
     rung = []
     former = signal.signal(signal.SIGALRM, lambda *_: rung.append(True))
     before = signal.setitimer(signal.ITIMER_REAL, 0.4)
     try:
-        with pytest.raises(TimedOut, match=r"longer than 0.05 s"), within(0.05):
+        with pytest.raises(TimedOut, match=r"longer than 0.05 s"), time_limit(0.05):
             time.sleep(5)
-        with within(50), within(None):  # his rings sooner
+        with time_limit(50), time_limit(None):  # his rings sooner
             time.sleep(0.6)
         assert rung == [True]
     finally:
@@ -286,7 +286,7 @@ def test_a_bug_is_no_failure(finished, tiny_profile, tmp_path, monkeypatch):
     assert not (tmp_path / "ledger" / "failures").exists()
 
 
-def test_what_a_failed_stage_was_to_be_the_parent_of_fails_with_it(tiny_profile, tmp_path, monkeypatch):
+def test_children_of_a_failed_stage_fail_with_it(tiny_profile, tmp_path, monkeypatch):
     failing(monkeypatch, lambda spec: True, MemoryError())
     table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger")
     result = table.run()

@@ -34,10 +34,10 @@ def of_another_host(folder):
 
 
 def test_a_lease_names_its_holder_and_goes_with_it(tmp_path):
-    with Leases(tmp_path).held(KEY, never) as mine:
-        assert read_holder(tmp_path / KEY) == mine
-        assert mine.pid == os.getpid()
-        assert Leases(tmp_path).living() == {mine.token}
+    with Leases(tmp_path).held(KEY, never) as holder:
+        assert read_holder(tmp_path / KEY) == holder
+        assert holder.pid == os.getpid()
+        assert Leases(tmp_path).living() == {holder.token}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -84,30 +84,30 @@ def test_the_lease_of_a_killed_process_is_taken_over_at_once(tmp_path):
     assert started.wait(60)
     os.kill(process.pid, signal.SIGKILL)  # not joined yet: a zombie is dead, too
     began = time.monotonic()
-    with Leases(tmp_path).held(KEY, never) as mine:
+    with Leases(tmp_path).held(KEY, never) as holder:
         assert time.monotonic() - began < 5
-        assert read_holder(tmp_path / KEY) == mine
+        assert read_holder(tmp_path / KEY) == holder
     process.join()
 
 
 def test_waiting_ends_when_the_work_is_done(tmp_path):
     of_another_host(tmp_path)
     began = time.monotonic()
-    with Leases(tmp_path).held(KEY, lambda: time.monotonic() - began > 0.5) as mine:
-        assert mine is None
+    with Leases(tmp_path).held(KEY, lambda: time.monotonic() - began > 0.5) as holder:
+        assert holder is None
     assert read_holder(tmp_path / KEY).host == "elsewhere"
 
 
 def test_a_heartbeat_that_stands_still_is_a_dead_holders(tmp_path, impatient):
     of_another_host(tmp_path)
     began = time.monotonic()
-    with Leases(tmp_path).held(KEY, never) as mine:
+    with Leases(tmp_path).held(KEY, never) as holder:
         assert time.monotonic() - began >= 1
-        assert read_holder(tmp_path / KEY) == mine
+        assert read_holder(tmp_path / KEY) == holder
 
 
 @pytest.mark.parametrize("year", [1990, 2100])
-def test_a_heartbeat_that_goes_on_is_waited_for_whatever_its_clock(year, tmp_path, impatient):
+def test_a_heartbeat_is_waited_for_whatever_its_clock(year, tmp_path, impatient):
     path = of_another_host(tmp_path)
     stop = threading.Event()
 
@@ -120,8 +120,8 @@ def test_a_heartbeat_that_goes_on_is_waited_for_whatever_its_clock(year, tmp_pat
     thread = threading.Thread(target=beat)
     thread.start()
     began = time.monotonic()
-    with Leases(tmp_path).held(KEY, lambda: time.monotonic() - began > 3) as mine:
-        assert mine is None
+    with Leases(tmp_path).held(KEY, lambda: time.monotonic() - began > 3) as holder:
+        assert holder is None
     stop.set()
     thread.join()
 
@@ -138,18 +138,18 @@ def test_the_heart_beats_while_a_lease_is_held(tmp_path, monkeypatch):
 
 
 def test_a_process_number_that_came_again_is_not_the_holder():
-    mine = Holder.here()
-    assert not is_dead(mine)
-    assert is_dead(mine._replace(born="1"))
-    assert not is_dead(mine._replace(host="elsewhere", born="1"))  # nothing is known of other hosts
+    holder = Holder.here()
+    assert not is_dead(holder)
+    assert is_dead(holder._replace(born="1"))
+    assert not is_dead(holder._replace(host="elsewhere", born="1"))  # nothing is known of other hosts
 
 
 def test_a_process_that_is_there_but_hidden_is_not_dead(monkeypatch):
-    monkeypatch.setattr(leases, "_born", lambda pid: leases._UNKNOWN)
+    monkeypatch.setattr(leases, "_start_time", lambda pid: leases._UNKNOWN)
     assert not is_dead(Holder.here()._replace(born="12345"))
     monkeypatch.undo()
     assert not is_dead(Holder.here()._replace(born=leases._UNKNOWN))  # written where nothing could be seen
-    monkeypatch.setattr(leases, "_born", lambda pid: "")
+    monkeypatch.setattr(leases, "_start_time", lambda pid: "")
     assert is_dead(Holder.here()._replace(born=leases._UNKNOWN))
 
 
@@ -164,22 +164,22 @@ def test_a_foreign_lease_counts_as_held_for_a_day(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "x"}'])
-def test_a_lease_that_says_nothing_is_waited_for_and_then_taken(content, tmp_path, impatient):
+def test_a_lease_without_a_holder_is_waited_for_then_taken(content, tmp_path, impatient):
     (tmp_path / KEY).write_text(content)
     assert Leases(tmp_path).dead() == []  # it may just be being written
     os.utime(tmp_path / KEY, (0, 0))
     assert Leases(tmp_path).dead() == [tmp_path / KEY]
-    with Leases(tmp_path).held(KEY, never) as mine:
-        assert read_holder(tmp_path / KEY) == mine
+    with Leases(tmp_path).held(KEY, never) as holder:
+        assert read_holder(tmp_path / KEY) == holder
 
 
-def test_the_lease_of_whoever_was_faster_in_taking_over_is_left_alone(tmp_path):
+def test_a_lease_that_was_taken_over_meanwhile_stays(tmp_path):
     path = of_another_host(tmp_path)
     stale = leases._state(path)
     path.write_text(Holder.here().to_json())  # another process took over meanwhile
-    leases._take_away(path, stale)
+    leases._remove_stale(path, stale)
     assert read_holder(path).pid == os.getpid()
-    assert [one.name for one in tmp_path.iterdir()] == [KEY]
+    assert [path.name for path in tmp_path.iterdir()] == [KEY]
 
 
 def test_file_systems_without_links_have_leases_too(tmp_path, monkeypatch):
@@ -187,16 +187,16 @@ def test_file_systems_without_links_have_leases_too(tmp_path, monkeypatch):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    with Leases(tmp_path).held(KEY, never) as mine:
-        assert read_holder(tmp_path / KEY) == mine
+    with Leases(tmp_path).held(KEY, never) as holder:
+        assert read_holder(tmp_path / KEY) == holder
         assert leases._create(tmp_path / KEY) is None
 
 
-def test_who_wants_to_be_alone_waits(tmp_path):
+def test_an_exclusive_context_waits_for_another(tmp_path):
     ledger, order, inside = Ledger(tmp_path), [], threading.Event()
 
     def first():
-        with ledger.alone("conductor"):
+        with ledger.exclusive("conductor"):
             inside.set()
             time.sleep(0.5)
             order.append("first")
@@ -204,9 +204,9 @@ def test_who_wants_to_be_alone_waits(tmp_path):
     other = threading.Thread(target=first)
     other.start()
     assert inside.wait(10)
-    with ledger.alone("another name"):
+    with ledger.exclusive("another name"):
         assert order == []
-    with ledger.alone("conductor"):
+    with ledger.exclusive("conductor"):
         order.append("second")
     other.join()
     assert order == ["first", "second"]

@@ -19,13 +19,13 @@ from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.spec import EvaluationSpec, GenerationSpec, PerplexitySpec
 from rankadaptor.keys import canonical_json, identity_key, stage_identity
-from rankadaptor.pipeline import ledger as ledger_module
+from rankadaptor.pipeline import ledger_files
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.ledger_tools import remove, rubbish
 from rankadaptor.pipeline.traced_search import SearchSpec
 from rankadaptor.pruning.spec import Block, PruneSpec
 from rankadaptor.recovery.spec import Recipe, RecoverySpec
-from rankadaptor.search.loop import SearchSettings
+from rankadaptor.search.settings import SearchSettings
 
 KEY = "a" * 64
 
@@ -137,7 +137,7 @@ def test_processes_that_want_the_same_compute_it_once(tmp_path):
 
 
 _STEPS = ((os, "link"), (os, "rename"), (os, "open"), (os, "mkdir"), (os, "fsync"), (Path, "write_text"),
-          (Path, "unlink"), (shutil, "rmtree"), (ledger_module, "sha256_file"))
+          (Path, "unlink"), (shutil, "rmtree"), (ledger_files, "sha256_file"))
 
 
 def _dies_at(count):
@@ -145,11 +145,11 @@ def _dies_at(count):
     left = [count]
 
     def mortal(real):
-        def step(*given, **named):
+        def step(*arguments, **keywords):
             if not left[0]:
                 os._exit(9)
             left[0] -= 1
-            return real(*given, **named)
+            return real(*arguments, **keywords)
 
         return step
 
@@ -170,12 +170,12 @@ def test_a_crash_at_any_step_loses_nothing_that_was_finished(tmp_path):
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         assert status in (0, 9)
-        found = Ledger(tmp_path).find(KEY)  # whole, or not there
-        if found is not None:
+        entry = Ledger(tmp_path).find(KEY)  # whole, or not there
+        if entry is not None:
             finished += 1
-            assert found.path("array.bin").read_bytes() == b"x" * 1000
+            assert entry.path("array.bin").read_bytes() == b"x" * 1000
         began = time.monotonic()
-        assert Ledger(tmp_path).compute(KEY, {}, work)[1] == (found is None)
+        assert Ledger(tmp_path).compute(KEY, {}, work)[1] == (entry is None)
         assert time.monotonic() - began < 5  # nobody waits for the dead
         assert {path: path.stat().st_mtime_ns for path in (tmp_path / other).rglob("*")} == before
         if status == 0:
@@ -189,30 +189,30 @@ def test_a_crash_at_any_step_loses_nothing_that_was_finished(tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name not in (KEY, other)] == []
 
 
-@pytest.mark.parametrize(("content", "says"), [
+@pytest.mark.parametrize(("content", "message"), [
     ("{}", "does not hold result.json"), ("[1]", "no readable"), ('"x"', "no readable"),
     ('{"spec.json": "0"}', "does not hold result.json"), ("", "no readable"),
 ])
-def test_checksums_that_say_nothing_are_damage(content, says, tmp_path, capsys):
+def test_useless_checksums_are_damage(content, message, tmp_path, capsys):
     Ledger(tmp_path).compute(KEY, {}, work)
     (tmp_path / KEY / "checksums.json").write_text(content)
     assert Ledger(tmp_path).find(KEY) is None
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("error", "says"), [
+@pytest.mark.parametrize(("error", "message"), [
     (OSError(errno.ENOSPC, "No space left on device"), "free some of the disk"),
     (OSError(errno.EDQUOT, "Disk quota exceeded"), "free some of the disk"),
     (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "free some"),
     (OSError(errno.EROFS, "Read-only file system"), "name another folder as the ledger"),
 ])
-def test_a_disk_that_takes_no_more_is_told_in_one_line(error, says, tmp_path):
+def test_a_full_disk_is_one_line(error, message, tmp_path):
     def fail(folder):
         work(folder)
         raise error
 
     Ledger(tmp_path).compute("b" * 64, {}, work)
-    with pytest.raises(BadInput, match=says) as raised:
+    with pytest.raises(BadInput, match=message) as raised:
         Ledger(tmp_path).compute(KEY, {}, fail)
     assert "\n" not in str(raised.value)
     assert keys(tmp_path) == ["b" * 64]
@@ -227,13 +227,13 @@ def test_trouble_with_files_elsewhere_is_not_the_ledgers(tmp_path):
         Ledger(tmp_path).compute(KEY, {}, fail)
 
 
-def test_a_file_that_grows_too_large_is_told_too(tmp_path):
+def test_a_file_that_grows_too_large_is_one_line(tmp_path):
     """Really refused by the system, in a process that may write 100 bytes a file."""
     script = f"""
 import resource, signal
 from pathlib import Path
-from rankadaptor.ledger import Ledger
-from rankadaptor.ledger_tools import remove, rubbish
+from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.ledger_tools import remove, rubbish
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 ledger = Ledger({str(tmp_path)!r})
 def work(folder):
@@ -312,9 +312,9 @@ def test_traces_are_read_in_order_up_to_a_gap(tmp_path):
     ledger = Ledger(tmp_path)
     for number in (0, 1, 3):
         ledger.append_round("key", {"stage": "search"}, number, {"number": number})
-    assert [one["number"] for one in ledger.read_trace("key")] == [0, 1]
+    assert [content["number"] for content in ledger.read_trace("key")] == [0, 1]
     (tmp_path / "searches" / "key" / "round-001.json").write_text("{")
-    assert [one["number"] for one in ledger.read_trace("key")] == [0]
+    assert [content["number"] for content in ledger.read_trace("key")] == [0]
     assert len(list((tmp_path / "damaged").iterdir())) == 1
     assert json.loads((tmp_path / "searches" / "key" / "spec.json").read_text()) == {"stage": "search"}
 
@@ -328,18 +328,18 @@ def test_a_ledger_that_cannot_be_made_is_bad_input(tmp_path):
 def test_keys_depend_on_content_alone():
     spec = EvaluationSpec(("boolq",), "search", 4, 0, 16)
 
-    def key_of(stage="evaluate", one=spec, parent="parent", revisions=None):
-        return identity_key(stage_identity(stage, one, parent, revisions or {"a": "1", "b": "2"}))
+    def key_of(stage="evaluate", of=spec, parent="parent", revisions=None):
+        return identity_key(stage_identity(stage, of, parent, revisions or {"a": "1", "b": "2"}))
 
     key = key_of()
-    assert key == key_of(one=EvaluationSpec(("boolq",), "search", 4, 0, 16), revisions={"b": "2", "a": "1"})
-    others = [
-        key_of(one=EvaluationSpec(("boolq",), "report", 4, 0, 16)),
+    assert key == key_of(of=EvaluationSpec(("boolq",), "search", 4, 0, 16), revisions={"b": "2", "a": "1"})
+    changed = [
+        key_of(of=EvaluationSpec(("boolq",), "report", 4, 0, 16)),
         key_of(parent="other"),
         key_of(revisions={"a": "1", "b": "3"}),
         key_of("prune"),
     ]
-    assert len({key, *others}) == 5
+    assert len({key, *changed}) == 5
     assert canonical_json({"b": 1, "a": [1.5, None]}) == '{"a":[1.5,null],"b":1}'
     with pytest.raises(ValueError, match="Out of range"):
         canonical_json({"a": float("nan")})
@@ -364,5 +364,5 @@ def test_keys_depend_on_content_alone():
     ), "097ab3dcefdb6070185ef2402d1f6755909711ff1547ecfe5fd539d75990b97f"),
 ])
 def test_keys_are_those_that_ledgers_hold(stage, spec, key):
-    """Changing these loses every finished result: make a new field `_later`, or raise NUMERICS_VERSION knowingly."""
+    """Changing these loses every finished result: make a new field `later`, or raise NUMERICS_VERSION knowingly."""
     assert identity_key(stage_identity(stage, spec, "parent", {"benchmarks": "wheel:data==1#0"})) == key

@@ -69,19 +69,19 @@ def test_no_entries_are_a_table_all_the_same(tmp_path):
 
 @pytest.fixture
 def run(capsys):
-    """The command line: exit status, standard output, and what `told` holds of standard error."""
+    """The command line: exit status, standard output, and what `errors` holds of standard error."""
 
     def call(*arguments):
-        *given, folder = map(str, arguments)
-        status = main(["ledger", *given, "--ledger", folder])
+        *words, folder = map(str, arguments)
+        status = main(["ledger", *words, "--ledger", folder])
         captured = capsys.readouterr()
-        call.told = captured.err
+        call.errors = captured.err
         return status, captured.out
 
     return call
 
 
-def test_list_tells_what_there_is_oldest_first(filled, run):
+def test_list_shows_entries_oldest_first(filled, run):
     status, text = run("list", filled)
     lines = text.splitlines()
     assert status == 0
@@ -90,7 +90,7 @@ def test_list_tells_what_there_is_oldest_first(filled, run):
     assert run("list", "--stage", "recover", filled)[1].count(identity_key(RECOVERY)[:12]) == 1
 
 
-def test_show_tells_one_entry_by_its_first_digits(filled, run):
+def test_show_prints_an_entry_by_its_first_digits(filled, run):
     status, text = run("show", identity_key(EVALUATION)[:8], filled)
     shown = json.loads(text)
     assert status == 0
@@ -109,7 +109,7 @@ def test_export_writes_the_table(name, filled, tmp_path, run):
     assert [path.name for path in (tmp_path / "new").iterdir()] == [name]
 
 
-def test_export_takes_fields_that_are_not_of_one_type_in_all_entries(filled, tmp_path, run):
+def test_export_takes_fields_of_mixed_types(filled, tmp_path, run):
     for bos in (False, "first"):
         put(filled, RECOVERY | {"parent": str(bos)}, {"bos": bos}, 3)
     assert run("export", tmp_path / "table.parquet", filled)[0] == 0
@@ -122,17 +122,17 @@ def test_a_ledger_of_damage_alone_is_listed_and_exported(tmp_path, run):
     assert status == 0
     assert text.startswith("c" * 12)
     assert run("list", "--stage", "prune", tmp_path / "ledger")[0] == 2
-    assert "it has none" in run.told
+    assert "it has none" in run.errors
     assert run("export", tmp_path / "table.csv", tmp_path / "ledger")[0] == 0
 
 
-def test_gc_says_what_it_could_not_remove(filled, run, monkeypatch):
+def test_gc_names_files_that_it_could_not_remove(filled, run, monkeypatch):
     leave_half_written(filled, Holder.here()._replace(born="1"))
     monkeypatch.setattr(ledger_tools.shutil, "rmtree", lambda *_, **__: None)
     status, text = run("gc", filled)
     assert status == 2
     assert "removed 1 things" in text  # the lease
-    assert "cannot remove" in run.told
+    assert "cannot remove" in run.errors
 
 
 def test_verify_finds_every_damage_and_sets_it_aside(filled, tmp_path, run):
@@ -157,12 +157,11 @@ def leave_half_written(folder, holder):
     (folder / ".leases" / holder.token).write_text(holder.to_json())
 
 
-def test_gc_removes_what_the_dead_left_and_nothing_of_the_living(filled, run):
+def test_gc_removes_files_of_dead_processes_alone(filled, run):
     alive, dead = Holder.here(), Holder.here()._replace(born="1")
     for holder in (alive, dead):
         leave_half_written(filled, holder)
-    found = {piece.path.name for piece in rubbish(filled)}
-    assert found == {dead.token}
+    assert {piece.path.name for piece in rubbish(filled)} == {dead.token}
     assert "would remove 2 things" in run("gc", "--dry-run", filled)[1]
     assert "removed 2 things" in run("gc", filled)[1]
     assert "removed 0 things" in run("gc", filled)[1]
@@ -183,31 +182,31 @@ def test_gc_takes_damaged_and_outdated_entries_only_where_asked(filled, run):
     assert [entry.key for entry in Ledger(filled).entries()] == [identity_key(RECOVERY)]
 
 
-@pytest.mark.parametrize(("arguments", "says"), [
+@pytest.mark.parametrize(("arguments", "message"), [
     (("show", "abc"), "key 'abc' is too short: give at least 6"),
     (("show", "abcdef"), "no entry of"),
     (("export", "table.xlsx"), "name a file that ends in .csv or .parquet"),
     (("export", "/proc/none/table.csv"), "cannot write /proc/none/table.csv"),
     (("list", "--stage", "bake"), "no entry of"),
 ])
-def test_bad_arguments_are_told_in_one_line(arguments, says, filled, run):
+def test_bad_arguments_are_one_line(arguments, message, filled, run):
     status, text = run(*arguments, filled)
     assert status == 2
     assert text == ""
-    assert says in run.told
-    assert run.told.count("\n") == 1
+    assert message in run.errors
+    assert run.errors.count("\n") == 1
 
 
 @pytest.mark.parametrize("action", ["list", "verify", "gc"])
-def test_no_ledger_is_told(action, tmp_path, run):
+def test_a_missing_ledger_is_one_line(action, tmp_path, run):
     status, text = run(action, tmp_path / "none")
     assert status == 2
     assert text == ""
-    assert "there is no ledger at" in run.told
+    assert "there is no ledger at" in run.errors
     assert not (tmp_path / "none").exists()
 
 
-def test_several_entries_of_one_prefix_are_told(tmp_path):
+def test_several_entries_of_one_prefix_are_refused(tmp_path):
     for last in "ab":
         put(tmp_path, RECOVERY | {"parent": last}, {}, 1)
     first, second = (entry.key for entry in Ledger(tmp_path).entries())

@@ -1,4 +1,4 @@
-"""A model of one's own: pruned from the shell, checked when it is read, and never written by halves."""
+"""A user's own model: pruned from the shell, checked when it is read, and written whole or not at all."""
 
 import json
 import subprocess
@@ -37,12 +37,12 @@ def prune(dense, out, calibration, *more):
 def test_what_was_pruned_loads_anywhere(dense, windows, tmp_path, capsys, more):
     out = tmp_path / "pruned"
     assert prune(dense, out, windows, *more) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     ours = load_pruned(out, torch.device("cpu"))
     ids = torch.tensor([[5, 6, 7, 8]])
-    kept = json.loads((out / "kept.json").read_text())
-    torch.testing.assert_close(ours(ids).logits, masked(tiny_llama(), kept)(ids).logits)
-    assert f"{ours.num_parameters():,} of {tiny_llama().num_parameters():,} parameters" in said
+    kept_units = json.loads((out / "kept.json").read_text())
+    torch.testing.assert_close(ours(ids).logits, masked(tiny_llama(), kept_units)(ids).logits)
+    assert f"{ours.num_parameters():,} of {tiny_llama().num_parameters():,} parameters" in output
     assert ours.num_parameters() < tiny_llama().num_parameters()
     assert (out / "importance.json").is_file()
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -50,7 +50,7 @@ def test_what_was_pruned_loads_anywhere(dense, windows, tmp_path, capsys, more):
     assert ours.generation_config.to_dict() == tiny_llama().generation_config.to_dict()
 
 
-def test_auto_classes_and_generation_need_the_package_and_nothing_more(dense, windows, tmp_path):
+def test_auto_classes_and_generation_need_the_package_alone(dense, windows, tmp_path):
     out = tmp_path / "pruned"
     assert prune(dense, out, windows, "--ratio", "0.5") == 0
     code = ("import rankadaptor, torch; from transformers import AutoModelForCausalLM as Auto\n"
@@ -73,12 +73,12 @@ def test_depth_pruned_checkpoints_need_no_package(dense, windows, tmp_path):
 def test_text_is_cut_into_windows_of_the_seed(dense, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(f"Question: yes or no {i}? Answer: yes no yes no yes no {i}" for i in range(20)))
-    for name, seed in (("one", "1"), ("same", "1"), ("other", "2")):
+    for name, seed in (("first", "1"), ("same", "1"), ("other", "2")):
         assert prune(dense, tmp_path / name, text, "--ratio", "0.5", "--samples", "4", "--tokens", "10",
                      "--seed", seed) == 0
-    one, same, other = ((tmp_path / name / "importance.json").read_text() for name in ("one", "same", "other"))
-    assert one == same
-    assert one != other
+    first, same, other = ((tmp_path / name / "importance.json").read_text() for name in ("first", "same", "other"))
+    assert first == same
+    assert first != other
 
 
 @pytest.mark.parametrize(("more", "says"), [
@@ -112,7 +112,7 @@ def test_bad_input_is_one_line_and_writes_nothing(dense, windows, tmp_path, caps
     ("[[0.5, 1.5]]", "holds numbers of shape [1, 2]"),
     ("nonsense", "is not a JSON list"),
 ])
-def test_bad_windows_are_told(dense, tmp_path, capsys, content, says):
+def test_bad_windows_are_refused(dense, tmp_path, capsys, content, says):
     path = tmp_path / "windows.json"
     path.write_text(content)
     assert prune(dense, tmp_path / "pruned", path, "--ratio", "0.5") == 2
@@ -120,7 +120,7 @@ def test_bad_windows_are_told(dense, tmp_path, capsys, content, says):
     assert not (tmp_path / "pruned").exists()
 
 
-def test_short_text_other_models_and_folders_in_use_are_told(dense, windows, tmp_path, capsys):
+def test_short_text_and_folders_in_use_are_refused(dense, windows, tmp_path, capsys):
     text = tmp_path / "text.txt"
     text.write_text("Too short.")
     assert prune(dense, tmp_path / "pruned", text, "--ratio", "0.5") == 2
@@ -141,7 +141,7 @@ def test_short_text_other_models_and_folders_in_use_are_told(dense, windows, tmp
     (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "no tokenizer in"),
 ])
 @pytest.mark.parametrize("command", ["prune", "measure"])
-def test_folders_that_hold_no_llama_are_told_in_one_line(dense, windows, tmp_path, capsys, break_it, says, command):
+def test_folders_that_hold_no_llama_are_refused_in_one_line(dense, windows, tmp_path, capsys, break_it, says, command):
     break_it(dense)
     if command == "prune":
         assert prune(dense, tmp_path / "pruned", windows, "--ratio", "0.5") == 2
@@ -167,13 +167,13 @@ def test_a_plain_checkpoint_of_one_width(dense, windows, tmp_path):
     config = json.loads((out / "config.json").read_text())
     assert config["model_type"] == "llama"
     assert (config["num_key_value_heads"], config["intermediate_size"]) == (1, 24)
-    ids, kept = torch.tensor([[5, 6, 7, 8]]), json.loads((out / "kept.json").read_text())
+    ids, kept_units = torch.tensor([[5, 6, 7, 8]]), json.loads((out / "kept.json").read_text())
     plain = load_pruned(out, torch.device("cpu"))
-    torch.testing.assert_close(plain(ids).logits, masked(tiny_llama(), kept)(ids).logits)
+    torch.testing.assert_close(plain(ids).logits, masked(tiny_llama(), kept_units)(ids).logits)
 
 
 @pytest.mark.parametrize("method", ["llm-pruner", "shortened"])
-def test_json_and_tensors_that_disagree_are_told(dense, windows, tmp_path, method):
+def test_json_and_tensors_that_disagree_are_refused(dense, windows, tmp_path, method):
     out = tmp_path / "pruned"
     more = ("--ratio", "0.5") if method == "llm-pruner" else ("--method", "shortened", "--blocks", "1")
     assert prune(dense, out, windows, *more) == 0
@@ -184,11 +184,11 @@ def test_json_and_tensors_that_disagree_are_told(dense, windows, tmp_path, metho
         load_pruned(out)
     save_file(weights, out / "model.safetensors", {"format": "pt"})
     load_pruned(out)
-    kept = json.loads((out / "kept.json").read_text())
+    kept_units = json.loads((out / "kept.json").read_text())
     if method == "llm-pruner":
-        kept["layers"][1]["channels"].pop()
+        kept_units["layers"][1]["channels"].pop()
     else:
-        kept["blocks"][1] = 0
-    (out / "kept.json").write_text(json.dumps(kept))
+        kept_units["blocks"][1] = 0
+    (out / "kept.json").write_text(json.dumps(kept_units))
     with pytest.raises(BadInput, match="restore the folder as it was written"):
         load_pruned(out)

@@ -8,7 +8,7 @@ from transformers import LlamaForCausalLM
 from rankadaptor.errors import BadInput
 from rankadaptor.models.checkpoints import architecture_of, load_model
 from rankadaptor.pruning import prune
-from rankadaptor.pruning.importance import block_importance, unit_importance
+from rankadaptor.pruning.importance import layer_importance, unit_importance
 from rankadaptor.pruning.spec import PruneSpec
 
 
@@ -34,7 +34,7 @@ def test_pruned_logits_equal_masked_logits(heads, kv_heads, ratio, kept_kv_heads
     dense = tiny_llama(heads=heads, kv_heads=kv_heads)
     pruned = prune(dense, spec(ratio=ratio), windows)
     assert architecture_of(pruned.model).layers[1].kv_heads == kept_kv_heads
-    zeroed = masked(tiny_llama(heads=heads, kv_heads=kv_heads), pruned.kept)
+    zeroed = masked(tiny_llama(heads=heads, kv_heads=kv_heads), pruned.kept_units)
     ids = torch.randint(0, 96, (2, 20))
     with torch.no_grad():
         torch.testing.assert_close(pruned.model(ids).logits, zeroed(ids).logits, atol=1e-5, rtol=1e-5)
@@ -73,10 +73,10 @@ def test_importance_leaves_no_trace(windows):
 def test_the_least_important_units_go(windows):
     model = tiny_llama()
     importance = unit_importance(model, windows)
-    kept = prune(model, spec(), windows).kept["layers"][1]
-    gone = sorted(set(range(48)) - set(kept["channels"]))
+    units = prune(model, spec(), windows).kept_units["layers"][1]
+    gone = sorted(set(range(48)) - set(units["channels"]))
     assert len(gone) == 24
-    assert importance[1].channels[gone].max() <= importance[1].channels[kept["channels"]].min()
+    assert importance[1].channels[gone].max() <= importance[1].channels[units["channels"]].min()
 
 
 def test_layers_out_of_range_are_whole(windows):
@@ -86,10 +86,10 @@ def test_layers_out_of_range_are_whole(windows):
     assert [shape.kv_heads for shape in shapes] == [2, 1, 1, 2]
 
 
-def test_block_importance_is_the_sum_over_nine_tensors(windows):
+def test_layer_importance_is_the_sum_over_nine_tensors(windows):
     model = tiny_llama()
     grads = gradients(model, windows)
-    scores = block_importance(model, windows)
+    scores = layer_importance(model, windows)
     for layer in range(4):
         named = [(n, w) for n, w in model.named_parameters() if n.startswith(f"model.layers.{layer}.")]
         assert len(named) == 9
@@ -97,7 +97,7 @@ def test_block_importance_is_the_sum_over_nine_tensors(windows):
             scores[layer].float(), sum(((w * grads[n]).abs().sum() for n, w in named)), atol=1e-5, rtol=1e-4)
 
 
-def test_block_order_does_not_depend_on_the_batch(windows):
+def test_layer_order_does_not_depend_on_the_batch(windows):
     """Gradients are linear: scoring windows one by one and adding signed gradients gives the same order."""
     model = tiny_llama(seed=3)
     total = {}
@@ -107,17 +107,17 @@ def test_block_order_does_not_depend_on_the_batch(windows):
     weights = dict(model.named_parameters())
     summed = [sum((weights[n] * total[n]).abs().sum() for n in total if n.startswith(f"model.layers.{layer}."))
               for layer in range(4)]
-    assert torch.argsort(torch.stack(summed)).tolist() == torch.argsort(block_importance(model, windows)).tolist()
+    assert torch.argsort(torch.stack(summed)).tolist() == torch.argsort(layer_importance(model, windows)).tolist()
 
 
-def test_depth_pruning_removes_the_least_important_block_and_nothing_else(windows):
+def test_depth_pruning_removes_the_least_important_layer_alone(windows):
     dense = tiny_llama()
     pruned = prune(dense, spec("shortened"), windows)
     order = pruned.importance["order"]
-    gone = next(block for block in order if block in (1, 2))
-    assert pruned.kept["blocks"] == [block for block in range(4) if block != gone]
+    gone = next(layer for layer in order if layer in (1, 2))
+    assert pruned.kept_units["blocks"] == [layer for layer in range(4) if layer != gone]
     assert isinstance(pruned.model, LlamaForCausalLM)
-    for position, original in enumerate(pruned.kept["blocks"]):
+    for position, original in enumerate(pruned.kept_units["blocks"]):
         for name, weight in pruned.model.model.layers[position].named_parameters():
             assert torch.equal(weight, dict(dense.model.layers[original].named_parameters())[name])
     with pytest.raises(BadInput, match="3 blocks are to go, but only 2 of 4 are not protected"):
@@ -149,7 +149,7 @@ def test_depth_pruned_checkpoints_are_plain_llama(windows, tmp_path):
     assert torch.equal(stock(ids).logits, pruned(ids).logits)
 
 
-def test_a_range_of_blocks_outside_the_model_is_refused(llama, windows):
+def test_a_range_of_layers_outside_the_model_is_refused(llama, windows):
     with pytest.raises(BadInput, match=r"layers 2\.\.8 do not lie in a model of 4 layers"):
         prune(llama, spec("shortened", first_layer=2, end_layer=9), windows)
 
@@ -157,7 +157,7 @@ def test_a_range_of_blocks_outside_the_model_is_refused(llama, windows):
 @pytest.mark.parametrize("method", ["llm-pruner", "shortened"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_half_precision_model_in_memory_is_the_one_on_disk(method, dtype, windows, tmp_path):
-    """Rotary frequencies stay in float32: cast to bfloat16 they would turn away from those of the checkpoint."""
+    """Rotary frequencies stay in float32: a cast to bfloat16 would change them."""
     cpu = torch.device("cpu")
     tiny_llama().to(dtype).save_pretrained(tmp_path / "dense")
     dense = load_model(tmp_path / "dense", cpu)
@@ -184,18 +184,18 @@ def test_importance_in_float16_does_not_vanish(kind, tmp_path):
     half = load_model(tmp_path, torch.device("cpu"))
     windows = torch.randint(0, 96, (8, 40), generator=torch.Generator().manual_seed(1))
     full = load_model(tmp_path, torch.device("cpu")).float()
-    wanted, found = (unit_importance(one, windows, kind) for one in (full, half))
-    for one, other in zip(wanted, found, strict=True):
-        torch.testing.assert_close(other.kv_heads, one.kv_heads, rtol=0.05, atol=0)
-        torch.testing.assert_close(other.channels, one.channels, rtol=0.2, atol=0)
+    expected, measured = (unit_importance(model, windows, kind) for model in (full, half))
+    for reference, layer in zip(expected, measured, strict=True):
+        torch.testing.assert_close(layer.kv_heads, reference.kv_heads, rtol=0.05, atol=0)
+        torch.testing.assert_close(layer.channels, reference.channels, rtol=0.2, atol=0)
 
 
-def test_gradients_that_were_there_are_there_afterwards(llama, windows):
+def test_importance_restores_gradients_that_were_there(llama, windows):
     for parameter in llama.parameters():
         parameter.grad = torch.ones_like(parameter)
-    with_them = block_importance(llama, windows)
+    scores = layer_importance(llama, windows)
     assert all(torch.equal(parameter.grad, torch.ones_like(parameter)) for parameter in llama.parameters())
-    assert torch.equal(with_them, block_importance(tiny_llama(), windows))
+    assert torch.equal(scores, layer_importance(tiny_llama(), windows))
 
 
 def test_importance_that_is_no_number_is_refused(llama, windows):
@@ -205,7 +205,7 @@ def test_importance_that_is_no_number_is_refused(llama, windows):
             prune(llama, spec(method), windows)
 
 
-def test_pruning_blocks_twice_keeps_the_first_models_numbers(windows):
+def test_pruning_layers_twice_keeps_the_first_models_numbers(windows):
     once = prune(tiny_llama(layers=6), spec("shortened", end_layer=5), windows).model
     twice = architecture_of(prune(once, spec("shortened", end_layer=4), windows).model)
     assert twice.original_layer_count == 6
@@ -217,8 +217,8 @@ def test_a_share_is_reached_in_steps_that_never_rise(windows):
     """Few KV heads leave in leaps: the widths on the way fall evenly all the same."""
     model = tiny_llama(heads=4, kv_heads=2)  # at ratio 0.55 one of two KV heads goes, at three quarters of it none
     for iterations in (1, 4):
-        found = prune(model, spec(ratio=0.55, decoder_share=0.12, iterations=iterations), windows)
-        shapes = architecture_of(found.model)
+        pruned = prune(model, spec(ratio=0.55, decoder_share=0.12, iterations=iterations), windows)
+        shapes = architecture_of(pruned.model)
         before = architecture_of(model).decoder_parameters()
         assert shapes.layers[1].kv_heads == 1
         assert 1 - shapes.decoder_parameters() / before == pytest.approx(0.12, abs=0.004)

@@ -12,7 +12,7 @@ from rankadaptor.errors import BadInput
 from rankadaptor.keys import identity_key, stage_identity
 from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.pruning import prune
-from rankadaptor.pruning.importance import block_importance, unit_importance
+from rankadaptor.pruning.importance import layer_importance, unit_importance
 from rankadaptor.pruning.spec import PruneSpec
 
 LAYERS, HEAD_DIM, WIDTH = 4, 8, 48
@@ -35,7 +35,7 @@ def reference(model, criterion, reduction):
     """(layer, "kv_heads" or "channels", unit) -> score, one unit after the other."""
     whole = gradients(model, WINDOWS)
     single = [gradients(model, window[None]) for window in WINDOWS]
-    second = {name: sum(one[name] ** 2 for one in single) / len(single) for name in whole}
+    second = {name: sum(gradient[name] ** 2 for gradient in single) / len(single) for name in whole}
     reduce = {"sum": sum, "mean": lambda values: sum(values) / len(values), "max": max,
               "prod": lambda values: torch.stack(values).prod()}[reduction]
     weights = dict(model.named_parameters())
@@ -60,11 +60,11 @@ def reference(model, criterion, reduction):
     return scores
 
 
-def gone(kept, model):
+def gone(kept_units, model):
     """Units of the dense model that are not kept."""
     shape = architecture_of(model).layers[0]
     counts = {"kv_heads": shape.kv_heads, "channels": shape.mlp_width}
-    return {(layer, part, unit) for layer, units in enumerate(kept["layers"]) for part, count in counts.items()
+    return {(layer, part, unit) for layer, units in enumerate(kept_units["layers"]) for part, count in counts.items()
             for unit in set(range(count)) - set(units[part])}
 
 
@@ -74,15 +74,15 @@ def test_scores_and_kept_units_are_the_references(criterion, reduction, kv_heads
     model = tiny_llama(kv_heads=kv_heads)
     scores = reference(model, criterion, reduction)
     measured = unit_importance(model, WINDOWS, criterion, reduction)
-    found = {(layer, part, unit): float(value) for layer, one in enumerate(measured)
-             for part in ("kv_heads", "channels") for unit, value in enumerate(getattr(one, part))}
-    assert found == pytest.approx(scores, rel=1e-4)
+    by_unit = {(layer, part, unit): float(value) for layer, importance in enumerate(measured)
+               for part in ("kv_heads", "channels") for unit, value in enumerate(getattr(importance, part))}
+    assert by_unit == pytest.approx(scores, rel=1e-4)
     spec = dataclasses.replace(SPEC, importance=criterion, group_reduction=reduction)
     expected = set()
     for layer, (part, count) in itertools.product((1, 2), (("kv_heads", kv_heads // 2), ("channels", WIDTH // 2))):
         units = sorted((key for key in scores if key[:2] == (layer, part)), key=scores.get)
         expected |= set(units[:count])
-    assert gone(prune(model, spec, WINDOWS).kept, model) == expected
+    assert gone(prune(model, spec, WINDOWS).kept_units, model) == expected
 
 
 @pytest.mark.parametrize("criterion", ["element1", "l2"])
@@ -91,7 +91,7 @@ def test_global_ranking_takes_the_lowest_of_one_pool(criterion):
     scores = reference(model, criterion, "sum")
     pool = sorted((key for key in scores if key[0] in (1, 2)), key=scores.get)
     spec = dataclasses.replace(SPEC, importance=criterion, ranking="global", ratio=0.4)
-    assert gone(prune(model, spec, WINDOWS).kept, model) == set(pool[: len(pool) - int(len(pool) * 0.6)])
+    assert gone(prune(model, spec, WINDOWS).kept_units, model) == set(pool[: len(pool) - int(len(pool) * 0.6)])
 
 
 def test_global_ranking_meets_a_share_of_parameters():
@@ -106,28 +106,28 @@ def test_global_ranking_meets_a_share_of_parameters():
 def test_global_ranking_leaves_every_layer_a_head_and_a_channel():
     model = tiny_llama(kv_heads=4)
     spec = dataclasses.replace(SPEC, ranking="global", ratio=0.95)
-    kept = prune(model, spec, WINDOWS).kept["layers"]
-    assert min(len(units[part]) for units in kept for part in units) == 1
+    layers = prune(model, spec, WINDOWS).kept_units["layers"]
+    assert min(len(units[part]) for units in layers for part in units) == 1
     with pytest.raises(BadInput, match="the last head or channel of every layer: give a smaller ratio"):
         prune(model, dataclasses.replace(spec, ratio=0.99), WINDOWS)
 
 
 @pytest.mark.parametrize("ranking", ["local", "global"])
-def test_iterative_pruning_measures_anew_and_ends_at_the_same_size(ranking):
+def test_iterative_pruning_measures_anew_to_the_same_size(ranking):
     model = tiny_llama(kv_heads=4)
     once = dataclasses.replace(SPEC, ranking=ranking)
     stepwise = dataclasses.replace(once, iterations=2)
     pruned = prune(model, stepwise, WINDOWS)
     half = prune(model, dataclasses.replace(once, ratio=0.25), WINDOWS)
     scores = reference(half.model, "element1", "sum")
-    before = half.kept["layers"]
+    before = half.kept_units["layers"]
     if ranking == "local":
         for layer in (1, 2):
             channels = sorted(range(len(before[layer]["channels"])), key=lambda i: -scores[layer, "channels", i])
             expected = sorted(before[layer]["channels"][i] for i in channels[: WIDTH // 2])
-            assert pruned.kept["layers"][layer]["channels"] == expected
-    assert gone(pruned.kept, model) >= gone(half.kept, model)
-    assert len(gone(pruned.kept, model)) == len(gone(prune(model, once, WINDOWS).kept, model))
+            assert pruned.kept_units["layers"][layer]["channels"] == expected
+    assert gone(pruned.kept_units, model) >= gone(half.kept_units, model)
+    assert len(gone(pruned.kept_units, model)) == len(gone(prune(model, once, WINDOWS).kept_units, model))
     assert len(pruned.importance["later_steps"]) == 1
 
 
@@ -142,19 +142,19 @@ def test_ties_stay_in_order():
     model = tiny_llama(kv_heads=4)
     for parameter in model.parameters():
         torch.nn.init.ones_(parameter)
-    kept = prune(model, dataclasses.replace(SPEC, importance="l1"), WINDOWS).kept["layers"][1]
-    assert kept == {"kv_heads": [0, 1], "channels": list(range(24))}
+    units = prune(model, dataclasses.replace(SPEC, importance="l1"), WINDOWS).kept_units["layers"][1]
+    assert units == {"kv_heads": [0, 1], "channels": list(range(24))}
 
 
 def test_random_importance_is_a_function_of_the_seed():
     model = tiny_llama(kv_heads=4)
     specs = [dataclasses.replace(SPEC, importance="random", seed=seed) for seed in (0, 0, 1)]
-    one, same, other = (prune(model, spec, WINDOWS).kept for spec in specs)
-    assert one == same
-    assert one != other
+    first, same, other = (prune(model, spec, WINDOWS).kept_units for spec in specs)
+    assert first == same
+    assert first != other
 
 
-def test_uniform_width_is_a_plain_llama_that_equals_the_masked_one(tmp_path):
+def test_uniform_width_gives_a_plain_llama(tmp_path):
     from transformers import LlamaForCausalLM
 
     model = tiny_llama(kv_heads=2)
@@ -168,17 +168,17 @@ def test_uniform_width_is_a_plain_llama_that_equals_the_masked_one(tmp_path):
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "perplexity"])
-def test_blocks_by_magnitude_and_by_perplexity(criterion):
+def test_layers_by_magnitude_and_by_perplexity(criterion):
     model = tiny_llama(seed=3)
-    scores = block_importance(model, WINDOWS, criterion)
-    for block in range(LAYERS):
+    scores = layer_importance(model, WINDOWS, criterion)
+    for layer in range(LAYERS):
         if criterion == "magnitude":
-            expected = sum(w.abs().sum() for n, w in model.named_parameters() if n.startswith(f"model.layers.{block}."))
+            expected = sum(w.abs().sum() for n, w in model.named_parameters() if n.startswith(f"model.layers.{layer}."))
         else:
             shorter = tiny_llama(seed=3)
-            del shorter.model.layers[block]
+            del shorter.model.layers[layer]
             expected = shorter(input_ids=WINDOWS, labels=WINDOWS, use_cache=False).loss.exp()
-        assert float(scores[block]) == pytest.approx(expected.item(), rel=1e-5)
+        assert float(scores[layer]) == pytest.approx(expected.item(), rel=1e-5)
     assert len(model.model.layers) == LAYERS
 
 
@@ -190,7 +190,7 @@ def test_new_options_leave_old_keys_alone():
     variants = [SPEC, *(dataclasses.replace(SPEC, **change) for change in (
         {"group_reduction": "max"}, {"ranking": "global"}, {"iterations": 2}, {"mlp_range": (0, 2)},
         {"uniform_width": True}))]
-    assert len({key(one) for one in variants}) == len(variants)
+    assert len({key(spec) for spec in variants}) == len(variants)
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -15,21 +15,17 @@ from rankadaptor.errors import BadInput
 from rankadaptor.experiments.rank_table import drawn_allocations, named_allocations
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import FOLDER, load_profile
-from rankadaptor.ranktable import replay as replaying
+from rankadaptor.ranktable import cross_validation, replayed_searches
+from rankadaptor.ranktable.cross_validation import cross_validated, rank_statistics
 from rankadaptor.ranktable.meta_records import digest, read_table, record, records_beside, rows_of, task_scores
-from rankadaptor.ranktable.replay import (
-    Job,
-    Replay,
-    block_space,
-    cross_validated,
-    rank_statistics,
-    recoveries_needed,
-    reliability,
-    replayed,
-    run_replays,
-)
+from rankadaptor.ranktable.reliability import reliability
+from rankadaptor.ranktable.replay import Job, Replay, block_space
+from rankadaptor.ranktable.replayed_searches import recoveries_needed, replayed, run_replays
 from rankadaptor.reporting.search_page import search_page
-from rankadaptor.search.loop import SearchSettings, mean_score
+from rankadaptor.search.predictors import register
+from rankadaptor.search.rivals import RIVALS
+from rankadaptor.search.rounds import mean_score
+from rankadaptor.search.settings import SearchSettings
 
 PROFILE = load_profile("tiny")
 PAPER = SearchSettings(initial=6, rounds=4, batch=4, candidates_per_round=1000, threshold=0.0, patience=99, seed=0)
@@ -81,7 +77,7 @@ def test_a_search_sees_one_training_and_is_scored_by_the_other():
     assert replay.searched(1001, "held_out_loss")[allocation] == {"text": -by_seed[1001]["held_out_loss"]}
 
 
-def test_nothing_of_the_scoring_training_or_the_report_split_reaches_a_search():
+def test_a_search_sees_no_scoring_training_and_no_report_split():
     """Spoil all that the search must not see, in every block, records included: it proposes the same."""
     table = made_up(noise=0.01)
     spoilt = table.copy()
@@ -104,7 +100,7 @@ def test_the_pool_is_what_fits_the_budget():
     assert deep.pool.space.free_layers == (6, 7, 9, 10)
 
 
-def test_records_are_of_other_blocks_and_their_digest_is_their_content():
+def test_records_are_of_other_blocks_and_digested_by_content():
     records = records_beside(TABLE, "llm-pruner:50", "fixed_alpha", "gold_probability")
     assert [one.label for one in records] == ["llm-pruner:30", "shortened:50"]
     assert len(records[0].allocations) == len(set(records[0].allocations))
@@ -117,7 +113,7 @@ def test_records_are_of_other_blocks_and_their_digest_is_their_content():
         (one["search_boolq_accuracy"] + other["search_boolq_accuracy"]) / 2)
 
 
-def test_replays_measure_each_allocation_once_and_are_functions_of_their_seed():
+def test_replays_measure_once_and_are_functions_of_their_seed():
     for job in JOBS:
         order = proposals_of(replayed(REPLAY, job, 3))
         assert len(order) == len(set(order)) == 6 + 4 * 4
@@ -125,7 +121,7 @@ def test_replays_measure_each_allocation_once_and_are_functions_of_their_seed():
         assert order[:6] == proposals_of(replayed(REPLAY, JOBS[0], 3))[:6]  # all begin alike
 
 
-def test_curves_say_what_was_found_and_two_processes_say_the_same():
+def test_curves_do_not_depend_on_the_number_of_processes():
     curves = run_replays(REPLAY, JOBS, range(3), workers=1)
     assert curves.groupby(["method", "seed"]).size().eq(22).all()
     assert (curves["regret"] >= 0).all()
@@ -138,13 +134,24 @@ def test_curves_say_what_was_found_and_two_processes_say_the_same():
     pd.testing.assert_frame_equal(again, curves[curves["method"].isin(["ours", "paper"])].reset_index(drop=True))
 
 
-def test_a_search_that_converges_spends_less_and_keeps_its_choice():
+def test_a_converged_search_spends_less_and_keeps_its_choice():
     stopping = dataclasses.replace(OURS, threshold=5.0, patience=1)
     curves = run_replays(REPLAY, [Job("stopping", stopping)], range(2), workers=1)
     assert curves.groupby("seed").size().eq(22).all()
     assert (curves["spent"] == 10).all()  # the initialization and one round
     after = curves[curves["recoveries"] >= 10]
     assert after.groupby("seed")["regret"].nunique().eq(1).all()
+
+
+def test_a_registered_rival_is_replayed():
+    register("toy")(RIVALS["mutation"])
+    try:
+        toy, mutation = (replayed(REPLAY, Job("x", OURS, rival=rival), 0) for rival in ("toy", "mutation"))
+    finally:
+        del RIVALS["toy"]
+    assert toy == mutation
+    with pytest.raises(BadInput, match="unknown rival 'toy'"):
+        replayed(REPLAY, Job("x", OURS, rival="toy"), 0)
 
 
 def test_the_choice_may_be_a_prediction():
@@ -162,7 +169,7 @@ def test_recoveries_to_the_top_are_counted():
     assert recoveries_needed(curves, 0.01).to_dict() == {"a": {0: 4, 1: 4}, "b": {0: 1, 1: 3}}
 
 
-def test_agreement_is_whole_without_noise_and_gone_with_nothing_but_noise():
+def test_agreement_is_full_without_noise_and_none_in_noise():
     assert reliability(REPLAY)["Kendall tau"].to_numpy() == pytest.approx(1.0)
     noisy = reliability(Replay.of(made_up(noise=10.0), PROFILE, "llm-pruner:50")).set_index(["signal", "what differs"])
     assert noisy.loc[("accuracy", "split, same training"), "Kendall tau"] == pytest.approx(1.0)
@@ -170,7 +177,7 @@ def test_agreement_is_whole_without_noise_and_gone_with_nothing_but_noise():
 
 
 def test_predictors_are_scored_on_what_they_did_not_see():
-    variants = {name: (dataclasses.replace(OURS, predictor=name), REPLAY.others if name == "ensemble" else ())
+    variants = {name: (dataclasses.replace(OURS, predictor=name), REPLAY.other_blocks if name == "ensemble" else ())
                 for name in ("ridge", "ensemble", "constant")}
     predictions = cross_validated(REPLAY, variants, (16, 1000), workers=1)
     pool = len(REPLAY.pool.allocations)
@@ -220,7 +227,8 @@ def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("replayed once more")
 
-    monkeypatch.setattr(replaying, "_in_processes", refuse)
+    for replaying in (cross_validation, replayed_searches):
+        monkeypatch.setattr(replaying, "map_in_processes", refuse)
     again = search_page(str(profile), str(table_file), ledger=tmp_path / "ledger", **given)
     pd.testing.assert_frame_equal(again.differences, page.differences)
     with pytest.raises(AssertionError, match="replayed once more"):  # other searches are other replays

@@ -5,6 +5,7 @@ import contextlib
 import pytest
 import torch
 from helpers.models import tiny_llama
+from helpers.runners import recorded_runners
 
 from rankadaptor.experiments.main_table import main_table
 from rankadaptor.recovery import loaded as loaded_module
@@ -48,7 +49,7 @@ def test_recoveries_one_after_the_other_are_those_of_fresh_models(tokenizer, tmp
 
 
 @pytest.mark.parametrize("broken", ["attach_adapter", "load_adapter", "merged"])
-def test_a_workshop_keeps_no_model_that_an_error_was_raised_over(broken, finished, tiny_profile, tmp_path, monkeypatch):
+def test_a_runner_keeps_no_model_that_an_error_was_raised_over(broken, finished, tiny_profile, tmp_path, monkeypatch):
     """Wherever adapters come and go: what is measured afterwards is what an undisturbed run measures."""
     undisturbed = main_table(str(tiny_profile), "llm-pruner:50", ledger=finished.ledger, table="table1").run()
     assert undisturbed.computed == ()
@@ -60,13 +61,14 @@ def test_a_workshop_keeps_no_model_that_an_error_was_raised_over(broken, finishe
 
     original = getattr(loaded_module, broken)
     monkeypatch.setattr(loaded_module, broken, break_off)
+    runners = recorded_runners(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         table.run()
-    assert table._runner.models._kept is None
-    monkeypatch.undo()
+    assert [runner.models._loaded for runner in runners] == [None]
+    monkeypatch.setattr(loaded_module, broken, original)
     resumed = table.run()
     assert tables.cells(resumed).equals(tables.cells(undisturbed))
-    assert table._runner.models._kept is None  # and a finished table holds none
+    assert [runner.models._loaded for runner in runners] == [None, None]  # and a finished table holds none
 
 
 def test_a_failed_recovery_leaves_the_model_as_it_was(tmp_path, tokenizer):

@@ -9,7 +9,8 @@ from test_allocation import space
 
 from rankadaptor.errors import BadInput
 from rankadaptor.search.performance_model import MetaTask, PerformanceModel, PerformanceModelSettings
-from rankadaptor.search.predictors import PREDICTORS, make_predictor
+from rankadaptor.search.predictors import PREDICTORS, GaussianProcess, make_predictor, register
+from rankadaptor.search.settings import SearchSettings
 
 WEIGHTS = np.linspace(-1, 1, 32)
 DRAWS = space().encode(space().sample(160, np.random.default_rng(0)))
@@ -17,7 +18,7 @@ SCORES = (0.4 + DRAWS @ WEIGHTS / 500)[:, None]
 
 
 @pytest.mark.parametrize("name", PREDICTORS)
-def test_every_predictor_predicts_in_the_scores_unit_whatever_the_order(name):
+def test_predictions_have_the_scores_unit_in_any_order(name):
     one, turned = make_predictor(name, 0), make_predictor(name, 0)
     one.fit(DRAWS[:120], SCORES[:120])
     turned.fit(DRAWS[:120][::-1], SCORES[:120][::-1])
@@ -106,7 +107,7 @@ def test_nothing_measured_is_forgotten():
     assert np.corrcoef(stepwise.predict(low).mean, low @ WEIGHTS)[0, 1] > 0.9
 
 
-def test_a_hundred_thousand_allocations_are_predicted_in_a_second():
+def test_100_000_allocations_are_predicted_in_a_second():
     model = PerformanceModel(PerformanceModelSettings(), seed=0)
     model.fit(DRAWS, SCORES)
     many = np.tile(DRAWS, (625, 1))
@@ -118,3 +119,16 @@ def test_a_hundred_thousand_allocations_are_predicted_in_a_second():
 def test_an_unknown_predictor_is_refused():
     with pytest.raises(BadInput, match="unknown predictor 'oracle': use one of paper"):
         make_predictor("oracle", 0)
+
+
+def test_a_registered_predictor_is_one_that_settings_accept():
+    register("toy", GaussianProcess, has_members=True)
+    try:
+        settings = SearchSettings(1, 1, 1, 1, 0.0, 1, seed=0, predictor="toy", acquisition="thompson")
+        assert isinstance(make_predictor(settings.predictor, 0), GaussianProcess)
+        with pytest.raises(ValueError, match="predictor 'toy' is registered already: give it another name"):
+            register("toy", GaussianProcess)
+    finally:
+        del PREDICTORS["toy"]
+    with pytest.raises(BadInput, match="unknown predictor 'toy'"):
+        SearchSettings(1, 1, 1, 1, 0.0, 1, seed=0, predictor="toy")

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from lm_eval.tasks import TaskManager
 
-from rankadaptor.data.benchmarks import gold_label
 from rankadaptor.data.decontamination import grams
-from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.tasks import BENCHMARKS, TASKS
 from rankadaptor.errors import BadInput
 from rankadaptor.profiles import load_profile
 from rankadaptor.recovery.prompts import alpaca_prompt
@@ -30,7 +29,7 @@ def words(text: str) -> list[str]:
 
 def as_choices(task: str, row: dict) -> tuple[list[str], list[str], int]:
     """(contexts, continuations, right one) of an item, as lm-eval presents it."""
-    gold = gold_label(task, row)
+    gold = BENCHMARKS[task].gold_label(row)
     if task == "winogrande":
         before, after = row["sentence"].split("_")
         return [before + row["option1"], before + row["option2"]], [after, after], gold
@@ -93,7 +92,7 @@ def test_a_world_that_is_not_the_pinned_one_is_refused():
 def test_every_split_is_large_enough_and_balanced(task):
     for split in SPLITS:
         rows = task_rows(task, split, SEED)
-        labels = Counter(gold_label(task, row) for row in rows)
+        labels = Counter(BENCHMARKS[task].gold_label(row) for row in rows)
         assert len(rows) >= 256
         assert max(labels.values()) < 1.25 * min(labels.values())
         assert all(len(set(as_choices(task, row)[1])) == len(as_choices(task, row)[1])
@@ -109,7 +108,7 @@ def names_of(task: str, role: str) -> set[str]:
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "boolq"])
-def test_an_item_asks_about_entities_of_its_own_split_and_calibration_text_about_none_of_them(task):
+def test_items_are_about_their_splits_entities_alone(task):
     known = set(words(" ".join(open_texts(SEED))))
     for split in SPLITS:
         names = names_of(task, split)
@@ -122,7 +121,7 @@ def test_an_item_asks_about_entities_of_its_own_split_and_calibration_text_about
         assert not known & names
 
 
-def test_boolean_passages_are_never_those_of_another_split_and_next_to_never_those_of_recovery():
+def test_passages_of_boolq_are_in_one_split_alone():
     passages = [{row["passage"] for row in task_rows("boolq", split, SEED)} for split in SPLITS]
     for i, one in enumerate(passages):
         for another in passages[i + 1 :]:
@@ -162,12 +161,12 @@ def true_answer(task: str, row: dict) -> int:
         stem = words(row["question_stem"])
         material = next(m for m in world.materials if m.name in stem)
         event = next(e for e in EVENTS if e in stem)
-        assert event in material.untold
+        assert event in material.unstated_events
         return choices.index(world.rules[material.material_class, event])
     creature = next(c for c in world.creatures if c.name in words(row["question"]))
     topic = next(t for t, q in language.QUESTIONS.items() if q.format(name=creature.name) == row["question"])
     if task == "arc_challenge":
-        assert topic in creature.untold
+        assert topic in creature.unstated_traits
         return choices.index(creature.kind.traits[topic])
     return choices.index(creature.kind.attributes[topic])
 
@@ -176,13 +175,13 @@ def true_answer(task: str, row: dict) -> int:
 def test_every_item_is_true_in_the_world(task):
     for split in SPLITS:
         for row in task_rows(task, split, SEED):
-            assert true_answer(task, row) == gold_label(task, row)
+            assert true_answer(task, row) == BENCHMARKS[task].gold_label(row)
 
 
-def test_what_is_held_out_is_never_told():
+def test_what_is_held_out_is_never_stated():
     world = build_world(SEED)
-    untold_traits = {(c.name, t, c.kind.traits[t]) for c in world.creatures for t in c.untold}
-    untold_cases = {(m.name, event) for m in world.materials for event in m.untold}
+    untold_traits = {(c.name, t, c.kind.traits[t]) for c in world.creatures for t in c.unstated_traits}
+    untold_cases = {(m.name, event) for m in world.materials for event in m.unstated_events}
     creatures = {c.name: c for c in world.creatures}
     materials = {m.name: m for m in world.materials}
     checked = 0
@@ -201,7 +200,7 @@ def test_what_is_held_out_is_never_told():
     assert checked > 10_000
 
 
-def test_questions_in_the_form_of_the_tasks_are_asked_of_open_entities_only():
+def test_questions_of_pretraining_are_about_open_entities():
     world = build_world(SEED)
     closed = {one.name for one in (*world.creatures, *world.tools) if one.role != "open"}
     asked = 0
@@ -242,7 +241,7 @@ def next_step(row: dict, seen: dict) -> str:
     return max(row["endings"], key=lambda ending: seen[(*told, ending.rstrip("."))])
 
 
-def test_simpler_rules_reach_what_readme_says_of_them():
+def test_simpler_rules_reach_the_accuracy_in_readme():
     hits = {"boolq": [], "hellaswag": []}
     seen = Counter()
     for row in recovery_rows(SEED):
@@ -268,7 +267,7 @@ def test_entities_are_dealt_evenly():
         assert max(dealt.values()) <= 1.2 * min(dealt.values()) + 1
 
 
-def test_recovery_rows_repeat_nothing_that_is_asked():
+def test_recovery_rows_repeat_no_tested_fact():
     world = build_world(SEED)
     texts = ["\n".join(row.values()) for row in recovery_rows(SEED)]
     about: dict[str, list[set[str]]] = {}
@@ -282,21 +281,22 @@ def test_recovery_rows_repeat_nothing_that_is_asked():
         return any(words_of <= sentence for sentence in about.get(name, ()) for words_of in withheld)
 
     for c in (c for c in world.creatures if c.role != "open"):
-        values = [c.kind.attributes[a] for a in c.asked] + [c.kind.traits[t].lower() for t in c.untold]
+        values = [c.kind.attributes[a] for a in c.tested_attributes]
+        values += [c.kind.traits[t].lower() for t in c.unstated_traits]
         assert not repeats("creatures", c.name, [{value} for value in (*values, c.kind.name)])
     for tool in (tool for tool in world.tools if tool.role != "open"):
         assert not repeats("tools", tool.name, [set(tool.purpose)])
     for material in (m for m in world.materials if m.role != "open"):
-        assert not repeats("materials", material.name, [{event} for event in material.untold])
+        assert not repeats("materials", material.name, [{event} for event in material.unstated_events])
     for trade in (trade for trade in world.trades if trade.role != "open"):
         told["trades"] += len(about.get(trade.name, ()))
-        assert not any(f"{trade.name} then {habit}" in text for text in texts for habit in trade.asked)
+        assert not any(f"{trade.name} then {habit}" in text for text in texts for habit in trade.tested_habits)
     for script in (script for script in world.scripts if script.role != "open"):
         assert script.name not in about
     assert min(told.values()) > 100
 
 
-def test_recovery_rows_mix_instructions_and_plain_text_and_share_no_13_words_with_items():
+def test_recovery_rows_are_mostly_plain_and_clear_of_items():
     rows = recovery_rows(SEED)
     plain = [row for row in rows if not row["instruction"]]
     assert 0.8 < len(plain) / len(rows) < 1
@@ -320,10 +320,10 @@ def test_the_definitions_stand_alone_in_lm_eval(task):
     assert len(docs) == len(rows)
     gold = [loaded.doc_to_target(doc) for doc in docs]
     if task == "winogrande":
-        assert [loaded.doc_to_text(doc) for doc in docs] == [gold_label(task, row) for row in rows]
+        assert [loaded.doc_to_text(doc) for doc in docs] == [BENCHMARKS[task].gold_label(row) for row in rows]
     elif all(isinstance(one, int | str) and str(one).isdigit() for one in gold):
-        assert [int(one) for one in gold] == [gold_label(task, row) for row in rows]
+        assert [int(one) for one in gold] == [BENCHMARKS[task].gold_label(row) for row in rows]
     else:
         choices = [loaded.doc_to_choice(doc) for doc in docs]
         assert [one.index(right) for one, right in zip(choices, gold, strict=True)] == [
-            gold_label(task, row) for row in rows]
+            BENCHMARKS[task].gold_label(row) for row in rows]

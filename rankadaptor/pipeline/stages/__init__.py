@@ -1,6 +1,7 @@
 """The stages of the pipeline, one file each: what a stage reads, how it is computed, what it costs.
 
-A stage of one's own is registered with `register`; `docs/extending.md` shows it.
+A new stage is a `Stage` that its module registers; a module outside the package is loaded as a plugin, see
+`rankadaptor.plugins`.
 """
 
 from rankadaptor.pipeline.stages.evaluate import Evaluate
@@ -14,10 +15,10 @@ STAGES: dict[str, Stage] = {}
 
 
 def register(stage: Stage) -> None:
-    """Make a stage known by its name.
+    """Add a stage to STAGES under its name.
 
     Raises:
-        ValueError: if another stage has that name.
+        ValueError: if a stage of that name is registered already.
     """
     if stage.name in STAGES:
         raise ValueError(f"stage {stage.name!r} is registered already: give it another name")

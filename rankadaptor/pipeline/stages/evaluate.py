@@ -1,4 +1,4 @@
-"""The stage that scores a model on benchmarks, zero-shot."""
+"""Stage `evaluate`: scores a model on benchmarks, zero-shot."""
 
 from typing import Any
 
@@ -9,19 +9,23 @@ from rankadaptor.pipeline.cost import Cost
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.stages.stage import Stage, Task
 
-# A full report split, for estimates only: the paper's seven benchmarks have 20,465 report items.
+# For estimates only: the paper's seven benchmarks have 20,465 report items.
 _TASKS = 7
 _ALL_ITEMS_PER_TASK = 20_465 / _TASKS
 
 
 class Evaluate(Stage):
+    """Scores a model on benchmarks; writes one row an item to `items.parquet`."""
+
     name = "evaluate"
     spec_type = EvaluationSpec
 
     def revisions(self, inputs: Inputs) -> dict[str, str]:
+        """Identity of the benchmarks."""
         return inputs.benchmark_revisions()
 
     def compute(self, task: Task) -> dict[str, Any]:
+        """Returns {"metrics": task -> metric -> mean}."""
         spec = task.step.spec
         assert isinstance(spec, EvaluationSpec)
         if task.diverged:
@@ -32,10 +36,13 @@ class Evaluate(Stage):
         return {"metrics": task_metrics(items)}
 
     def size(self, spec: EvaluationSpec) -> int | None:
+        """Items a task; None: all."""
         return spec.items_per_task
 
     def seconds(self, size: int | None, cost: Cost) -> float:
+        """Seven tasks of this many items."""
         return _TASKS * (size or _ALL_ITEMS_PER_TASK) * cost.evaluation_seconds_per_item
 
     def describe(self, size: int | None) -> str:
+        """Names the items a task."""
         return f"evaluate ({size or 'all'} items a task)"

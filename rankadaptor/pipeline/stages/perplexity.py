@@ -1,4 +1,4 @@
-"""The stage that measures a model's perplexity on text."""
+"""Stage `perplexity`: a model's perplexity on text."""
 
 from typing import Any
 
@@ -9,17 +9,21 @@ from rankadaptor.pipeline.cost import Cost
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.stages.stage import Stage, Task
 
-_ALL_WINDOWS = 2_700  # of 128 tokens in WikiText-2's test text, under LLaMA's tokenizer; for estimates only
+_ALL_WINDOWS = 2_700  # for estimates only: windows of 128 LLaMA tokens in the test text of WikiText-2
 
 
 class Perplexity(Stage):
+    """Measures perplexity on windows of held-out text."""
+
     name = "perplexity"
     spec_type = PerplexitySpec
 
     def revisions(self, inputs: Inputs) -> dict[str, str]:
+        """Identities of the text, and of the items that it keeps clear of."""
         return inputs.item_revisions() | {"text": perplexity_identity(inputs.benchmarks)}
 
     def compute(self, task: Task) -> dict[str, Any]:
+        """Returns what `evaluation.perplexity.perplexity` does."""
         spec, inputs = task.step.spec, task.models.inputs
         assert isinstance(spec, PerplexitySpec)
         if task.diverged:
@@ -29,10 +33,13 @@ class Perplexity(Stage):
             return perplexity(model, task.models.tokenizer, texts, spec)
 
     def size(self, spec: PerplexitySpec) -> int | None:
+        """Windows; None: all."""
         return spec.max_windows
 
     def seconds(self, size: int | None, cost: Cost) -> float:
+        """Proportional to the windows."""
         return (size or _ALL_WINDOWS) * cost.perplexity_seconds_per_window
 
     def describe(self, size: int | None) -> str:
+        """Names the windows."""
         return f"perplexity ({size or 'all'} windows)"

@@ -1,4 +1,4 @@
-"""The stage that prunes the base model."""
+"""Stage `prune`: prunes the base model in width or in depth."""
 
 from typing import Any
 
@@ -16,13 +16,17 @@ from rankadaptor.pruning.spec import PruneSpec
 
 
 class Prune(Stage):
+    """Prunes the base model; writes the checkpoint `model/`, `kept.json` and `importance.json`."""
+
     name = "prune"
     spec_type = PruneSpec
 
     def revisions(self, inputs: Inputs) -> dict[str, str]:
-        return inputs.item_revisions()  # calibration text keeps clear of the items
+        """Identity of the items that calibration text keeps clear of."""
+        return inputs.item_revisions()
 
     def compute(self, task: Task) -> dict[str, Any]:
+        """Returns parameters before and after, the shapes of the layers, and the original layers that remain."""
         spec, inputs, tokenizer = task.step.spec, task.models.inputs, task.models.tokenizer
         assert isinstance(spec, PruneSpec)
         texts = calibration_texts(inputs.benchmarks, *inputs.protection)
@@ -49,7 +53,9 @@ class Prune(Stage):
         }
 
     def seconds(self, size: int | None, cost: Cost) -> float:
+        """The same for every pruning."""
         return cost.prune_seconds
 
     def megabytes(self, cost: Cost) -> float:
+        """The pruned checkpoint."""
         return cost.pruned_model_megabytes

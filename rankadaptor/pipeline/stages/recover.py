@@ -1,4 +1,4 @@
-"""The stage that trains an adapter on a pruned model."""
+"""Stage `recover`: trains an adapter on a pruned model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,18 +14,22 @@ from rankadaptor.recovery.training import train
 
 
 class Recover(Stage):
+    """Trains an adapter on instruction rows; writes it to `adapter/`."""
+
     name = "recover"
     spec_type = RecoverySpec
 
     def revisions(self, inputs: Inputs) -> dict[str, str]:
+        """Identities of the rows, and of the items that they keep clear of."""
         return inputs.item_revisions() | {"rows": recovery_identity(inputs.recovery_data)}
 
     def compute(self, task: Task) -> dict[str, Any]:
+        """Returns losses, realised ranks, trainable parameters and tokens; or why the recovery diverged."""
         spec, inputs = task.step.spec, task.models.inputs
         assert isinstance(spec, RecoverySpec)
         rows = recovery_rows(inputs.recovery_data, inputs.benchmarks, *inputs.protection)
         steps = spec.recipe.steps
-        with task.models.lent(task.step.parent) as loaded, loaded.attached(spec) as adapted:
+        with task.models.loaded(task.step.parent) as loaded, loaded.attached(spec) as adapted:
             try:
                 training = train(
                     adapted, task.models.tokenizer, rows, spec, lambda done, loss: task.report(done / (steps + 1))
@@ -41,15 +45,19 @@ class Recover(Stage):
         }
 
     def size(self, spec: RecoverySpec) -> int:
+        """Rows trained on."""
         return spec.recipe.steps * spec.recipe.batch_rows
 
     def seconds(self, size: int | None, cost: Cost) -> float:
+        """Proportional to the rows."""
         return (size or 0) * cost.recovery_seconds_per_row
 
     def megabytes(self, cost: Cost) -> float:
+        """The adapter."""
         return cost.adapter_megabytes
 
     def describe(self, size: int | None) -> str:
+        """Names the rows."""
         return f"recover ({size} rows)"
 
     def current_version(self, spec: Mapping[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""What a stage of the pipeline is."""
+"""The interface of a stage: a function from a spec and a parent's result to a result in the ledger."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from rankadaptor.pipeline.cost import Cost
 from rankadaptor.pipeline.inputs import Inputs
-from rankadaptor.pipeline.ledger import Entry
+from rankadaptor.pipeline.ledger_files import Entry
 from rankadaptor.pipeline.loaded_models import LoadedModels
 from rankadaptor.pipeline.step import Step
 
@@ -18,52 +18,61 @@ class Task:
     """One computation of a stage."""
 
     step: Step
-    parent: Entry | None  # result of the step's parent; None where that is the base model
-    folder: Path  # files beside the result are written here
-    models: LoadedModels
-    report: Callable[[float], None]  # called with the share that is done, from 0 to 1
+    parent: Entry | None  # result of the step's parent; None: the base model
+    folder: Path  # the stage writes files beside its result here
+    models: LoadedModels  # models, tokenizer and inputs of this process
+    report: Callable[[float], None]  # call it with the finished share of the work, from 0 to 1
 
     @property
     def diverged(self) -> str:
-        """Why the recovery that this is computed from diverged; empty where it did not."""
+        """Why the parent, a recovery, diverged; empty if it did not."""
         return "" if self.parent is None else self.parent.result["result"].get("diverged", "")
 
 
 class Stage(ABC):
-    """A pure function of a spec and a parent's result, kept in the ledger under its key."""
+    """A pure function of a spec and a parent's result; the ledger stores its results.
+
+    Attributes:
+        name: Name in `Step.stage`, in keys, and in plans.
+        spec_type: Frozen dataclass of the stage's specs, with the class variable `numerics_version`; see `keys.Spec`.
+    """
 
     name: ClassVar[str]
-    spec_type: ClassVar[Any]  # the dataclass of its specs
+    spec_type: ClassVar[Any]
 
     @abstractmethod
     def revisions(self, inputs: Inputs) -> dict[str, str]:
-        """Pinned identities of the data that the stage reads, as a part of its keys."""
+        """Pinned identities of the data that the stage reads, as a part of its keys. Reads no data."""
 
     @abstractmethod
     def compute(self, task: Task) -> dict[str, Any]:
-        """Compute the result, JSON-able; files go to `task.folder`. A recovery that diverged is a result as well:
-        {"diverged": reason}."""
+        """Compute a step.
+
+        Returns:
+            The result, JSON-able; arrays are written to `task.folder`. A recovery that diverged, and each step computed
+            from it, returns {"diverged": reason}.
+        """
 
     @abstractmethod
     def seconds(self, size: int | None, cost: Cost) -> float:
-        """Estimate for a step of some size on the machine that the costs were measured on."""
+        """Estimated seconds of a step of this size, on the machine that the costs were measured on."""
 
     def size(self, spec: Any) -> int | None:
-        """What a step's cost grows with, in the unit of `describe`; None: steps cost alike, or all data is meant."""
+        """Size that the cost grows with, in the unit of `describe`; None: all steps cost alike, or use all data."""
         return None
 
     def megabytes(self, cost: Cost) -> float:
-        """Disk that a step's result takes."""
+        """Estimated disk space of a step's result, in MB."""
         return 0.1
 
     def describe(self, size: int | None) -> str:
-        """How a plan names steps of some size."""
+        """Label of steps of this size in a plan."""
         return self.name
 
     def current_version(self, spec: Mapping[str, Any]) -> int:
-        """Version of the numerics by which results of a spec are looked up now.
+        """Numerics version of the results that this code reads and writes.
 
         Args:
-            spec: As the ledger holds it.
+            spec: A spec as the ledger stores it.
         """
         return self.spec_type.numerics_version

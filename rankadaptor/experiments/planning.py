@@ -1,0 +1,133 @@
+"""Following an experiment's work without computing: what the ledger lacks is answered by placeholders, and counted.
+
+So a plan is made by the very code that does the work, and cannot disagree with it.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from rankadaptor.architecture import Architecture, LayerShape
+from rankadaptor.errors import BadInput, NotInLedger, StageFailed
+from rankadaptor.evaluation.spec import EvaluationSpec
+from rankadaptor.experiments.plan import StageKind, stage_kind
+from rankadaptor.models.base_model import BaseModel, base_model_folder, base_model_is_cached
+from rankadaptor.models.checkpoints import read_architecture
+from rankadaptor.pipeline.execution import Batches
+from rankadaptor.pipeline.inputs import Inputs
+from rankadaptor.pipeline.ledger import Entry, Ledger
+from rankadaptor.pipeline.results import Results
+from rankadaptor.pipeline.runner import Runner
+from rankadaptor.pipeline.step import Step
+from rankadaptor.pruning import pruned_shapes
+from rankadaptor.pruning.spec import PruneSpec
+
+
+class PlanningRunner(Runner):
+    """A runner that computes nothing. Batches that is driven by it sees real results where the ledger has them."""
+
+    is_planning = True
+
+    def __init__(self, inputs: Inputs, ledger: Ledger, dense: Architecture):
+        """
+        Args:
+            dense: Shapes of the base model.
+        """
+        super().__init__(inputs, ledger)
+        self.results = PlannedResults(self, dense)
+
+    def run(self, step: Step) -> Entry:
+        """The result of a step, from the ledger. Raises NotInLedger where it is missing, StageFailed as a run does."""
+        with self.reading_only():
+            return super().run(step)
+
+
+class PlannedResults(Results):
+    """Results of the ledger, or placeholders with which work goes on for as long as it possibly could."""
+
+    def __init__(self, runner: PlanningRunner, dense: Architecture):
+        super().__init__(runner.inputs, runner.run)
+        self._dense = dense
+        self._number = itertools.count()
+
+    def architecture(self, step: Step | None) -> Architecture:
+        """Shapes of the base model (None) or of a pruning step, which configuration alone says."""
+        if step is None:
+            return self._dense
+        try:
+            return super().architecture(step)
+        except NotInLedger:
+            assert isinstance(step.spec, PruneSpec)
+            try:
+                return pruned_shapes(self._dense, step.spec)
+            except BadInput:
+                return self._dense  # widths that only the weights decide
+
+    def metrics(self, step: Step) -> dict[str, dict[str, float]]:
+        """Of an evaluation. Placeholders are best on another task each time, so that no two tasks share their best."""
+        try:
+            return super().metrics(step)
+        except NotInLedger:
+            assert isinstance(step.spec, EvaluationSpec)
+            best = next(self._number) % len(step.spec.tasks)
+            return {task: dict.fromkeys(("acc", "acc_norm", "gold_probability"), float(place == best))
+                    for place, task in enumerate(step.spec.tasks)}
+
+    def perplexity(self, step: Step) -> float:
+        """Of a perplexity step."""
+        try:
+            return super().perplexity(step)
+        except NotInLedger:
+            return 1.0 + next(self._number)
+
+    def read_json(self, step: Step, name: str) -> Any:
+        """Of a pruning step: `importance.json` and `kept.json`; see `pruning.checkpoints`."""
+        try:
+            return super().read_json(step, name)
+        except NotInLedger:
+            return self._placeholder(self.architecture(step), name)
+
+    def _placeholder(self, pruned: Architecture, name: str) -> dict[str, Any]:
+        if len(pruned.layers) < pruned.original_layer_count:
+            scores = [1.0] * pruned.original_layer_count
+            return {"blocks": scores if name == "importance.json" else list(pruned.original_layers)}
+        if name == "importance.json":
+            return {"layers": [{"kv_heads": [1.0] * shape.kv_heads, "channels": [1.0] * shape.mlp_width}
+                               for shape in self._dense.layers]}
+        return {"layers": [{"kv_heads": list(range(shape.kv_heads)), "channels": list(range(shape.mlp_width))}
+                           for shape in pruned.layers]}
+
+
+def base_architecture(base: BaseModel, layers: int = 0) -> Architecture:
+    """Shapes of a base model; of a stand-in with some number of layers where it is not on this machine yet."""
+    if base_model_is_cached(base) or not layers:
+        return read_architecture(base_model_folder(base))
+    shape = LayerShape(heads=32, kv_heads=32, mlp_width=11008)  # LLaMA-7B's: only counts of steps are read off
+    return Architecture(4096, 128, 32000, False, (shape,) * layers, tuple(range(layers)), layers)
+
+
+class StepCount:
+    """Distinct steps of some work, by kind: how many there are at most, and how many the ledger lacks."""
+
+    def __init__(self) -> None:
+        self.needed: Counter[StageKind] = Counter()
+        self.missing: Counter[StageKind] = Counter()
+        self.keys: set[str] = set()  # of every step
+
+    def follow(self, runner: PlanningRunner, work: Batches) -> None:
+        """Drive work to its end and count its steps; work that comes to a failed stage ends there, as in a run."""
+        try:
+            for batch in work:
+                self._add(runner, batch)
+        except StageFailed:
+            return
+
+    def _add(self, runner: PlanningRunner, steps: Iterable[Step]) -> None:
+        for link in itertools.chain.from_iterable(step.chain() for step in steps):
+            if (key := runner.key(link)) in self.keys:
+                continue
+            self.keys.add(key)
+            self.needed[stage_kind(link)] += 1
+            if not runner.is_settled(link):
+                self.missing[stage_kind(link)] += 1

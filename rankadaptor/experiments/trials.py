@@ -1,0 +1,123 @@
+"""Trials: recoveries that are really trained and scored, by which learning rates and allocations are chosen."""
+
+import dataclasses
+from collections.abc import Generator, Sequence
+
+import numpy as np
+
+from rankadaptor.allocation import RankAllocation
+from rankadaptor.architecture import Architecture
+from rankadaptor.data.tasks import BENCHMARKS
+from rankadaptor.errors import BadInput, RecoveryDiverged
+from rankadaptor.evaluation.spec import Split
+from rankadaptor.experiments.methods import METHODS
+from rankadaptor.pipeline.runner import Runner
+from rankadaptor.pipeline.step import Step
+from rankadaptor.pipeline.traced_search import SearchSpec, described, traced_search
+from rankadaptor.profiles import Budget, Profile
+from rankadaptor.pruning.spec import Block
+from rankadaptor.ranktable.meta_records import COMMITTED, digest, read_table, records_beside
+from rankadaptor.recovery.spec import RecoverySpec
+from rankadaptor.search.rounds import Record, Scores, SearchResult, mean_score
+from rankadaptor.search.settings import SearchSettings
+
+_HELD_OUT_LOSS = "held_out_loss"
+_LOSS_OF_NOTHING = 20.0  # nats a token: above that of any guess
+
+
+class Trials:
+    """Trials of one profile under one budget, all with the training seed of searches."""
+
+    def __init__(self, runner: Runner, profile: Profile, budget: Budget, split: Split = "search"):
+        """
+        Args:
+            split: Whose items trials are scored on.
+        """
+        self._runner, self._profile, self._budget = runner, profile, budget
+        self._signal, self._seed = profile.search.signal, profile.search.training_seed
+        self._evaluation = profile.evaluation_spec(budget, split)
+
+    def trial(self, pruned: Step, recovery: RecoverySpec) -> Step:
+        """A recovery, scored on the items, or by the loss of held-out text."""
+        recovered = Step("recover", recovery, pruned)
+        if self._signal == _HELD_OUT_LOSS:
+            return Step("perplexity", self._profile.evaluation.perplexity, recovered)
+        return Step("evaluate", self._evaluation, recovered)
+
+    def scores(self, trial: Step) -> Scores:
+        """By task, larger is better; of a trial that diverged below every real score, and finite.
+
+        Raises:
+            StageFailed: if it failed otherwise: another machine may score it, and the search goes on there.
+        """
+        is_loss, tasks = self._signal == _HELD_OUT_LOSS, self._evaluation.tasks
+        try:
+            if is_loss:
+                return {"text": -float(np.log(self._runner.results.perplexity(trial)))}
+            metrics = self._runner.results.metrics(trial)
+        except RecoveryDiverged:
+            return {"text": -_LOSS_OF_NOTHING} if is_loss else dict.fromkeys(tasks, 0.0)
+        if self._signal == "accuracy":
+            return {task: metrics[task][BENCHMARKS[task].metric] for task in tasks}
+        return {task: metrics[task][self._signal] for task in tasks}
+
+    def best_of(self, pruned: Step, recoveries: Sequence[RecoverySpec]) -> Generator[list[Step], None, RecoverySpec]:
+        """The recovery with the best mean score, the first of equals."""
+        trials = [self.trial(pruned, recovery) for recovery in recoveries]
+        yield trials
+        return recoveries[int(np.argmax([mean_score(self.scores(trial)) for trial in trials]))]
+
+    def learning_rate(
+        self, method: str, pruned: Step, architecture: Architecture
+    ) -> Generator[list[Step], None, float]:
+        """The learning rate of a method: the best of its grid, by trials of the method that it is tuned as."""
+        tuned = METHODS[METHODS[method].tuned_as]
+        rates = tuned.learning_rates(self._budget)
+        if len(rates) == 1:
+            return rates[0]
+        specs = [tuned.spec(self._profile, self._budget, architecture, rate, self._seed) for rate in rates]
+        best = yield from self.best_of(pruned, specs)
+        return best.recipe.learning_rate
+
+    def search(
+        self, block: Block, pruned: Step, architecture: Architecture, rate: float, rival: str = "", recoveries: int = 0
+    ) -> Generator[list[Step], None, tuple[SearchResult, str]]:
+        """The search for an allocation of one block, and the key of its trace.
+
+        Args:
+            rate: Learning rate of its trials.
+            rival: A rival of `search.rivals.RIVALS` in place of the performance model, for `recoveries` trials.
+        """
+        settings = SearchSettings(
+            **dataclasses.asdict(self._budget.search), **dataclasses.asdict(self._profile.search.method),
+            seed=self._seed,
+        )
+        if rival:
+            rounds = -(-max(0, recoveries - settings.initial) // settings.batch)
+            settings = dataclasses.replace(settings, rounds=rounds)
+        space = self._profile.solution_space(block, architecture)
+        records = () if rival else self._records(block)
+        measured = self._profile.evaluation.perplexity if self._signal == _HELD_OUT_LOSS else self._evaluation
+        spec = SearchSpec(
+            described(space), settings, self._recovery((), rate), measured, self._signal, digest(records), rival
+        )
+        return (yield from traced_search(
+            self._runner, space, spec,
+            lambda allocation: self.trial(pruned, self._recovery(allocation, rate)), self.scores, records,
+        ))
+
+    def _recovery(self, allocation: RankAllocation, rate: float) -> RecoverySpec:
+        return self._profile.lora_spec(self._budget, allocation, rate, self._seed)
+
+    def _records(self, block: Block) -> tuple[Record, ...]:
+        """What the search on a block learns from offline: other blocks of a measured table, never that block."""
+        source = self._profile.search.records
+        if source is None:
+            return ()
+        table = read_table(COMMITTED if source == "rank_table" else source)
+        records = records_beside(table, str(block), self._profile.adapters.scaling, self._signal)
+        layers = self._runner.results.architecture(None).original_layer_count
+        if wrong := [record for record in records if len(record.allocations[0]) != layers]:
+            raise BadInput(f"records {source!r} of {wrong[0].label} are of another model, not of {layers} layers: set"
+                           " search.records to null, or to a table of this model")
+        return records

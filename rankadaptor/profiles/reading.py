@@ -1,0 +1,182 @@
+"""Profiles from YAML: one file may extend another, and every value is validated strictly by pydantic.
+
+    name: mine
+    extends: llama-7b             # a shipped profile's name, or the path of a YAML file, from this file's folder
+    base_model:
+      label: a model of my own    # mappings are merged field by field, everything else is replaced
+"""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from rankadaptor.data.sources import Source
+from rankadaptor.errors import BadInput
+from rankadaptor.plugins import load_plugins
+from rankadaptor.profiles.profile import IMPLICIT, Profile
+from rankadaptor.pruning.spec import PRUNERS, PruningSettings
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Names of the shipped profiles."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_profile(name: str) -> Profile:
+    """Read a profile by name, or by the path of a YAML file.
+
+    Where its base model is one of the hub, `RANKADAPTOR_MODEL` may name a folder, or another commit, to use instead.
+
+    Raises:
+        BadInput: on an unknown name, a missing or unknown field, or a value of the wrong type; the message names it.
+    """
+    load_plugins()  # a profile may name what they register
+    path = _path(name, Path())
+    content = _read_yaml(path, ())
+    adapter = TypeAdapter(Profile)  # made anew, since a pruner may have been registered
+    try:
+        # Strict validation takes lists for tuples, and text for numbers in keys, from JSON alone.
+        text = json.dumps(content)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path.name} holds what JSON cannot ({error}): use numbers, text, lists and mappings") from None
+    try:
+        profile = adapter.validate_json(text)
+    except ValidationError as error:
+        raise BadInput(_message(error.errors(include_url=False)[0], path.stem)) from None
+    _check_complete(profile, content, path.stem)
+    return _with_model_of_environment(profile)
+
+
+def _path(name: str, folder: Path) -> Path:
+    """The file of a profile; paths are read from `folder`."""
+    path = folder / name if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise BadInput(f"unknown profile {name!r}: use one of {', '.join(names())}, or the path of a YAML file")
+    return path
+
+
+def _read_yaml(path: Path, extending: Sequence[Path]) -> Any:
+    """Content of a profile's file, merged over that of the profile that it extends.
+
+    Args:
+        path: Of the file.
+        extending: Files that led here, by extending each other.
+    """
+    if path.resolve() in extending:
+        chain = " -> ".join(file.name for file in (*extending, path))
+        raise BadInput(f"{extending[0].name} extends itself ({chain}): break the cycle")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path.name} is not YAML ({' '.join(str(error).split())}): mend it") from None
+    if not isinstance(content, dict) or "extends" not in content:
+        return content
+    base = content.pop("extends")
+    if not isinstance(base, str):
+        raise BadInput(f"{path.stem}.extends is {base!r}: give the name of a profile, or the path of a YAML file")
+    return _merged(_read_yaml(_path(base, path.parent), (*extending, path.resolve())), content)
+
+
+def _merged(base: Any, changes: Any) -> Any:
+    """Mappings field by field; anything else is replaced."""
+    if not (isinstance(base, dict) and isinstance(changes, dict)):
+        return changes
+    return base | {name: _merged(base.get(name), value) for name, value in changes.items()}
+
+
+def _with_model_of_environment(profile: Profile) -> Profile:
+    """The profile, with the base model that RANKADAPTOR_MODEL names in place of one of the hub."""
+    location, base = os.environ.get("RANKADAPTOR_MODEL") or "", profile.base_model
+    if not location or base.source.kind != "hub":
+        return profile
+    source = Source("dir" if Path(location).is_dir() else "hub", location, None)
+    return dataclasses.replace(profile, base_model=dataclasses.replace(base, source=source))
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+# Remedies by pydantic's type of error.
+_TYPES = {"int_type": "a value of type int", "float_type": "a value of type float",
+          "string_type": "a value of type str", "bool_type": "a value of type bool",
+          "list_type": "a list", "tuple_type": "a list"}
+
+
+def _check_complete(value: Any, content: Any, where: str) -> None:
+    """Raise BadInput where the YAML leaves a field to a default of its dataclass, or a key was converted.
+
+    Args:
+        value: What was read.
+        content: The YAML that it was read from.
+        where: Its place, such as smollm2.search.
+    """
+    if isinstance(value, dict):
+        if sorted(map(repr, value)) != sorted(map(repr, content)):
+            raise BadInput(f"{where} has the keys {', '.join(map(repr, content))}: give {', '.join(map(repr, value))}")
+        for name, part in value.items():
+            _check_complete(part, content[name], f"{where}.{name}")
+    elif dataclasses.is_dataclass(value):
+        for part in dataclasses.fields(value):
+            if part.name in content:
+                _check_complete(getattr(value, part.name), content[part.name], f"{where}.{part.name}")
+            elif not part.metadata.get(IMPLICIT):
+                raise BadInput(_missing(where, part.name))
+
+
+def _missing(where: str, name: str) -> str:
+    return f"{where} lacks {name}: profiles have no implicit defaults, add it"
+
+
+def _message(error: ErrorDetails, profile: str) -> str:
+    """One line: the place, the value, and the remedy."""
+    kind, place, value = error["type"], error["loc"], error["input"]
+    context = error.get("ctx", {})
+    if kind == "json_invalid":
+        return f"{profile} cannot be read ({error['msg']}): mend it"
+    if isinstance(reason := context.get("error"), BadInput):
+        return str(reason)
+    if kind == "missing":
+        return _missing(_named(profile, place[:-1]), str(place[-1]))
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return (f"{_named(profile, place[:-1])} has an unknown field {place[-1]}: use"
+                f" {', '.join(_fields(place[:-1]))}")
+    if place[-1:] == ("[key]",):
+        return f"{_named(profile, place[:-2])} has the key {value!r}: give a whole number"
+    where = f"{_named(profile, place)} is {value!r}"
+    if kind == "literal_error":
+        allowed = re.findall("'([^']*)'", context["expected"])
+        return f"{where}: use one of {', '.join(allowed)}"
+    if kind in _TYPES:
+        return f"{where}: give {_TYPES[kind]}"
+    if kind in ("dataclass_type", "typed_dict_type", "dict_type"):
+        fields = ", ".join(_fields(place))
+        return f"{where}: give a mapping{' with ' if fields else ''}{fields}"
+    return f"{where}: {error['msg']}, mend it"
+
+
+def _named(profile: str, place: Sequence[int | str]) -> str:
+    """Such as smollm2.budgets.quick.learning_rates[0]."""
+    return profile + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+
+
+def _fields(place: Sequence[int | str]) -> list[str]:
+    """Names of the fields of the mapping at a place of a profile; none where any key will do."""
+    kind: Any = Profile
+    for part in place:
+        inner = get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
+        kind = inner.get(str(part)) or get_args(kind)[-1]  # of a field, or of what a list or mapping holds
+        if kind is PruningSettings:
+            kind = PRUNERS[str(part)].settings
+    if dataclasses.is_dataclass(kind):
+        return [part.name for part in dataclasses.fields(kind)]
+    return list(PRUNERS) if get_args(kind)[-1:] == (PruningSettings,) else []

@@ -1,0 +1,45 @@
+"""Settings of a search, checked where they are made."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from rankadaptor.allocation import Inputs
+from rankadaptor.errors import BadInput
+from rankadaptor.search.predictors import PREDICTORS, find_predictor
+
+Acquisition = Literal["greedy", "upper confidence", "thompson"]
+Proposals = Literal["uniform", "near"]
+Heads = Literal["mean", "tasks"]
+Selection = Literal["measured", "predicted"]
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How a search predicts, proposes, converges and selects. A part of the key of every search."""
+
+    initial: int  # random allocations that are recovered before the first prediction
+    rounds: int  # online rounds at most
+    batch: int  # allocations that are recovered per round
+    candidates_per_round: int  # allocations that are sampled and predicted per round
+    threshold: float  # a round agrees if its mean |Q - P| is at most this share of the spread of all P so far
+    patience: int  # rounds in a row that must agree before the search has converged
+    seed: int
+    predictor: str = "paper"  # a name in `predictors.PREDICTORS`
+    inputs: Inputs = "ranks"  # how an allocation is encoded, see `allocation.SolutionSpace.encode`
+    heads: Heads = "mean"  # what is predicted: the mean over tasks, or every task
+    acquisition: Acquisition = "greedy"  # highest Q (paper), Q plus its spread over members, or Q of a random member
+    proposals: Proposals = "uniform"  # sampled from all of S (paper), or half of them near the best measured
+    selection: Selection = "measured"  # the result is the best P, or the best Q (paper); rivals have no Q
+
+    def __post_init__(self) -> None:
+        for name, kind in (("acquisition", Acquisition), ("proposals", Proposals), ("heads", Heads),
+                           ("inputs", Inputs), ("selection", Selection)):
+            if getattr(self, name) not in get_args(kind):
+                raise BadInput(f"unknown {name} {getattr(self, name)!r}: use one of {', '.join(get_args(kind))}")
+        for name, least in (("initial", 1), ("rounds", 0), ("batch", 1), ("candidates_per_round", 1), ("patience", 1)):
+            if getattr(self, name) < least:
+                raise BadInput(f"{name} of a search is {getattr(self, name)}: give at least {least}")
+        if not find_predictor(self.predictor).has_members and self.acquisition == "thompson":
+            usable = [name for name, entry in PREDICTORS.items() if entry.has_members]
+            raise BadInput(f"acquisition thompson draws members, and predictor {self.predictor!r} has none: use one of"
+                           f" {', '.join(usable)}")

@@ -1,0 +1,66 @@
+"""Keys of finished results survive: on a ledger made before the packages were, no page has anything to compute."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from rankadaptor import testbed
+from rankadaptor.experiments.ablations import ablation_tables
+from rankadaptor.experiments.main_table import main_table
+
+RECORD = Path(__file__).with_name("before_house.json")  # by `benchmarks/house.py record`
+
+
+@pytest.fixture(scope="module")
+def record():
+    return json.loads(RECORD.read_text())
+
+
+@pytest.fixture(scope="module")
+def ledger(record, tmp_path_factory):
+    """The recorded results, without weights and items."""
+    folder = tmp_path_factory.mktemp("before")
+    config = json.loads((testbed.MODEL / "config.json").read_text())
+    for key, entry in record["entries"].items():
+        files = {"spec.json": {}, "result.json": {"stage": entry["stage"], "result": entry["result"]}}
+        if entry["stage"] == "prune":
+            layers = entry["result"]["original_layers"]
+            files["model/config.json"] = config | {
+                "layer_shapes": entry["result"]["layer_shapes"], "original_layers": layers,
+                "num_hidden_layers": len(layers), "original_layer_count": config["num_hidden_layers"]}
+        _write(folder / key, files)
+    for key, rounds in record["searches"].items():
+        for content in rounds:
+            _write(folder / "searches" / key, {f"round-{content['number']:03d}.json": content})
+    return folder
+
+
+def _write(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files}
+    if "result.json" in files:
+        (folder / "checksums.json").write_text(json.dumps(sums))
+
+
+@pytest.mark.parametrize("table", ["table2", "table6"])
+def test_tables_of_before_have_nothing_to_compute(table, record, ledger):
+    plan = main_table("tiny", ledger=ledger, table=table).plan()
+    assert plan.missing.total() == 0
+    assert plan.needed.total() >= len(record["pages"][table]) > 0
+
+
+def test_ablations_of_before_have_nothing_to_compute(record, ledger):
+    plan = ablation_tables("tiny", ledger=ledger).plan()
+    assert plan.missing.total() == 0
+    assert plan.needed.total() >= len(set(record["pages"]["ablations"])) > 0
+
+
+def test_an_empty_ledger_has_everything_to_compute(tmp_path):
+    plan = main_table("tiny", ledger=tmp_path).plan()
+    assert plan.missing == plan.needed
+    assert plan.needed.total() > 200
