@@ -1,37 +1,31 @@
-"""Ablations: what LoRA and RankAdaptor reach in every variant, and whether a variant changes either."""
+"""Ablations: accuracy of LoRA and RankAdaptor in every variant, and whether a variant changes either."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from rankadaptor.data.tasks import TASKS
 from rankadaptor.experiments.ablations import ABLATIONS, AblationTables
 from rankadaptor.experiments.methods import LORA, NO_RECOVERY, RANKADAPTOR, RANKADAPTOR_PER_TASK
 from rankadaptor.experiments.results import Row, TableResult
-from rankadaptor.reporting.figures import STYLE, closed, reach
+from rankadaptor.reporting.labels import MEAN, count_word, result_tasks
 from rankadaptor.reporting.paper import published_table
-from rankadaptor.reporting.tables import (
-    MEAN,
-    bootstrapped,
-    cells,
-    differences_to_lora,
-    entries_provenance,
-    markdown,
-    write_json,
-)
+from rankadaptor.reporting.provenance import entries_provenance, write_json
+from rankadaptor.reporting.style import AXIS_LINE, closed, figure_style, legend_below, reach
+from rankadaptor.reporting.tables.accuracy import bootstrapped, cells
+from rankadaptor.reporting.tables.differences import differences_to_lora
+from rankadaptor.reporting.tables.writing import markdown
 
 _SHOWN = (NO_RECOVERY, LORA, RANKADAPTOR, RANKADAPTOR_PER_TASK)
 
 
 def ablation_frame(variants: Mapping[str, TableResult]) -> pd.DataFrame:
-    """Every row of every variant, means over seven tasks, in points.
+    """Every row of every variant, means over tasks, in points.
 
     Returns:
         Columns variant, method, value, low, high (accuracy, percent); difference, difference_low, difference_high (to
@@ -49,9 +43,9 @@ def ablation_frame(variants: Mapping[str, TableResult]) -> pd.DataFrame:
             interval = 100 * means.loc[row.method, ["value", "low", "high"]].to_numpy(dtype=float)
             line |= dict(zip(("value", "low", "high"), interval, strict=True))
             if row.method in gains.index:
-                found = gains.loc[row.method]
-                line |= {"difference": found["difference"], "difference_low": found["low"],
-                         "difference_high": found["high"], "verdict": found["verdict"]}
+                gain = gains.loc[row.method]
+                line |= {"difference": gain["difference"], "difference_low": gain["low"],
+                         "difference_high": gain["high"], "verdict": gain["verdict"]}
             if (change := _change(row, base.get(row.method))) is not None:
                 line |= dict(zip(("change", "change_low", "change_high"), change, strict=True))
             lines.append(line)
@@ -65,11 +59,14 @@ def _rows(result: TableResult) -> list[Row]:
 
 
 def _change(row: Row, base: Row | None) -> tuple[float, float, float] | None:
-    """Against the base variant, in points: value, low, high; None against itself, or where seeds differ."""
-    if base is None or base is row or base.outcomes[TASKS[0]].shape != row.outcomes[TASKS[0]].shape:
+    """Difference to the base variant in points (value, low, high); None against itself, or where seeds differ."""
+    if base is None or base is row:
         return None
-    found = bootstrapped({task: row.outcomes[task] - base.outcomes[task] for task in TASKS}, row)
-    return 100 * found.value, 100 * found.low, 100 * found.high
+    tasks = tuple(row.outcomes)
+    if base.outcomes[tasks[0]].shape != row.outcomes[tasks[0]].shape:
+        return None
+    change = bootstrapped({task: row.outcomes[task] - base.outcomes[task] for task in tasks}, row)
+    return 100 * change.value, 100 * change.low, 100 * change.high
 
 
 def ablation_table(name: str, variants: Mapping[str, TableResult]) -> pd.DataFrame:
@@ -96,7 +93,7 @@ def _shown(
 
 
 def _published(name: str) -> dict[str, float]:
-    """Variant -> mean of Table 3's seven tasks. Our micro-batches are shares of another batch, and have none."""
+    """Variant -> mean of the seven tasks in Table 3. Our micro-batches are shares of another batch, and have none."""
     table = published_table(3)
     rows = table[table["factor"] == ABLATIONS[name].published]
     labels = {"N=10": "10 samples", "N=50": "50 samples"}
@@ -108,48 +105,59 @@ def ablation_figure(name: str, variants: Mapping[str, TableResult]) -> Figure:
     """Accuracy by variant, and what RankAdaptor gains over LoRA in each, with 95 % intervals."""
     frame = ablation_frame(variants)
     labels = list(variants)
-    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
+    with figure_style():
         height = 0.55 * len(labels) + 1.9
         figure, axes = plt.subplots(1, 2, figsize=(11, height), layout="constrained", sharey=True)
         for number, (method, rows) in enumerate(frame.groupby("method", sort=False)):
-            places = np.array([labels.index(one) for one in rows["variant"]]) + 0.15 * (number - 1.5)
+            heights = np.array([labels.index(label) for label in rows["variant"]]) + 0.15 * (number - 1.5)
             for axis, columns in zip(axes, (("value", "low", "high"),
                                             ("difference", "difference_low", "difference_high")), strict=True):
                 if axis is axes[1] and method in (LORA, NO_RECOVERY):
                     continue
                 value, low, high = rows[list(columns)].to_numpy(dtype=float).T
-                axis.errorbar(value, places, xerr=reach(value, low, high), fmt="osD^"[number], color=f"C{number}",
+                axis.errorbar(value, heights, xerr=reach(value, low, high), fmt="osD^"[number], color=f"C{number}",
                               capsize=2, markersize=5, label=str(method))
         axes[0].set_yticks(range(len(labels)), labels)
-        axes[0].set(xlabel="accuracy, mean of seven tasks (%), 95 % interval", title=ABLATIONS[name].title)
+        axes[0].set(xlabel=f"accuracy, mean of {_task_count(variants)} tasks (%), 95 % interval",
+                    title=ABLATIONS[name].title)
         axes[0].invert_yaxis()
-        axes[1].axvline(0, color="0.4", linewidth=1)
+        axes[1].axvline(0, **AXIS_LINE)
         axes[1].set(xlabel="points, 95 % interval", title="difference to LoRA of the same variant, paired")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        legend_below(figure, axes[0], 4)
     return closed(figure)
+
+
+def _task_count(variants: Mapping[str, TableResult]) -> str:
+    return count_word(len(result_tasks(next(iter(variants.values())))))
 
 
 def write_ablations(work: AblationTables, results: Mapping[str, Mapping[str, TableResult]], folder: Path | str,
                     name: str = "ablations") -> Path:
-    """Write NAME.md, NAME.csv and NAME-provenance.json."""
+    """Write NAME.md, which it returns, NAME.csv and NAME-provenance.json.
+
+    Args:
+        results: Of `work.run`: ablation -> variant -> result.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     parts = ["# Ablations, measured here",
-             f"Base model: {work.profile.base_model.label}. Accuracy is the mean of seven tasks with its 95 % interval;"
+             f"Base model: {work.profile.base_model.label}. Accuracy is the mean of"
+             f" {_task_count(next(iter(results.values())))} tasks with its 95 % interval;"
              " differences are paired by item and seed."]
-    for one, variants in results.items():
+    for ablation, variants in results.items():
         result = next(iter(variants.values()))
         block = " ".join([*result.blocks, *result.unfinished])
-        parts += [f"## {ABLATIONS[one].title}", f"{ABLATIONS[one].question} Block {block}, budget"
+        parts += [f"## {ABLATIONS[ablation].title}", f"{ABLATIONS[ablation].question} Block {block}, budget"
                   f" {result.budget_name}, training seeds {' '.join(map(str, result.seeds))}.",
-                  markdown(ablation_table(one, variants))]
-        parts += [f"No result of {label}: {why}." for label, of in variants.items() for why in of.failures()]
+                  markdown(ablation_table(ablation, variants))]
+        parts += [f"No result of {label}: {failure}." for label, variant in variants.items()
+                  for failure in variant.failures()]
     path = folder / f"{name}.md"
     path.write_text("\n\n".join(parts) + "\n")
-    frames = {one: ablation_frame(variants) for one, variants in results.items()}
-    whole = pd.concat(frames, names=["ablation"]).reset_index("ablation")
-    whole.to_csv(path.with_suffix(".csv"), index=False, float_format="%.4f")
-    keys = {f"{one} {label} {row.method}": list(row.keys) for one, variants in results.items()
+    frames = {ablation: ablation_frame(variants) for ablation, variants in results.items()}
+    frame = pd.concat(frames, names=["ablation"]).reset_index("ablation")
+    frame.to_csv(path.with_suffix(".csv"), index=False, float_format="%.4f")
+    keys = {f"{ablation} {label} {row.method}": list(row.keys) for ablation, variants in results.items()
             for label, result in variants.items() for row in _rows(result)}
     write_json({"profile": work.profile.name} | entries_provenance(work.profile, keys, work.ledger),
                path.with_name(f"{name}-provenance.json"))

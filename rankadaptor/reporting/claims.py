@@ -1,4 +1,7 @@
-"""The paper's claims, each with what a folder of reports says of it. Nothing is computed here but counts and ranges."""
+"""The paper's claims, each with what a folder of reports says of it. Nothing is computed here but counts and ranges.
+
+A claim is one entry at the end of this file, or one call of `register` elsewhere.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,40 +17,64 @@ Finding = tuple[str, str]  # what was measured, and the verdict
 
 @dataclass(frozen=True)
 class Claim:
-    says: str  # in the paper's words, or close to them
-    where: str
+    """A claim of the paper, and how a report's file answers it."""
+
+    name: str  # unique
+    statement: str  # in the paper's words, or close to them
+    where: str  # section, table or figure of the paper
     published: str
     notebook: str
     command: str
     cost: str  # of the default profile on two CPU cores
-    file: str  # that the finding is read from
-    find: Callable[[pd.DataFrame], Finding]
+    file: str  # CSV in a folder of reports that the finding is read from
+    finding: Callable[[pd.DataFrame], Finding]  # of that file
+
+
+CLAIMS: dict[str, Claim] = {}
+
+
+def register(claim: Claim) -> None:
+    """Add a claim after those that are there.
+
+    Raises:
+        ValueError: if another claim has its name.
+    """
+    if claim.name in CLAIMS:
+        raise ValueError(f"claim {claim.name!r} is registered already: give it another name")
+    CLAIMS[claim.name] = claim
 
 
 def claims_table(folder: Path | str) -> pd.DataFrame:
-    """One row a claim; what was not run yet says so.
+    """One row a claim; one whose file is missing is marked as not run.
+
+    Args:
+        folder: A profile's reports.
 
     Returns:
         Columns claim, where, published, measured, verdict, notebook, command, cost.
     """
     lines = []
-    for one in CLAIMS:
-        path = Path(folder) / one.file
-        measured, verdict = one.find(pd.read_csv(path)) if path.is_file() else ("not run yet", "")
-        lines.append((one.says, one.where, one.published, measured, verdict, one.notebook, one.command, one.cost))
+    for claim in CLAIMS.values():
+        path = Path(folder) / claim.file
+        measured, verdict = claim.finding(pd.read_csv(path)) if path.is_file() else ("not run yet", "")
+        lines.append((claim.statement, claim.where, claim.published, measured, verdict, claim.notebook, claim.command,
+                      claim.cost))
     columns = ["claim", "where", "published", "measured", "verdict", "notebook", "command", "cost"]
     return pd.DataFrame(lines, columns=columns)
 
 
 def claims_markdown(folder: Path | str) -> str:
-    """The claims as README shows them: a line each, what is said, published, measured here, the verdict and how."""
+    """The claims as README shows them: a line each, with published and measured numbers, verdict and command."""
     lines = ["| the paper claims | published | measured here | verdict | command, cost of the default profile |",
              "|---|---|---|---|---|"]
-    for one in claims_table(folder).to_dict("records"):
-        where = f" ({one['where']})" if one["where"] else ""
-        lines.append(f"| {one['claim']}{where} | {one['published']} | {one['measured']} | {one['verdict']} |"
-                     f" `{one['command']}`, {one['cost']} |")
+    for row in claims_table(folder).to_dict("records"):
+        where = f" ({row['where']})" if row["where"] else ""
+        lines.append(f"| {row['claim']}{where} | {row['published']} | {row['measured']} | {row['verdict']} |"
+                     f" `{row['command']}`, {row['cost']} |")
     return "\n".join(lines)
+
+
+# -- findings ---------------------------------------------------------------------------------------------------------
 
 
 def _range(values: pd.Series, layout: str = "{:+.1f}") -> str:
@@ -61,10 +88,11 @@ def _counted(verdicts: pd.Series) -> str:
     return ", ".join(f"{verdict} ({count})" if len(verdicts) > 1 else str(verdict) for verdict, count in counts.items())
 
 
-def _difference(method: str) -> Callable[[pd.DataFrame], Finding]:
-    """Differences of one method to LoRA, over blocks."""
+def difference(method: str) -> Callable[[pd.DataFrame], Finding]:
+    """The finding of TABLE-differences.csv on one method: its differences to LoRA, over blocks."""
 
-    def find(table: pd.DataFrame) -> Finding:
+    def finding(table: pd.DataFrame) -> Finding:
+        """Of the one block with its interval, or the range over blocks."""
         rows = table[table["method"] == method]
         if len(rows) == 1:
             row = rows.iloc[0]
@@ -74,21 +102,22 @@ def _difference(method: str) -> Callable[[pd.DataFrame], Finding]:
         return (f"{measured}; {excluded} of {len(rows)} intervals exclude 0",
                 _counted(rows["verdict"]) if rows["verdict"].notna().all() else "")
 
-    return find
+    return finding
 
 
 def _unrecovered(table: pd.DataFrame) -> Finding:
-    measured, _ = _difference(NO_RECOVERY)(table)
+    measured, _ = difference(NO_RECOVERY)(table)
     rows = table[table["method"] == NO_RECOVERY]
     return measured, f"recovery helps on {int((rows['high'] < 0).sum())} of {len(rows)}"
 
 
 def _searches(table: pd.DataFrame) -> Finding:
     parts = []
-    for of, rows in table.groupby("of", sort=False):
+    for measure, rows in table.groupby("of", sort=False):
         less, more = ((rows["verdict"] == word).sum() for word in ("less than", "more than"))
-        parts.append(f"{of}: less than a rival's in {less} of {len(rows)} comparisons, more in {more}")
-    return "; ".join(parts), "finds what it searches; of no use under another training" if _only_searched(table) else ""
+        parts.append(f"{measure}: less than a rival's in {less} of {len(rows)} comparisons, more in {more}")
+    only_searched = "finds what it searches; of no use under another training"
+    return "; ".join(parts), only_searched if _only_searched(table) else ""
 
 
 def _only_searched(table: pd.DataFrame) -> bool:
@@ -115,10 +144,13 @@ def _samples(table: pd.DataFrame) -> Finding:
 
 def _rivals(table: pd.DataFrame) -> Finding:
     ours = table[table["method"] == RANKADAPTOR]
-    others = table[~table["method"].isin([RANKADAPTOR, NO_RECOVERY])]
-    better = (others["difference"] > ours["difference"].iloc[0]).sum()
-    measured, verdict = _difference(RANKADAPTOR)(table)
-    return f"{measured}; {better} of {len(others)} rivals gain more", verdict
+    rivals = table[~table["method"].isin([RANKADAPTOR, NO_RECOVERY])]
+    better = (rivals["difference"] > ours["difference"].iloc[0]).sum()
+    measured, verdict = difference(RANKADAPTOR)(table)
+    return f"{measured}; {better} of {len(rivals)} rivals gain more", verdict
+
+
+# -- the claims, in the order of the report ---------------------------------------------------------------------------
 
 
 def _published(model: str, rival: str) -> str:
@@ -127,26 +159,91 @@ def _published(model: str, rival: str) -> str:
     return f"{_range(rows['points'], '{:+.2f}')} points ({model})"
 
 
-CLAIMS = (
-    Claim("RankAdaptor outperforms LoRA, \"with improvements ranging from 0.7% to 5.5%\"", "abstract, Table 2",
-          _published("LLaMA-7B", "LoRA"), "03_main_tables", "make reproduce-table2", "10 minutes",
-          "table2-differences.csv", _difference(RANKADAPTOR)),
-    Claim("Models that had undergone pruning only are far worse: recovery is no optional step", "A.2, Table 6",
-          "-3.48 to -0.80 points (LLaMA-7B)", "03_main_tables", "make reproduce-table2", "with Table 2",
-          "table2-differences.csv", _unrecovered),
-    Claim("AdaLoRA falls short of LoRA on pruned models", "Section 1, Table 1", "-0.56 points (LLaMA-7B, 20 %)",
-          "02_adalora_comparison", "make reproduce-table1", "a minute", "table1-differences.csv", _difference(ADALORA)),
-    Claim("LoRA*, whose ranks rise with depth, is superior \"across most tasks\"", "Section 2, Figure 2",
-          "bars without numbers", "01_motivating_example", "make reproduce-figure2", "2 minutes",
-          "figure2-differences.csv", _difference(LORA_STAR)),
-    Claim("Samples, micro-batch, importance order and the performance model's layers matter", "Section 4.3, Table 3",
-          "one run each", "04_ablations", "make reproduce-ablations", "a quarter of an hour", "ablations.csv",
-          _ablations),
-    Claim("What RankAdaptor's models write is more coherent, its steps clearer", "Section 4.2, Figures 5 and 6",
-          "one continuation each", "05_generation", "make reproduce-figure5", "2 minutes", "figure5-samples.csv",
-          _samples),
-    Claim("The performance model finds the optimal rank values", "Section 3, Figure 4", "not compared with any search",
-          "06_search", "make search-report", "3 minutes", "search-differences.csv", _searches),
-    Claim("(not in the paper) RankAdaptor against rivals that cost as much", "", "", "09_rivals",
-          "make reproduce-rivals", "20 minutes", "rivals-differences.csv", _rivals),
-)
+register(Claim(
+    name="gain",
+    statement="RankAdaptor outperforms LoRA, \"with improvements ranging from 0.7% to 5.5%\"",
+    where="abstract, Table 2",
+    published=_published("LLaMA-7B", "LoRA"),
+    notebook="03_main_tables",
+    command="make reproduce-table2",
+    cost="10 minutes",
+    file="table2-differences.csv",
+    finding=difference(RANKADAPTOR),
+))
+register(Claim(
+    name="recovery",
+    statement="Models that had undergone pruning only are far worse: recovery is no optional step",
+    where="A.2, Table 6",
+    published="-3.48 to -0.80 points (LLaMA-7B)",
+    notebook="03_main_tables",
+    command="make reproduce-table2",
+    cost="with Table 2",
+    file="table2-differences.csv",
+    finding=_unrecovered,
+))
+register(Claim(
+    name="adalora",
+    statement="AdaLoRA falls short of LoRA on pruned models",
+    where="Section 1, Table 1",
+    published="-0.56 points (LLaMA-7B, 20 %)",
+    notebook="02_adalora_comparison",
+    command="make reproduce-table1",
+    cost="a minute",
+    file="table1-differences.csv",
+    finding=difference(ADALORA),
+))
+register(Claim(
+    name="lora-star",
+    statement="LoRA*, whose ranks rise with depth, is superior \"across most tasks\"",
+    where="Section 2, Figure 2",
+    published="bars without numbers",
+    notebook="01_motivating_example",
+    command="make reproduce-figure2",
+    cost="2 minutes",
+    file="figure2-differences.csv",
+    finding=difference(LORA_STAR),
+))
+register(Claim(
+    name="ablations",
+    statement="Samples, micro-batch, importance order and the performance model's layers matter",
+    where="Section 4.3, Table 3",
+    published="one run each",
+    notebook="04_ablations",
+    command="make reproduce-ablations",
+    cost="a quarter of an hour",
+    file="ablations.csv",
+    finding=_ablations,
+))
+register(Claim(
+    name="coherence",
+    statement="What RankAdaptor's models write is more coherent, its steps clearer",
+    where="Section 4.2, Figures 5 and 6",
+    published="one continuation each",
+    notebook="05_generation",
+    command="make reproduce-figure5",
+    cost="2 minutes",
+    file="figure5-samples.csv",
+    finding=_samples,
+))
+register(Claim(
+    name="search",
+    statement="The performance model finds the optimal rank values",
+    where="Section 3, Figure 4",
+    published="not compared with any search",
+    notebook="06_search",
+    command="make search-report",
+    cost="3 minutes",
+    file="search-differences.csv",
+    finding=_searches,
+))
+register(Claim(
+    name="rivals",
+    statement="(not in the paper) RankAdaptor against rivals that cost as much",
+    where="",
+    published="",
+    notebook="09_rivals",
+    command="make reproduce-rivals",
+    cost="20 minutes",
+    file="rivals-differences.csv",
+    finding=_rivals,
+))

@@ -10,12 +10,12 @@ from rankadaptor.experiments.explorer import Explorer
 
 
 def panel(explorer: Explorer) -> widgets.Widget:
-    """Pruner and rate, a slider a layer, and a button that recovers for real."""
+    """Menu of blocks, a slider a layer, and a button that recovers the model with the ranks of the sliders."""
     return Panel(explorer).box
 
 
 class Panel:
-    """Widgets around an `Explorer`; every change redraws the figures beneath."""
+    """Widgets around an `Explorer`; every change redraws the figures under them."""
 
     def __init__(self, explorer: Explorer):
         self._explorer = explorer
@@ -30,22 +30,24 @@ class Panel:
         self._changed_block()
 
     def ranks(self) -> list[int]:
+        """Ranks of the sliders, one a layer of the unpruned model."""
         return [slider.value for slider in self.sliders.children]
 
     def _changed_block(self, _: Any = None) -> None:
         space = self._explorer.space(self.block.value)
         options = sorted({*space.candidates, space.fixed_rank})
-        made = []
+        sliders = []
         for layer in range(space.architecture.original_layer_count):
-            there = layer in space.architecture.original_layers
+            present = layer in space.architecture.original_layers
             slider = widgets.SelectionSlider(
-                options=options if there else [0], value=space.fixed_rank if there else 0, description=str(layer + 1),
-                orientation="vertical", disabled=layer not in space.free_layers, continuous_update=False,
-                layout=widgets.Layout(width="52px"),
+                options=options if present else [0], value=space.fixed_rank if present else 0,
+                description=str(layer + 1),
+                orientation="vertical", disabled=layer not in space.free_layers,
+                continuous_update=False, layout=widgets.Layout(width="52px"),
             )
             slider.observe(self._redraw, "value")
-            made.append(slider)
-        self.sliders.children = tuple(made)
+            sliders.append(slider)
+        self.sliders.children = tuple(sliders)
         self._redraw()
 
     def _pressed(self, _: Any = None) -> None:
@@ -60,10 +62,11 @@ class Panel:
         self._redraw(failed=failed)
 
     def _redraw(self, _: Any = None, failed: BadInput | StageFailed | None = None) -> None:
-        """All figures at once; what went wrong is a line among them.
+        """Show all figures, and an error as a line among them.
 
-        Made here, not captured from what is printed: over captured output nbclient writes to the kernel while it waits
-        for the kernel's answer, which it may then never see (jupyter_client sends past the socket it listens on).
+        Outputs are assigned, not captured from what is printed: while output is captured, nbclient writes to the kernel
+        while it waits for the kernel's answer, which it may then never see (jupyter_client sends past the socket it
+        listens on).
         """
         try:
             figures = self._figures()
@@ -73,14 +76,14 @@ class Panel:
 
     def _figures(self) -> list[dict[str, Any]]:
         block, ranks, explorer = self.block.value, self.ranks(), self._explorer
-        costs, found = explorer.costs(block, ranks), explorer.predicted(block, ranks)
+        costs, prediction = explorer.costs(block, ranks), explorer.predicted(block, ranks)
         measured = explorer.measured(block, ranks)
         lines = [
             f"{costs.parameters:,} of {costs.budget:,} parameters ({100 * costs.parameters / costs.budget:.1f} %),"
             f" {'within' if costs.within else 'beyond'} the budget",
-            "predicted: no table of this block" if found is None else
-            f"predicted: {100 * found[0]:.2f} % gold probability on the search split (members differ by"
-            f" {100 * found[1]:.2f} points)",
+            "predicted: no table of this block" if prediction is None else
+            f"predicted: {100 * prediction[0]:.2f} % gold probability on the search split (members differ by"
+            f" {100 * prediction[1]:.2f} points)",
             "measured: not yet" if measured.empty else "measured, report split, percent:",
         ]  # fmt: skip
         tables = [table for table in (measured, explorer.nearest(block, ranks)) if not table.empty]
@@ -88,10 +91,12 @@ class Panel:
 
 
 def _line(text: str) -> dict[str, Any]:
+    """A notebook output that prints a line."""
     return {"output_type": "stream", "name": "stdout", "text": f"{text}\n"}
 
 
 def _in_percent(table: pd.DataFrame) -> dict[str, Any]:
+    """A notebook output that shows a table, its proportions in percent."""
     percent = [name for name in table if name in ("accuracy", "low", "high", "gold probability")]
     shown = table.assign(**{name: (100 * table[name]).round(2) for name in percent})
     return {"output_type": "display_data", "metadata": {},

@@ -1,8 +1,7 @@
-"""The pruning page: which heads and blocks went, importance by layer, what each rate does to perplexity."""
+"""The pruning page: which heads and layers went, importance by layer, what each rate does to perplexity."""
 
 from pathlib import Path
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,12 +11,13 @@ from matplotlib.figure import Figure
 from rankadaptor.data.text import perplexity_label
 from rankadaptor.experiments.pruned_models import PrunedModelsResult
 from rankadaptor.pruning.spec import PRUNERS
-from rankadaptor.reporting.figures import STYLE, closed, save_figures
-from rankadaptor.reporting.tables import entries_provenance, markdown, write_json
+from rankadaptor.reporting.provenance import entries_provenance, write_json
+from rankadaptor.reporting.style import HEAT_MAP, closed, figure_style, layer_ticks, save_figures, whole_numbers
+from rankadaptor.reporting.tables.writing import markdown
 
 
 def page_figures(models: PrunedModelsResult) -> dict[str, Figure]:
-    """By name; those of a pruner only if it has a block."""
+    """Name -> figure; a pruner's figures only where one of its blocks is on the page."""
     figures: dict[str, Figure] = {}
     if models.of("llm-pruner"):
         figures |= {"heads": heads_figure(models), "importance": unit_importance_figure(models)}
@@ -27,43 +27,43 @@ def page_figures(models: PrunedModelsResult) -> dict[str, Figure]:
 
 
 def heads_figure(models: PrunedModelsResult) -> Figure:
-    """LLM-Pruner: of every KV head, the first rate at which it goes; empty squares stay at all of them."""
-    rates = models.head_rates().T
-    with matplotlib.rc_context(STYLE), sns.axes_style("white"):
+    """LLM-Pruner: of every KV head, the first rate at which it goes; the heads of empty squares always stay."""
+    rates = models.head_rates().T  # (heads, layers)
+    with figure_style(grid=False):
         figure, axis = plt.subplots(figsize=(0.32 * rates.shape[1] + 2, 0.32 * rates.shape[0] + 1.2),
                                     layout="constrained")
-        sns.heatmap(rates, annot=True, fmt=".0f", cmap="cividis_r", cbar=False, linewidths=0.5, linecolor="0.85",
-                    square=True, ax=axis, annot_kws={"size": 7}, xticklabels=_layers(rates.shape[1]))
+        sns.heatmap(rates, fmt=".0f", linewidths=0.5, linecolor="0.85", square=True, ax=axis, annot_kws={"size": 7},
+                    xticklabels=list(range(1, rates.shape[1] + 1)), **HEAT_MAP | {"cmap": "cividis_r"})
         axis.set(xlabel="decoder layer", ylabel="KV head", title="LLM-Pruner: a head goes from this rate (%) on")
-        axis.tick_params(axis="x", rotation=0, labelsize=7)
+        layer_ticks(axis)
     return closed(figure)
 
 
 def unit_importance_figure(models: PrunedModelsResult) -> Figure:
     """LLM-Pruner: importance of heads (each a dot) and of MLP channels (median, 10 to 90 % of them) by layer."""
     layers = models.importance(models.of("llm-pruner")[0])["layers"]
-    places = np.arange(1, len(layers) + 1)
-    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
+    numbers = np.arange(1, len(layers) + 1)
+    with figure_style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
-        for place, layer in zip(places, layers, strict=True):
-            left.plot([place] * len(layer["kv_heads"]), layer["kv_heads"], "o", color="C0", markersize=3)
+        for number, layer in zip(numbers, layers, strict=True):
+            left.plot([number] * len(layer["kv_heads"]), layer["kv_heads"], "o", color="C0", markersize=3)
         left.set(title="KV heads", xlabel="decoder layer", ylabel="importance", yscale="log")
         low, middle, high = np.array([np.quantile(layer["channels"], (0.1, 0.5, 0.9)) for layer in layers]).T
-        right.fill_between(places, low, high, color="C0", alpha=0.25, label="10 to 90 %")
-        right.plot(places, middle, "o-", color="C0", markersize=3, label="median")
+        right.fill_between(numbers, low, high, color="C0", alpha=0.25, label="10 to 90 %")
+        right.plot(numbers, middle, "o-", color="C0", markersize=3, label="median")
         right.set(title="MLP channels", xlabel="decoder layer", yscale="log")
         right.legend()
         for axis in (left, right):
-            axis.xaxis.get_major_locator().set_params(integer=True)
+            whole_numbers(axis)
     return closed(figure)
 
 
 def blocks_figure(models: PrunedModelsResult) -> Figure:
-    """Shortened LLaMA: importance of every block, and the first rate at which it goes."""
+    """Shortened LLaMA: importance of every decoder block, and the first rate at which it goes."""
     block = models.of("shortened")[0]
     scores, rates = models.importance(block)["blocks"], models.block_rates()
     spec = models.profile.prune_spec(block)
-    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
+    with figure_style():
         figure, axis = plt.subplots(figsize=(0.32 * len(scores) + 2, 3.2), layout="constrained")
         for layer, (score, rate) in enumerate(zip(scores, rates, strict=True)):
             protected = not spec.first_layer <= layer < spec.end_layer
@@ -81,25 +81,33 @@ def perplexity_figure(models: PrunedModelsResult) -> Figure:
     """Perplexity against the share of parameters left, one panel a pruner."""
     frame = models.losses().set_index("block")
     pruners = [pruner for pruner in PRUNERS if any(name.startswith(f"{pruner}:") for name in frame.index)]
-    with matplotlib.rc_context(STYLE), sns.axes_style("whitegrid"):
+    with figure_style():
         figure, axes = plt.subplots(1, len(pruners), figsize=(4.8 * len(pruners), 3.4), sharey=True, squeeze=False,
                                     layout="constrained")
         for number, (axis, pruner) in enumerate(zip(axes[0], pruners, strict=True)):
             names = ["Dense", *(name for name in frame.index if name.startswith(f"{pruner}:"))]
-            chosen = frame.loc[names].sort_values("parameters left (%)")
-            axis.plot(chosen["parameters left (%)"], chosen["perplexity"], "o-", color=f"C{number}")
-            for left, value in zip(chosen["parameters left (%)"], chosen["perplexity"], strict=True):
+            rows = frame.loc[names].sort_values("parameters left (%)")
+            axis.plot(rows["parameters left (%)"], rows["perplexity"], "o-", color=f"C{number}")
+            for left, value in zip(rows["parameters left (%)"], rows["perplexity"], strict=True):
                 axis.annotate(f"{value:,.2f}" if value < 1e4 else f"{value:.1e}", (left, value), fontsize=8,
                               xytext=(4, 4), textcoords="offset points")
             axis.set(title=f"{pruner}, no recovery", xlabel="parameters left (%)", yscale="log")
-            axis.tick_params(axis="y", which="both", labelleft=False)  # the points say it
+            axis.tick_params(axis="y", which="both", labelleft=False)  # each point is labelled
             axis.margins(0.15)
         axes[0][0].set_ylabel("perplexity (log scale)")
     return closed(figure)
 
 
-def write_page(models: PrunedModelsResult, losses: pd.DataFrame, drawn: dict[str, Figure], folder: Path | str) -> Path:
-    """Write pruning.md, pruning.csv, pruning-provenance.json and the figures; nothing that this machine alone measured.
+def write_page(
+    models: PrunedModelsResult, losses: pd.DataFrame, figures: dict[str, Figure], folder: Path | str
+) -> Path:
+    """Write pruning.md, which it returns, pruning.csv, pruning-provenance.json and the figures.
+
+    Times and memory of this machine go into none of them.
+
+    Args:
+        losses: Of `PrunedModelsResult.losses`.
+        figures: Of `page_figures`.
     """
     path = Path(folder) / "pruning.md"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,14 +120,10 @@ def write_page(models: PrunedModelsResult, losses: pd.DataFrame, drawn: dict[str
         f"Base model: {profile.base_model.label}. Importance: {criteria}. Perplexity of "
         f"{perplexity_label(profile.benchmarks)}, {windows} of {text.window_tokens} tokens, BOS: {text.bos}.",
         markdown(losses),
-        *(f"![{name}](pruning-{name}.png)" for name in drawn),
+        *(f"![{name}](pruning-{name}.png)" for name in figures),
     ]) + "\n")
     losses.to_csv(path.with_suffix(".csv"), index=False, float_format="%.6f")
-    behind = {"profile": profile.name} | entries_provenance(profile, models.keys(), models.ledger)
-    write_json(behind, path.with_name("pruning-provenance.json"))
-    save_figures(drawn, path.parent, "pruning")
+    origin = {"profile": profile.name} | entries_provenance(profile, models.keys(), models.ledger)
+    write_json(origin, path.with_name("pruning-provenance.json"))
+    save_figures(figures, path.parent, "pruning")
     return path
-
-
-def _layers(count: int) -> list[int]:
-    return list(range(1, count + 1))

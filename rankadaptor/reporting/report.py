@@ -1,4 +1,4 @@
-"""The report of a profile: one page over all that its folder holds. It needs no server, no script and no network."""
+"""The report of a profile: one HTML page over all that its folder holds, without server, script or network."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from rankadaptor.profiles import load_profile
 from rankadaptor.reporting.claims import claims_table
 from rankadaptor.reporting.paper.inconsistencies import inconsistencies
 
-# Pages in the order of the report: name of the page, heading, and what its figures and numbers are named after.
+# Sections in the order of the report: name of the page's .md, heading, and stem of its figures and numbers.
 _SECTIONS = (
     ("table2", "Table 2: recovered models", "table2"),
     ("table6", "Table 6: pruned and not recovered", "table6"),
@@ -35,15 +35,17 @@ _ALIGNED = ' style="text-align:left"'  # as Markdown's tables have it; the page'
 
 
 class _Renderer(mistune.HTMLRenderer):
-    """Headings one level down, under the section's own, which takes the page's place."""
+    """Headings go one level down, under the section's own heading, which replaces the page's."""
 
     def __init__(self) -> None:
-        super().__init__(escape=False)  # pages are ours, and some hold tables in HTML
+        super().__init__(escape=False)  # this package wrote the pages, and some hold tables in HTML
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
-        return ""  # every figure of a section stands below its text
+        """No image: every figure of a section stands below its text."""
+        return ""
 
     def heading(self, text: str, level: int, **attrs: Any) -> str:
+        """A heading one level down; none for the page's own."""
         return "" if level == 1 else f"<h{level + 1}>{text}</h{level + 1}>\n"
 
 
@@ -51,20 +53,21 @@ _markdown = mistune.create_markdown(renderer=_Renderer(), plugins=["table"])
 
 
 def write_report(profile: str, reports: Path | str = "reports") -> Path:
-    """Write reports/PROFILE/index.html over what is there.
+    """Write reports/PROFILE/index.html over the reports that are there, and return it.
 
     Raises:
         BadInput: on an unknown profile, or if nothing was reported yet.
     """
-    chosen = load_profile(profile)
-    folder = Path(reports) / chosen.name
-    sections = [_section(folder, *one) for one in _SECTIONS if (folder / f"{one[0]}.md").is_file()]
+    loaded = load_profile(profile)
+    folder = Path(reports) / loaded.name
+    sections = [_section(folder, name, title, stem) for name, title, stem in _SECTIONS
+                if (folder / f"{name}.md").is_file()]
     if not sections:
         raise BadInput(f"{folder} holds no report yet: make reproduce-table2 first")
     loader = PackageLoader("rankadaptor.reporting", ".")
     template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = template.get_template("report.html.j2").render(
-        profile=chosen,
+        profile=loaded,
         claims=claims_table(folder).to_dict("records"),
         notebooks={path.stem for path in folder.glob("*.ipynb")},
         sections=sections,
@@ -79,10 +82,10 @@ def write_report(profile: str, reports: Path | str = "reports") -> Path:
 
 
 def _section(folder: Path, name: str, title: str, stem: str) -> dict[str, Any]:
-    """What the template needs of one page."""
+    """Text, figures, files and provenance of one section, as the template takes them."""
     body = str(_markdown((folder / f"{name}.md").read_text(encoding="utf-8"))).replace(_ALIGNED, "")
     provenance = folder / f"{name if name == 'ablations' else stem}-provenance.json"
-    behind = json.loads(provenance.read_text()) if provenance.is_file() else {}
+    origin = json.loads(provenance.read_text()) if provenance.is_file() else {}
     numbers = {*folder.glob(f"{stem}.*"), *folder.glob(f"{stem}-*"), *folder.glob(f"{name}.*")}
     return {
         "name": name,
@@ -91,13 +94,13 @@ def _section(folder: Path, name: str, title: str, stem: str) -> dict[str, Any]:
         "figures": sorted(path.stem for path in folder.glob(f"{stem}-*.svg")),
         "files": sorted(path.name for path in numbers if path.suffix in (".csv", ".tex")),
         "provenance": provenance.name,
-        "seconds": behind.get("seconds", {}),
-        "ledger_keys": sum(map(len, behind.get("ledger_keys", {}).values())),
+        "seconds": origin.get("seconds", {}),
+        "ledger_keys": sum(map(len, origin.get("ledger_keys", {}).values())),
     }
 
 
 def _machines(folder: Path, sections: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each machine with its versions once, and the pages that it made results of."""
+    """Each machine with its versions, once, and the sections whose results it computed."""
     pages: dict[str, list[str]] = {}
     for section in sections:
         path = folder / section["provenance"]

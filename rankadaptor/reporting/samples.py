@@ -1,4 +1,4 @@
-"""Figures 5 and 6: what models write, side by side, and what can be counted about it."""
+"""Figures 5 and 6: the continuations of models side by side, and statistics of them."""
 
 from html import escape
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from rankadaptor.experiments.results import TableResult
-from rankadaptor.reporting.tables import markdown
+from rankadaptor.reporting.tables.writing import markdown
 from rankadaptor.statistics import bootstrap_macro_mean
 
 _STATISTICS = {"own_perplexity": "own perplexity", "dense_perplexity": "perplexity under the dense model",
@@ -15,7 +15,7 @@ _STATISTICS = {"own_perplexity": "own perplexity", "dense_perplexity": "perplexi
 
 
 def continuations(result: TableResult) -> pd.DataFrame:
-    """All continuations of a table, with columns block and method first."""
+    """All continuations of a table: block, method, then the columns of `evaluation.generation` and the seed."""
     tables = {(row.block, row.method): row.continuations for row in result.rows() if row.continuations is not None}
     return pd.concat(tables, names=["block", "method"]).reset_index(["block", "method"]).reset_index(drop=True)
 
@@ -23,15 +23,14 @@ def continuations(result: TableResult) -> pd.DataFrame:
 def sample_statistics(result: TableResult) -> pd.DataFrame:
     """Means over prompts with 95 % intervals, by model and decoding; perplexities are geometric means.
 
-    Intervals resample prompts, and training seeds as the outer level; a prompt's samples are averaged first. What has
-    no value, such as the perplexity of an empty continuation, is left out.
+    Intervals resample prompts, and training seeds as the outer level; a prompt's samples are averaged first. Missing
+    values, such as the perplexity of an empty continuation, are left out.
 
     Returns:
-        Columns block, method, decoding, continuations, tokens (mean), and one a statistic, as people read them.
+        Columns block, method, decoding, continuations, tokens (mean), and each statistic as text.
     """
-    written = continuations(result)
     lines = []
-    for key, rows in written.groupby(["block", "method", "decoding"], sort=False):
+    for key, rows in continuations(result).groupby(["block", "method", "decoding"], sort=False):
         line = dict(zip(("block", "method", "decoding"), key, strict=True))
         line |= {"continuations": len(rows), "tokens": f"{rows['tokens'].mean():.1f}"}
         for column, label in _STATISTICS.items():
@@ -50,25 +49,25 @@ def sample_statistics(result: TableResult) -> pd.DataFrame:
 
 def side_by_side(result: TableResult, block: str, decoding: str = "greedy") -> str:
     """HTML: one table a prompt, one column a model, the first training seed and the first sample."""
-    written = continuations(result)
-    written = written[written["block"].isin([block, result.dense.block]) & (written["decoding"] == decoding)]
-    written = written[written["seed"] == min(result.seeds)]
+    texts = continuations(result)
+    texts = texts[texts["block"].isin([block, result.dense.block]) & (texts["decoding"] == decoding)]
+    texts = texts[texts["seed"] == min(result.seeds)]
     parts = []
-    for prompt, rows in written.groupby("prompt", sort=False):
+    for prompt, rows in texts.groupby("prompt", sort=False):
         first = rows.drop_duplicates(["block", "method"])
         heads = "".join(f"<th>{escape(method)}</th>" for method in first["method"])
-        cells = "".join(f"<td>{_text(text)}</td>" for text in first["text"])
-        parts.append(f"<p><strong>{_text(str(prompt))}</strong> ...</p>\n<table class=\"texts\">\n"
+        cells = "".join(f"<td>{_html(text)}</td>" for text in first["text"])
+        parts.append(f"<p><strong>{_html(str(prompt))}</strong> ...</p>\n<table class=\"texts\">\n"
                      f"<thead><tr>{heads}</tr></thead>\n<tbody><tr>{cells}</tr></tbody>\n</table>")
     return "\n".join(parts)
 
 
-def _text(text: str) -> str:
+def _html(text: str) -> str:
     return escape(text.strip()).replace("\n", "<br>")
 
 
 def write_samples(result: TableResult, folder: Path | str) -> list[Path]:
-    """Write NAME-samples.csv, every continuation, and NAME-samples.md, what was counted."""
+    """Write NAME-samples.csv (every continuation) and NAME-samples.md (statistics, then texts side by side)."""
     folder, name = Path(folder), result.contents.name
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}-samples.csv", folder / f"{name}-samples.md"]

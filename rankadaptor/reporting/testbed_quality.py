@@ -6,54 +6,56 @@ from typing import Any
 
 import pandas as pd
 
-from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.experiments.testbed_quality import TestbedMeasurements
-from rankadaptor.reporting.tables import TASK_NAMES, entries_provenance, markdown, write_json
+from rankadaptor.reporting.labels import task_label
+from rankadaptor.reporting.provenance import entries_provenance, write_json
+from rankadaptor.reporting.tables.writing import markdown
 from rankadaptor.testbed import REJECTED
 
 
-def regime_table(instrument: TestbedMeasurements) -> pd.DataFrame:
-    """Percent by task, the margin over chance, what pruning took of it and LoRA won back of that."""
-    frame = instrument.regime()
+def regime_table(quality: TestbedMeasurements) -> pd.DataFrame:
+    """Percent by task, the margin over chance, the share of it that pruning took, and of that what LoRA won back."""
+    frame = quality.regime()
     shown: dict[str, Any] = {"block": frame["block"], "model": frame["model"]}
-    shown |= {TASK_NAMES[task]: _percent(frame[task]) for task in TASKS}
+    shown |= {task_label(task): _percent(frame[task]) for task in frame.columns if task in BENCHMARKS}
     shown |= {name: _percent(frame[name]) for name in ("mean", "margin", "gold probability", "lost", "won back")}
     return pd.DataFrame(shown)
 
 
-def signal_table(instrument: TestbedMeasurements) -> pd.DataFrame:
+def signal_table(quality: TestbedMeasurements) -> pd.DataFrame:
     """Standard deviations in points (of the loss in hundredths of a nat), and their ratio with its 95 % interval."""
-    frame = instrument.signal()
+    frame = quality.signal()
     points = {name: [f"{100 * value:.2f}" for value in frame[name]] for name in ("between", "noise")}
     ratios = [f"{row.ratio:.2f} [{row.ratio_low:.2f}, {row.ratio_high:.2f}]" for row in frame.itertuples()]
     return frame.assign(**points, ratio=ratios).drop(columns=["ratio_low", "ratio_high"])
 
 
 def rejected_regimes() -> pd.DataFrame:
-    """What was tried on the way, measured on tuning items unless said, and why it was dropped."""
+    """Regimes that were tried, measured on tuning items unless stated otherwise, and why each was rejected."""
     return pd.read_csv(REJECTED, dtype=str, keep_default_na=False)
 
 
-def write_page(instrument: TestbedMeasurements, parts: Mapping[str, pd.DataFrame], folder: Path | str) -> Path:
-    """Write testbed.md and testbed-provenance.json beside the executed notebook.
+def write_page(quality: TestbedMeasurements, parts: Mapping[str, pd.DataFrame], folder: Path | str) -> Path:
+    """Write testbed.md, which it returns, and testbed-provenance.json beside the executed notebook.
 
     Args:
         parts: The tables by their headings, in order.
     """
     path = Path(folder) / "testbed.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    candidates = instrument.profile.search.candidates
+    profile, seeds = quality.profile, quality.seeds
     path.write_text("\n\n".join([
-        f"# The testbed of profile {instrument.profile.name}, measured on its {instrument.split} items",
-        f"Base model: {instrument.profile.base_model.label}. Budget {instrument.budget_name}, training seeds "
-        f"{', '.join(map(str, instrument.seeds))}. Candidate ranks {', '.join(map(str, candidates))}. Percent and "
+        f"# The testbed of profile {profile.name}, measured on its {quality.split} items",
+        f"Base model: {profile.base_model.label}. Budget {quality.budget_name}, training seeds "
+        f"{', '.join(map(str, seeds))}. Candidate ranks {', '.join(map(str, profile.search.candidates))}. Percent and "
         "points; losses in hundredths of a nat.",
         *(f"## {heading}\n\n{markdown(table)}" for heading, table in parts.items()),
     ]) + "\n")
-    behind = {"profile": instrument.profile.name, "budget": instrument.budget_name, "split": instrument.split,
-              "training_seeds": list(instrument.seeds)}
-    behind |= entries_provenance(instrument.profile, instrument.keys(), instrument.runner.ledger)
-    write_json(behind, path.with_name("testbed-provenance.json"))
+    settings = {"profile": profile.name, "budget": quality.budget_name, "split": quality.split,
+                "training_seeds": list(seeds)}
+    origin = entries_provenance(profile, quality.keys(), quality.runner.ledger)
+    write_json(settings | origin, path.with_name("testbed-provenance.json"))
     return path
 
 

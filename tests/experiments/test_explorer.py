@@ -37,7 +37,7 @@ def test_costs_and_neighbours_of_uniform_ranks(shipped):
 
 
 def test_predictions_are_of_the_table_and_absent_without_one(shipped):
-    known = shipped.known(BLOCK)
+    known = shipped.table_scores(BLOCK)
     best, worst = known.loc[known["gold probability"].idxmax()], known.loc[known["gold probability"].idxmin()]
     predicted = [shipped.predicted(BLOCK, row["allocation"]) for row in (best, worst)]
     assert predicted[0][0] > predicted[1][0]
@@ -54,7 +54,7 @@ def test_what_the_ledger_holds_is_shown_and_the_button_adds_to_it(finished, fini
     assert list(found["seed"]) == [0]
     assert found.loc[0, "accuracy"] == pytest.approx(np.mean([lora.outcomes[task].mean() for task in lora.outcomes]))
     assert found.loc[0, "low"] <= found.loc[0, "accuracy"] <= found.loc[0, "high"]
-    assert explorer.known(BLOCK).empty  # the table is of another model
+    assert explorer.table_scores(BLOCK).empty  # the table is of another model
     panel = Panel(explorer)
     panel.block.value = BLOCK
     assert panel.ranks() == [8] * 6

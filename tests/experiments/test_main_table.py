@@ -46,7 +46,7 @@ def test_second_run_computes_nothing_and_draws_the_same_table(finished, tiny_pro
     second = again.run()
     assert second.computed == ()
     assert set(second.stages) == set(result.stages) == {key for _, key in result.computed}
-    seconds = tables.provenance(second, again.ledger)["seconds"]
+    seconds = tables.table_provenance(second, again.ledger)["seconds"]
     assert sum(one["stages"] for one in seconds.values()) == len(result.computed)
     assert {"prune", "recover", "evaluate"} == seconds.keys()
     assert seconds["recover"]["seconds"] > 0

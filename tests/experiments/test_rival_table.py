@@ -52,7 +52,7 @@ def test_every_rival_has_a_row_and_a_difference_to_lora(made):
     assert "EVA keeps the scaling 16/2" in text
     assert "LoRA's best seed is one training" in text
     assert "AdaLoRA" not in text
-    spent = tables.provenance(result, made[0].ledger)["recoveries_of_rivals"]
+    spent = tables.table_provenance(result, made[0].ledger)["recoveries_of_rivals"]
     assert set(spent["llm-pruner:50"]) == set(RIVALS)
 
 

@@ -200,19 +200,19 @@ def table_file(tmp_path_factory):
 
 def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
     """With a regression in place of the ensemble, which would take a minute."""
-    from rankadaptor.reporting import search as drawn
-    from rankadaptor.reporting import search_page as module
+    from rankadaptor.reporting.search_page import page as module
 
     monkeypatch.setattr(module, "SIZES", (16, 32))
-    monkeypatch.setattr(drawn, "ablation_jobs",
-                        lambda ours, paper, stopping: [Job("RankAdaptor", ours), Job("x", stopping)])
+    monkeypatch.setattr(module, "ablation_jobs",
+                        lambda settings: [Job("RankAdaptor", settings.ours), Job("x", settings.stopping)])
     quick = yaml.safe_load((FOLDER / "tiny.yaml").read_text())
     quick["search"]["method"]["predictor"] = "ridge"
     profile = tmp_path / "quick.yaml"
     profile.write_text(yaml.safe_dump(quick))
     given = {"blocks": "llm-pruner:50 shortened:50", "searches": 2, "recoveries": 12, "workers": 1}
     page = search_page(str(profile), str(table_file), ledger=tmp_path / "ledger", **given)
-    assert "SHA-256" in page.plan()
+    assert "SHA-256" in str(page.plan())
+    assert page.is_complete()
     path = page.write(tmp_path)
     text = path.read_text()
     for heading in ("What one measurement is worth", "Predictors", "What other blocks teach",

@@ -10,7 +10,8 @@ import pytest
 
 from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput
-from rankadaptor.reporting.claims import claims_markdown, claims_table
+from rankadaptor.reporting import claims as registry
+from rankadaptor.reporting.claims import Claim, claims_markdown, claims_table
 from rankadaptor.reporting.report import write_report
 
 COMMITTED = Path(__file__).parents[2] / "reports"
@@ -76,6 +77,20 @@ def test_the_searchs_claim_follows_its_comparisons(reports, needed, regret, says
     claim = claims_table(reports / "tiny").set_index("command").loc["make search-report"]
     assert claim["verdict"] == says
     assert claim["measured"].startswith("recoveries to the top 1 %: less than a rival's in")
+
+
+def test_a_claim_of_ones_own_is_a_row(reports, monkeypatch):
+    monkeypatch.setattr(registry, "CLAIMS", dict(registry.CLAIMS))
+    own = Claim(
+        name="own", statement="Rows are few", where="", published="", notebook="03_main_tables", command="make own",
+        cost="a minute", file="table2-differences.csv", finding=lambda table: (f"{len(table)} rows", "supported"),
+    )
+    registry.register(own)
+    with pytest.raises(ValueError, match="claim 'own' is registered already"):
+        registry.register(own)
+    row = claims_table(reports / "tiny").set_index("command").loc["make own"]
+    assert (row["claim"], row["measured"], row["verdict"]) == ("Rows are few", "3 rows", "supported")
+    assert claims_markdown(reports / "tiny").endswith("| `make own`, a minute |")
 
 
 @pytest.fixture
