@@ -5,8 +5,10 @@ of the ledger. It is noted in `ledger/failures/KEY/`, where attempts on machines
 that diverged would diverge on every machine, and is a result.
 """
 
+import contextlib
 import errno
 import itertools
+import json
 import os
 import re
 import time
@@ -15,10 +17,13 @@ from typing import Any
 import torch
 
 from rankadaptor.errors import StageFailed
+from rankadaptor.files import write_atomically
 from rankadaptor.machine import machine
 from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.ledger_files import json_text, writing_into
 from rankadaptor.pipeline.time_limits import TimedOut
 
+FOLDER = "failures"  # of a ledger
 # Attempts of a stage on one kind of machine, by kind of failure.
 ATTEMPTS = {"out of memory": 2, "timed out": 2, "killed": 3}
 _REMEDIES = {
@@ -45,27 +50,39 @@ def kind_of(error: BaseException) -> str:
 
 def note(ledger: Ledger, key: str, stage: str, kind: str, message: str) -> None:
     """Write into the ledger that a stage failed on this machine, and why."""
-    ledger.note_failure(key, {
+    content = {
         "stage": stage,
         "kind": kind,
         "message": " ".join(message.split())[:300],
         "noted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine(),
-    })
+    }
+    path = ledger.folder / FOLDER / key / f"{os.urandom(8).hex()}.json"
+    with writing_into(ledger.folder):
+        write_atomically(path, json_text(content))
+
+
+def notes_of(ledger: Ledger, key: str) -> list[dict[str, Any]]:
+    """Notes of a key's failures, oldest first, without those that cannot be read."""
+    notes = []
+    for path in sorted((ledger.folder / FOLDER / key).glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            notes.append(dict(json.loads(path.read_text())))
+    return sorted(notes, key=lambda content: str(content.get("noted")))
 
 
 def given_up(ledger: Ledger, key: str) -> StageFailed | None:
     """The error to raise in place of another attempt at a stage; None if it may be tried."""
-    notes = [note for note in ledger.failures(key) if _is_note(note)]
+    notes = [content for content in notes_of(ledger, key) if _is_note(content)]
     if not notes:
         return None
     kinds_here = _kinds_of_machine_here()
-    noted_kinds = {_kind_of_machine(note["machine"]) for note in notes}
+    noted_kinds = {_kind_of_machine(content["machine"]) for content in notes}
     for kind_of_machine, (kind, most) in itertools.product(noted_kinds, ATTEMPTS.items()):
         if kinds_here is not None and kind_of_machine not in kinds_here:
             continue
-        attempts = [note for note in notes
-                    if note["kind"] == kind and _kind_of_machine(note["machine"]) == kind_of_machine]
+        attempts = [content for content in notes
+                    if content["kind"] == kind and _kind_of_machine(content["machine"]) == kind_of_machine]
         if len(attempts) >= most:
             return StageFailed(kind, f"{attempts[-1]['stage']} {key[:12]} in {len(attempts)} attempts:"
                                      f" {_REMEDIES[kind]}; to try it again: ledger gc --failures")

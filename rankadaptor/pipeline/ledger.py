@@ -21,7 +21,6 @@ from rankadaptor.files import fsync, write_atomically
 from rankadaptor.pipeline.leases import Holder, Leases, is_dead, read_holder
 from rankadaptor.pipeline.ledger_files import Entry, complete_entry, is_key, json_text, set_aside, writing_into
 
-FAILURES = "failures"  # folder of a ledger
 _LEASES, _SCRATCH = ".leases", ".unfinished"
 _RENAME_ATTEMPTS = 60  # a second apart: a network client may not show yet an entry that its server has
 
@@ -155,21 +154,7 @@ class Ledger:
             if (holder := read_holder(path)) is not None and is_dead(holder):
                 shutil.rmtree(path.parent, ignore_errors=True)
 
-    # -- failures and search traces -----------------------------------------------------------------------------------
-
-    def note_failure(self, key: str, content: dict[str, Any]) -> None:
-        """Write why a key could not be computed, beside earlier notes; see `failures`."""
-        path = self.folder / FAILURES / key / f"{os.urandom(8).hex()}.json"
-        with writing_into(self.folder):
-            write_atomically(path, json_text(content))
-
-    def failures(self, key: str) -> list[dict[str, Any]]:
-        """Notes of a key's failures, oldest first, without those that cannot be read."""
-        notes = []
-        for path in sorted((self.folder / FAILURES / key).glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                notes.append(dict(json.loads(path.read_text())))
-        return sorted(notes, key=lambda note: str(note.get("noted")))
+    # -- search traces -------------------------------------------------------------------------------------------------
 
     def read_trace(self, key: str) -> list[dict[str, Any]]:
         """Finished rounds of a search, in order, up to a gap or a file that is not JSON."""

@@ -16,7 +16,8 @@ import pandas as pd
 
 from rankadaptor.errors import BadInput
 from rankadaptor.keys import identity_key
-from rankadaptor.pipeline.ledger import FAILURES, Ledger
+from rankadaptor.pipeline import failures as failure_notes
+from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.ledger_files import DAMAGED, Entry
 from rankadaptor.pipeline.stages import STAGES
 
@@ -166,7 +167,7 @@ def rubbish(
     if damaged:
         pieces += [(path, "damaged") for path in sorted((ledger.folder / DAMAGED).glob("*"))]
     if failures:
-        pieces += [(path, "notes of failures") for path in sorted((ledger.folder / FAILURES).glob("*"))]
+        pieces += [(path, "notes of failures") for path in sorted((ledger.folder / failure_notes.FOLDER).glob("*"))]
     if outdated:
         pieces += [(entry.folder, "of an older numerics version") for entry in ledger.entries() if _is_outdated(entry)]
     return [Rubbish(path, why, size_of(path)) for path, why in pieces]

@@ -203,8 +203,8 @@ def test_an_interrupt_ends_the_workers_and_a_new_run_goes_on(tiny_profile, tmp_p
 
 def test_a_hanging_worker_is_killed_and_its_stage_retried(tiny_profile, tmp_path, monkeypatch):
     """Where no alarm is heard, as in a call that never returns."""
-    monkeypatch.setattr(local_pool, "GRACE_S", 0.2)
-    profile = dataclasses.replace(load_profile(str(tiny_profile)), stage_limit_s=3.0)
+    monkeypatch.setattr(local_pool, "GRACE_S", 1.0)
+    profile = dataclasses.replace(load_profile(str(tiny_profile)), stage_limit_s=10.0)
     ledger = Ledger(tmp_path / "ledger")
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
     before, stopped = multiprocessing.active_children(), []
@@ -219,7 +219,7 @@ def test_a_hanging_worker_is_killed_and_its_stage_retried(tiny_profile, tmp_path
         pool.submit(profile.inputs(), [step]).result(timeout=120)
     runner = Runner(profile.inputs(), ledger)
     assert runner.find(step) is not None
-    assert [note["kind"] for note in ledger.failures(runner.key(step))] == ["timed out"]
+    assert [note["kind"] for note in failures.notes_of(ledger, runner.key(step))] == ["timed out"]
 
 
 def test_an_error_in_the_progress_callback_hangs_nothing(tiny_profile, tmp_path):
@@ -382,5 +382,6 @@ def test_a_hanging_task_is_noted_and_ends_its_process(tiny_profile, tmp_path, mo
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
     ray_pool._run(profile.inputs(), tmp_path / "ledger", [step], os.getcwd(), {})
     assert statuses == [ray_pool._STUCK]
-    noted = Ledger(tmp_path / "ledger").failures(Runner(profile.inputs(), Ledger(tmp_path / "ledger")).key(step))
+    ledger = Ledger(tmp_path / "ledger")
+    noted = failures.notes_of(ledger, Runner(profile.inputs(), ledger).key(step))
     assert [note["kind"] for note in noted] == ["timed out"]

@@ -93,7 +93,7 @@ def test_notes_that_were_edited_are_passed_over(tmp_path):
     ledger = Ledger(tmp_path)
     for content in ("", "[]", "{}", '{"stage": "recover", "kind": "killed", "machine": 3}'):
         for _ in range(3):
-            ledger.note_failure("key", {})
+            failures.note(ledger, "key", "recover", "killed", "")
             newest = max((tmp_path / "failures" / "key").iterdir(), key=lambda path: path.stat().st_mtime_ns)
             newest.write_text(content)
     assert failures.given_up(ledger, "key") is None

@@ -19,7 +19,7 @@ from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.spec import EvaluationSpec, GenerationSpec, PerplexitySpec
 from rankadaptor.keys import canonical_json, identity_key, stage_identity
-from rankadaptor.pipeline import ledger_files
+from rankadaptor.pipeline import failures, ledger_files
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.ledger_tools import remove, rubbish
 from rankadaptor.pipeline.traced_search import SearchSpec
@@ -304,7 +304,7 @@ def test_a_text_that_cannot_be_written_leaves_no_draft(tmp_path, monkeypatch):
     with pytest.raises(BadInput, match="free some of the disk"):
         Ledger(tmp_path).append_round(KEY, {}, 0, {})
     with pytest.raises(BadInput, match="free some of the disk"):
-        Ledger(tmp_path).note_failure(KEY, {})
+        failures.note(Ledger(tmp_path), KEY, "prune", "killed", "signal 9")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
