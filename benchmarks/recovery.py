@@ -31,7 +31,8 @@ from rankadaptor.models.checkpoints import architecture_of, load_tokenizer
 from rankadaptor.profiles import Profile
 from rankadaptor.recovery.adapters import attach_adapter
 from rankadaptor.recovery.prompts import IGNORED, Example, batches, collate, tokenise
-from rankadaptor.recovery.spec import Recipe, RecoverySpec
+from rankadaptor.recovery.recipe import Recipe
+from rankadaptor.recovery.spec import RecoverySpec
 from rankadaptor.recovery.training import train
 
 HELD_OUT = 64

@@ -12,7 +12,7 @@ from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.profiles import names
 from rankadaptor.pruning.spec import Block, PruneSpec
-from rankadaptor.recovery.spec import Recipe
+from rankadaptor.recovery.recipe import Recipe
 
 
 @pytest.mark.parametrize(

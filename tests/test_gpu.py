@@ -24,7 +24,8 @@ from rankadaptor.recovery.adapters import attach_adapter, save_adapter
 from rankadaptor.recovery.loaded import LoadedModel
 from rankadaptor.recovery.packing import packed, packing, padded
 from rankadaptor.recovery.prompts import IGNORED, Example
-from rankadaptor.recovery.spec import Recipe, RecoverySpec
+from rankadaptor.recovery.recipe import Recipe
+from rankadaptor.recovery.spec import RecoverySpec
 from rankadaptor.recovery.training import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU, or not asked for: make test-gpu")

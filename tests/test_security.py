@@ -16,7 +16,8 @@ from rankadaptor.models.checkpoints import check_weights, load_model
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import load_profile
 from rankadaptor.recovery.adapters import attach_adapter, load_adapter, save_adapter
-from rankadaptor.recovery.spec import Recipe, RecoverySpec
+from rankadaptor.recovery.recipe import Recipe
+from rankadaptor.recovery.spec import RecoverySpec
 
 PACKAGE = Path(__file__).parents[1] / "rankadaptor"
 RECIPE = Recipe(8, 4, 4, 1e-3, 1, 64, 0.0, 0.0, 1.0)
@@ -80,7 +81,7 @@ def test_a_model_of_pickles_alone_is_refused(command, model, mark, capsys, tmp_p
     assert not mark.exists()
 
 
-def test_an_adapter_of_pickles_is_refused_and_one_beside_safetensors_stays_shut(model, mark, tmp_path):
+def test_adapters_that_are_pickles_are_never_opened(model, mark, tmp_path):
     loaded = load_model(model)
     adapted = attach_adapter(loaded, RecoverySpec("lora", (4,) * 6, "constant", 16, RECIPE, 0))
     save_adapter(adapted, tmp_path / "adapter")

@@ -16,7 +16,7 @@ REGISTRIES = {
     "pruners": ("rankadaptor.pruning.spec", "PRUNERS"),
     "criteria": ("rankadaptor.commands.pruning", "criteria_by_pruner"),
     "reductions": ("rankadaptor.pruning.spec", "GROUP_REDUCTIONS"),
-    "scalings": ("rankadaptor.recovery.spec", "SCALINGS"),
+    "scalings": ("rankadaptor.recovery.recipe", "SCALINGS"),
     "executors": ("rankadaptor.pipeline.execution", "EXECUTORS"),
     "ablations": ("rankadaptor.experiments.ablations", "ABLATIONS"),
 }
@@ -42,6 +42,7 @@ class Command(TyperCommand):
     """A command whose help may name registries in braces, which are read only where that help is shown."""
 
     def get_help(self, ctx: Any) -> str:
+        """The text of --help."""
         for parameter in self.params:
             text = getattr(parameter, "help", None) or ""
             for registry in REGISTRIES:

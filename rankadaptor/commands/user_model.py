@@ -13,7 +13,7 @@ from rankadaptor.errors import check_name
 
 if TYPE_CHECKING:
     from rankadaptor.experiments.user_model import UserModel
-    from rankadaptor.recovery.spec import Recipe
+    from rankadaptor.recovery.recipe import Recipe
 
 _Tasks = Annotated[str, typer.Option(help="Such as 'piqa arc_easy'; all that there are by default.")]
 _Benchmarks = Annotated[str, typer.Option(

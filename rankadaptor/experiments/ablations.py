@@ -26,7 +26,7 @@ from rankadaptor.experiments.tables import CLAIMED, Contents
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.ranktable.meta_records import SIGNALS
-from rankadaptor.recovery.spec import Scaling
+from rankadaptor.recovery.recipe import Scaling
 
 CANDIDATES = {"the paper's": [2, 4, 6, 8, 10, 12], "few": [4, 8, 12], "wide": [1, 2, 4, 6, 8, 12, 16, 24]}
 HONEST, NAIVE = "fresh seeds, unseen questions", "as searched"

@@ -96,6 +96,7 @@ class PrunedModelsResult:
 
     @property
     def dense(self) -> Architecture:
+        """Shapes of the base model."""
         return self._runner.results.architecture(None)
 
     def of(self, pruner: str) -> list[Block]:

@@ -39,7 +39,7 @@ from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import Budget, load_profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.ranktable.meta_records import ORIGINS
-from rankadaptor.recovery.spec import Scaling
+from rankadaptor.recovery.recipe import Scaling
 from rankadaptor.search.damage import damage_allocation
 
 _DRAW_SEED = 11  # of the allocations

@@ -38,6 +38,8 @@ class Row:
 
 @dataclass(frozen=True)
 class BlockResult:
+    """The rows of one block, and its searches."""
+
     architecture: Architecture
     rows: tuple[Row, ...]
     search: SearchResult | None = None  # None where nothing is searched
@@ -48,6 +50,8 @@ class BlockResult:
 
 @dataclass(frozen=True, eq=False)  # hashed as the thing it is: what is drawn of it is computed once
 class TableResult:
+    """What a run of a table returns."""
+
     contents: Contents
     profile: Profile
     budget_name: str
@@ -73,6 +77,7 @@ class TableResult:
 
     @property
     def searched(self) -> bool:
+        """Whether an allocation was searched on some block."""
         return any(block.search for block in self.blocks.values())
 
     @property
@@ -81,6 +86,7 @@ class TableResult:
         return self.budget.decided and len(self.seeds) > 1
 
     def rows(self) -> Iterator[Row]:
+        """All rows: the dense model, then block by block."""
         yield self.dense
         for block in self.blocks.values():
             yield from block.rows

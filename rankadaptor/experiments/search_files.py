@@ -10,7 +10,7 @@ from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 from rankadaptor.files import scratch_beside
 from rankadaptor.recovery.methods.lora import to_lora_config
-from rankadaptor.recovery.spec import Recipe
+from rankadaptor.recovery.recipe import Recipe
 from rankadaptor.search.rounds import SearchResult, mean_score
 
 ALLOCATION_FILE = "allocation.json"

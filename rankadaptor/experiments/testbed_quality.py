@@ -27,7 +27,7 @@ from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import Budget, load_profile
 from rankadaptor.pruning.spec import Block, PruneSpec
-from rankadaptor.recovery.spec import Scaling
+from rankadaptor.recovery.recipe import Scaling
 from rankadaptor.statistics import variance_components
 
 SCALINGS_COMPARED: tuple[Scaling, ...] = ("fixed_alpha", "constant")

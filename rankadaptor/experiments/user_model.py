@@ -38,7 +38,8 @@ from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.pruning.folders import default_range
-from rankadaptor.recovery.spec import Recipe, RecoverySpec, Scaling
+from rankadaptor.recovery.recipe import Recipe, Scaling
+from rankadaptor.recovery.spec import RecoverySpec
 from rankadaptor.search.rounds import Round, Scores, SearchResult
 from rankadaptor.search.settings import SearchSettings
 

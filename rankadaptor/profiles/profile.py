@@ -21,7 +21,8 @@ from rankadaptor.models.base_model import BaseModel
 from rankadaptor.pipeline.cost import Cost
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pruning.spec import PRUNERS, Block, PruneSpec, PruningSettings
-from rankadaptor.recovery.spec import LengthGrouping, Recipe, RecoverySpec, Scaling
+from rankadaptor.recovery.recipe import LengthGrouping, Recipe, Scaling
+from rankadaptor.recovery.spec import RecoverySpec
 
 # Metadata of a field that a profile's YAML may omit; every other field must be there.
 IMPLICIT = "implicit"

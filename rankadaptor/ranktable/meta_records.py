@@ -13,7 +13,7 @@ from rankadaptor.allocation import RankAllocation, parse_allocation
 from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
 from rankadaptor.keys import canonical_json, sha256_text
-from rankadaptor.recovery.spec import Scaling
+from rankadaptor.recovery.recipe import Scaling
 from rankadaptor.search.rounds import Record, Scores
 
 COMMITTED = Path(__file__).parent / "rank_table.parquet"

@@ -21,7 +21,7 @@ from rankadaptor.profiles import Profile
 from rankadaptor.pruning import pruned_shapes
 from rankadaptor.pruning.spec import Block
 from rankadaptor.ranktable.meta_records import SIGNALS, records_beside, rows_of, task_scores
-from rankadaptor.recovery.spec import Scaling
+from rankadaptor.recovery.recipe import Scaling
 from rankadaptor.search.pool import Pool
 from rankadaptor.search.rounds import Record, Scores, mean_score
 from rankadaptor.search.settings import SearchSettings

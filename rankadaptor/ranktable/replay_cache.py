@@ -17,7 +17,7 @@ from rankadaptor.profiles import Profile
 from rankadaptor.ranktable.cross_validation import Variant, cross_validated
 from rankadaptor.ranktable.replay import Job, Replay
 from rankadaptor.ranktable.replayed_searches import run_replays
-from rankadaptor.recovery.spec import Scaling
+from rankadaptor.recovery.recipe import Scaling
 
 
 @dataclass(frozen=True)

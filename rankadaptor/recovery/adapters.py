@@ -14,8 +14,7 @@ from transformers import PreTrainedModel
 from rankadaptor.allocation import validate_allocation
 from rankadaptor.errors import BadInput
 from rankadaptor.models.checkpoints import architecture_of
-from rankadaptor.recovery.methods import adapter_method
-from rankadaptor.recovery.spec import RecoverySpec
+from rankadaptor.recovery.spec import RecoverySpec, adapter_method
 
 
 def attach_adapter(model: PreTrainedModel, spec: RecoverySpec) -> PeftModel:

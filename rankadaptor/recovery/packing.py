@@ -20,7 +20,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from rankadaptor.models.patching import attending
 from rankadaptor.recovery.prompts import IGNORED, Example, collate, micro_batches
-from rankadaptor.recovery.spec import Recipe
+from rankadaptor.recovery.recipe import Recipe
 
 # Tokens of a packed piece, at most. On a CPU twice as many were 8 % slower, half as many 4 %; on an H200, in SmolLM2,
 # 4,096 tokens were slower than 8,192 and 2,048 much slower, since a pass has costs that do not depend on its tokens.

@@ -13,7 +13,7 @@ import torch
 from rankadaptor.data.benchmarks import Row
 from rankadaptor.errors import BadInput
 from rankadaptor.models.checkpoints import Tokenizer
-from rankadaptor.recovery.spec import Recipe
+from rankadaptor.recovery.recipe import Recipe
 
 IGNORED = -100  # label of a token that no loss is taken on
 _GROUP_BATCHES = 8  # batches that are cut together from rows sorted by length

@@ -17,10 +17,9 @@ from rankadaptor.models.kernels.cross_entropy import summed_cross_entropy
 from rankadaptor.models.kernels.fast_layers import quick_layers
 from rankadaptor.models.kernels.fused_lora import fused
 from rankadaptor.models.kernels.products import quick_products
-from rankadaptor.recovery.methods import adapter_method
 from rankadaptor.recovery.packing import Piece, packing, pieces
 from rankadaptor.recovery.prompts import batches
-from rankadaptor.recovery.spec import RecoverySpec
+from rankadaptor.recovery.spec import RecoverySpec, adapter_method
 
 
 @dataclass(frozen=True)

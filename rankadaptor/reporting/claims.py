@@ -114,8 +114,8 @@ def _unrecovered(table: pd.DataFrame) -> Finding:
 def _searches(table: pd.DataFrame) -> Finding:
     parts = []
     for measure, rows in table.groupby("of", sort=False):
-        less, more = ((rows["verdict"] == word).sum() for word in ("less than", "more than"))
-        parts.append(f"{measure}: less than a rival's in {less} of {len(rows)} comparisons, more in {more}")
+        fewer, more = ((rows["verdict"] == word).sum() for word in ("less than", "more than"))
+        parts.append(f"{measure}: less than a rival's in {fewer} of {len(rows)} comparisons, more in {more}")
     only_searched = "finds what it searches; of no use under another training"
     return "; ".join(parts), only_searched if _only_searched(table) else ""
 

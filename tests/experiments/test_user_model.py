@@ -14,7 +14,7 @@ from rankadaptor.allocation import parse_allocation
 from rankadaptor.experiments.search_files import read_search
 from rankadaptor.experiments.user_model import RECIPE as RECIPE_OF_MODULE
 from rankadaptor.experiments.user_model import user_model
-from rankadaptor.recovery.methods import adapter_method
+from rankadaptor.recovery.spec import adapter_method
 
 RECIPE = ["--steps", "4", "--batch", "4", "--max-length", "200"]
 
@@ -49,7 +49,7 @@ def found(folders, common):
     return out, arguments
 
 
-def test_a_search_writes_an_allocation_a_trace_and_what_peft_reads(folders, found):
+def test_a_search_writes_allocation_trace_and_peft_config(folders, found):
     out, _ = found
     content = json.loads((out / "allocation.json").read_text())
     assert len(content["allocation"]) == 6

@@ -24,7 +24,8 @@ from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.ledger_tools import remove, rubbish
 from rankadaptor.pipeline.traced_search import SearchSpec
 from rankadaptor.pruning.spec import Block, PruneSpec
-from rankadaptor.recovery.spec import Recipe, RecoverySpec
+from rankadaptor.recovery.recipe import Recipe
+from rankadaptor.recovery.spec import RecoverySpec
 from rankadaptor.search.settings import SearchSettings
 
 KEY = "a" * 64

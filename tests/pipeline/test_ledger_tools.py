@@ -14,7 +14,8 @@ from rankadaptor.pipeline import ledger_tools
 from rankadaptor.pipeline.leases import Holder
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.ledger_tools import find_by_prefix, ledger_frame, rubbish, verify
-from rankadaptor.recovery.spec import Recipe, RecoverySpec
+from rankadaptor.recovery.recipe import Recipe
+from rankadaptor.recovery.spec import RecoverySpec
 
 RECIPE = Recipe(8, 4, 4, 1e-3, 1, 64, 0.05, 0.0, 1.0)
 RECOVERY = stage_identity("recover", RecoverySpec("lora", (4, 8), "constant", 16, RECIPE, 0), "p", {})

@@ -11,7 +11,8 @@ from rankadaptor.experiments.main_table import main_table
 from rankadaptor.recovery import loaded as loaded_module
 from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, save_adapter
 from rankadaptor.recovery.loaded import LoadedModel
-from rankadaptor.recovery.spec import Recipe, RecoverySpec
+from rankadaptor.recovery.recipe import Recipe
+from rankadaptor.recovery.spec import RecoverySpec
 from rankadaptor.recovery.training import train
 from rankadaptor.reporting import tables
 

@@ -9,11 +9,11 @@ from peft import LoraConfig
 from rankadaptor.errors import BadInput
 from rankadaptor.keys import stage_identity
 from rankadaptor.pipeline.stages import STAGES
-from rankadaptor.recovery import methods
+from rankadaptor.recovery import spec as registry
 from rankadaptor.recovery.adapters import attach_adapter, load_adapter, save_adapter
-from rankadaptor.recovery.methods import AdapterMethod, adapter_method, register
 from rankadaptor.recovery.methods.lora import Lora
-from rankadaptor.recovery.spec import Recipe, RecoverySpec
+from rankadaptor.recovery.recipe import Recipe
+from rankadaptor.recovery.spec import AdapterMethod, RecoverySpec, adapter_method, register
 from rankadaptor.recovery.training import train
 
 ROWS = [{"instruction": sentence(i, 5), "input": "", "output": sentence(i + 200, 4)} for i in range(12)]
@@ -69,7 +69,7 @@ class DoRa(Lora):
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     """Methods that a test registers are gone after it."""
-    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
+    monkeypatch.setattr(registry, "ADAPTER_METHODS", dict(registry.ADAPTER_METHODS))
 
 
 def recovery(method, allocation=(3, 3, 3, 3), init_rank=None):

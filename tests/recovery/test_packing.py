@@ -10,7 +10,7 @@ from rankadaptor.recovery import packing as packing_module
 from rankadaptor.recovery import training
 from rankadaptor.recovery.packing import packed, packing, padded, pieces
 from rankadaptor.recovery.prompts import IGNORED, Example
-from rankadaptor.recovery.spec import Recipe
+from rankadaptor.recovery.recipe import Recipe
 
 RECIPE = Recipe(2, 8, 8, 1e-3, 1, 256, 0.0, 0.0, 1.0, "micro_batches")
 

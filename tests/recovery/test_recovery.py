@@ -18,12 +18,12 @@ from rankadaptor.pruning import prune
 from rankadaptor.pruning.spec import PruneSpec
 from rankadaptor.recovery import training
 from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, save_adapter
-from rankadaptor.recovery.methods import adapter_method
 from rankadaptor.recovery.methods.eva import initialise_eva
 from rankadaptor.recovery.methods.lora import to_lora_config
 from rankadaptor.recovery.packing import padded
 from rankadaptor.recovery.prompts import IGNORED, Example, alpaca_prompt, batches, collate, micro_batches, tokenise
-from rankadaptor.recovery.spec import Recipe, RecoverySpec
+from rankadaptor.recovery.recipe import Recipe
+from rankadaptor.recovery.spec import RecoverySpec, adapter_method
 from rankadaptor.recovery.training import train
 
 ROWS = [{"instruction": sentence(i, 5), "input": sentence(i + 100, 3) if i % 2 else "", "output": sentence(i + 200, 4)}
@@ -142,7 +142,7 @@ def test_trained_merged_and_reloaded_agree(method, tokenizer, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
-def test_eva_shares_loras_ranks_out_and_starts_at_the_base_model(tokenizer):
+def test_eva_distributes_ranks_and_starts_at_the_base_model(tokenizer):
     """As many ranks in sum, at most twice the mean; B is 0; scaling is LoRA's whatever the rank; the seed decides."""
     spec = recovery("eva", allocation=(4, 4, 4, 4))
     down_projections = []

@@ -9,8 +9,8 @@ from rankadaptor.pipeline.cost import Cost
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.stages.stage import Stage, Task
 from rankadaptor.recovery.adapters import save_adapter
-from rankadaptor.recovery.methods import adapter_method
-from rankadaptor.recovery.spec import Recipe, RecoverySpec
+from rankadaptor.recovery.recipe import Recipe
+from rankadaptor.recovery.spec import RecoverySpec, adapter_method
 from rankadaptor.recovery.training import train
 
 

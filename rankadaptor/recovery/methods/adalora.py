@@ -9,8 +9,8 @@ from peft.tuners.adalora import SVDLinear
 
 from rankadaptor.architecture import PROJECTIONS, Architecture
 from rankadaptor.errors import BadInput
-from rankadaptor.recovery.methods import AdapterMethod, register
-from rankadaptor.recovery.spec import Recipe, RecoverySpec
+from rankadaptor.recovery.recipe import Recipe
+from rankadaptor.recovery.spec import AdapterMethod, RecoverySpec, register
 
 # The schedule as shares of the optimizer steps: full rank first, then pruning, then fixed ranks.
 INITIAL_SHARE, FINAL_SHARE = 0.15, 0.35

@@ -14,9 +14,8 @@ from peft.tuners.lora import LoraLayer
 
 from rankadaptor.architecture import PROJECTIONS, Architecture
 from rankadaptor.errors import BadInput
-from rankadaptor.recovery.methods import AdapterMethod, register
 from rankadaptor.recovery.prompts import IGNORED, Example, collate
-from rankadaptor.recovery.spec import RecoverySpec
+from rankadaptor.recovery.spec import AdapterMethod, RecoverySpec, register
 
 RHO = 2.0  # PEFT's default: no projection gets more than twice the mean rank
 

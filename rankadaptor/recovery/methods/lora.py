@@ -15,8 +15,8 @@ from rankadaptor.allocation import validate_allocation
 from rankadaptor.architecture import PROJECTIONS, Architecture, module_name
 from rankadaptor.keys import sha256_text
 from rankadaptor.models.checkpoints import architecture_of
-from rankadaptor.recovery.methods import AdapterMethod, register
-from rankadaptor.recovery.spec import RecoverySpec, Scaling
+from rankadaptor.recovery.recipe import Scaling
+from rankadaptor.recovery.spec import AdapterMethod, RecoverySpec, register
 
 CONSTANT_SCALE = 2  # of LLM-Pruner's recipe: alpha 16 at rank 8
 

@@ -20,7 +20,7 @@ from rankadaptor.ranktable.meta_records import COMMITTED, read_table
 from rankadaptor.ranktable.reliability import reliability
 from rankadaptor.ranktable.replay import Replay
 from rankadaptor.ranktable.replay_cache import ReplayCache
-from rankadaptor.recovery.spec import SCALINGS
+from rankadaptor.recovery.recipe import SCALINGS
 from rankadaptor.reporting.search_page.comparisons import rival_differences, unsearched_regrets, verdict_text
 from rankadaptor.reporting.search_page.figures import (
     learning_figure,
