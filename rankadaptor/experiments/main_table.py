@@ -57,9 +57,10 @@ def main_table(
         BadInput: on anything unknown or missing, before anything runs; only whether an allocation fits a depth-pruned
             model is not known until it is pruned.
     """
+    source = with_data(load_profile(profile), benchmarks, recovery_data)  # loads plugins, which may register tables
     if table not in TABLES:
         raise BadInput(f"unknown table {table!r}: use one of {', '.join(TABLES)}{did_you_mean(table, TABLES)}")
-    contents, source = TABLES[table], with_data(load_profile(profile), benchmarks, recovery_data)
+    contents = TABLES[table]
     if unknown := [method for method in contents.methods if method not in METHODS and method != RANKADAPTOR]:
         raise BadInput(f"{table} compares the unknown method {unknown[0]!r}: use some of {', '.join(METHODS)}")
     parsed = parse_blocks(blocks, source)

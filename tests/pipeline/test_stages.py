@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import pytest
 
 from rankadaptor.errors import BadInput
-from rankadaptor.experiments.plan import missing_steps, stage_kind, steps_cost, steps_seconds
+from rankadaptor.experiments.plan import Plan, stage_kind, stage_seconds
+from rankadaptor.experiments.planning import PlanningRunner, StepCount, base_architecture
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.ledger_tools import ledger_frame, rubbish
 from rankadaptor.pipeline.runner import Runner
@@ -57,16 +58,25 @@ def registered():
     del STAGES["count"]
 
 
+def planned(profile, ledger, step):
+    """The plan of one step."""
+    count = StepCount()
+    runner = PlanningRunner(profile.inputs(), ledger, base_architecture(profile.base_model))
+    count.follow(runner, (batch for batch in [[step]]))
+    return Plan("Count", (), profile.inputs(), profile.cost, count.needed, count.missing)
+
+
 def test_a_registered_stage_is_computed_found_and_planned(registered, tiny_profile, tmp_path):
     profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
     pruned = Step("prune", profile.prune_spec(Block("shortened", 20)))
     step = Step("count", CountSpec(layer=2), pruned)
     runner = Runner(profile.inputs(), ledger)
 
-    assert missing_steps(runner, [step]) == [pruned, step]
-    assert steps_seconds([step], profile.cost) == 120
-    assert "to run: 2 stages" in steps_cost(missing_steps(runner, [step]), profile.cost)
-    assert STAGES["count"].describe(stage_kind(step).size) == "count (layer 2)"
+    plan = planned(profile, ledger, step)
+    assert plan.missing == plan.needed == {stage_kind(pruned): 1, stage_kind(step): 1}
+    assert plan.missing_seconds() == 120 + stage_seconds(stage_kind(pruned), profile.cost)
+    assert "count (layer 2)" in str(plan)
+    assert "to run: 2 stages" in str(plan)
 
     entry = runner.run(step)
     assert entry.result["result"]["parameters"] > 0
@@ -76,7 +86,7 @@ def test_a_registered_stage_is_computed_found_and_planned(registered, tiny_profi
     again = Runner(profile.inputs(), Ledger(tmp_path / "ledger"))
     assert again.run(step).key == entry.key
     assert again.computed == []
-    assert missing_steps(again, [step]) == []
+    assert not planned(profile, ledger, step).missing
     assert set(ledger_frame(tmp_path / "ledger")["stage"]) == {"prune", "count"}
     assert rubbish(tmp_path / "ledger", outdated=True) == []
     CountSpec.numerics_version = 4
