@@ -95,7 +95,7 @@ def test_files_of_rows_holders_models_and_traces(content):
 @QUICK
 @given(name=st.sampled_from(["spec.json", "result.json", "checksums.json", "array.bin"]),
        content=st.binary(max_size=60) | JSON.map(json.dumps).map(str.encode))
-def test_an_entry_with_anything_in_its_files_is_as_it_was_or_set_aside(name, content, tmp_path):
+def test_an_entry_of_any_bytes_is_unchanged_or_set_aside(name, content, tmp_path):
     key = "a" * 64
     ledger = tmp_path / str(len(list(tmp_path.iterdir())))
 

@@ -63,7 +63,7 @@ def test_plan_of_an_empty_ledger_counts_what_a_run_computes(finished, tiny_profi
     assert sum(plan.missing.values()) == len(result.computed)
 
 
-def test_a_run_cut_off_anywhere_goes_on_and_ends_in_the_same_numbers(finished, tiny_profile, tmp_path, monkeypatch):
+def test_a_run_cut_off_anywhere_ends_in_the_same_numbers(finished, tiny_profile, tmp_path, monkeypatch):
     """Stop after every third stage, as a kill between two renames would; nothing is computed twice."""
     result, _ = finished
     computed: list[str] = []
@@ -163,7 +163,7 @@ def test_every_key_is_the_hash_of_its_spec(finished):
         assert identity_key(json.loads(path.read_text())) == path.parent.name
 
 
-def test_planning_computes_nothing_even_where_an_adapter_is_gone(finished, finished_copy, tiny_profile):
+def test_planning_computes_nothing_where_an_adapter_is_gone(finished, finished_copy, tiny_profile):
     result, _ = finished
     lora = next(row for row in result.blocks["shortened:20"].rows if row.method == "LoRA")
     recovery = Ledger(finished_copy).find(lora.keys[0]).spec["parent"]
@@ -174,7 +174,7 @@ def test_planning_computes_nothing_even_where_an_adapter_is_gone(finished, finis
     assert [key for _, key in table.run().computed] == [recovery]
 
 
-def test_a_diverging_trial_is_recorded_scored_last_and_stops_nothing(finished, tiny_profile, tmp_path, monkeypatch):
+def test_a_diverging_trial_is_scored_last_and_stops_nothing(finished, tiny_profile, tmp_path, monkeypatch):
     """The search's first trial diverges: the table still ends, the trial is not tried again, and is not chosen."""
     from rankadaptor.errors import RecoveryDiverged
     from rankadaptor.pipeline.stages import recover as stages
@@ -198,7 +198,7 @@ def test_a_diverging_trial_is_recorded_scored_last_and_stops_nothing(finished, t
     assert len(calls) == len(set(calls)) == 4
 
 
-def test_controls_of_the_motivating_example_have_its_ranks_in_another_order(finished_copy, tiny_profile):
+def test_controls_of_lora_star_have_its_ranks_reordered(finished_copy, tiny_profile):
     result = experiments.main_table(str(tiny_profile), FINISHED_BLOCKS, ledger=finished_copy, table="figure2").run()
     assert not result.searched
     for block in result.blocks.values():

@@ -49,7 +49,7 @@ def found(folders, common):
     return out, arguments
 
 
-def test_a_search_writes_an_allocation_a_trace_and_what_peft_reads(folders, found):
+def test_a_search_writes_allocation_trace_and_peft_config(folders, found):
     out, _ = found
     content = json.loads((out / "allocation.json").read_text())
     assert len(content["allocation"]) == 6

@@ -26,7 +26,7 @@ def models():
 
 @pytest.mark.parametrize("name", ["grouped", "plain", "pruned"])
 @pytest.mark.parametrize("tokens", [1, 11, fast_layers._SHORT_TOKENS, fast_layers._SHORT_TOKENS + 16])
-def test_losses_and_gradients_are_those_of_transformers_and_peft(name, tokens):
+def test_losses_and_gradients_equal_transformers_and_peft(name, tokens):
     model = with_lora(models()[name])
     batch = ids(3, tokens + 1)
     plain = loss_and_gradients(model, batch)
