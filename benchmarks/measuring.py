@@ -46,7 +46,7 @@ def pruned_model(options: argparse.Namespace) -> tuple[Profile, PreTrainedModel]
         vocabulary = len(load_tokenizer(base_model_folder(chosen.base_model)))
         model = random_model(dataclasses.replace(shape, vocab_size=vocabulary))
     else:
-        model = Runner(chosen.inputs(), Ledger(options.ledger)).model(Step("prune", chosen.prune_spec(block)))
+        model = Runner(chosen.inputs(), Ledger(options.ledger)).models.model(Step("prune", chosen.prune_spec(block)))
     return chosen, model.to(getattr(torch, options.dtype)) if options.dtype else model
 
 

@@ -12,6 +12,7 @@ import torch
 
 from rankadaptor.errors import BadInput
 from rankadaptor.pipeline.processes import process_context
+from rankadaptor.plugins import load_plugins
 
 
 def map_in_processes(
@@ -40,6 +41,7 @@ def _executor(workers: int) -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
-    """Use one thread per process, and leave a keyboard interrupt to the parent."""
+    """Use one thread per process, know the same rivals as the parent, and leave a keyboard interrupt to it."""
+    load_plugins()
     torch.set_num_threads(1)
     signal(SIGINT, SIG_IGN)

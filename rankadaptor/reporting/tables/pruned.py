@@ -3,7 +3,7 @@
 import pandas as pd
 
 from rankadaptor.experiments.results import TableResult
-from rankadaptor.pruning.spec import Block
+from rankadaptor.pruning.spec import PRUNERS, Block
 
 
 def block_table(result: TableResult) -> pd.DataFrame:
