@@ -51,6 +51,7 @@ def test_words_of_the_command_line(text):
 
 @QUICK
 @given(data=st.data(), value=JSON)
+@pytest.mark.slow
 def test_profiles_with_anything_anywhere(data, value, tmp_path):
     content = yaml.safe_load((FOLDER / "tiny.yaml").read_text())
     place = content

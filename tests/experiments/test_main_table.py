@@ -90,6 +90,7 @@ def test_a_run_cut_off_anywhere_ends_in_the_same_numbers(finished, tiny_profile,
     assert [b.search for b in resumed.blocks.values()] == [b.search for b in result.blocks.values()]
 
 
+@pytest.mark.slow
 def test_grid_seeds_and_per_task_rows(tiny_profile, tmp_path):
     table = experiments.main_table(str(tiny_profile), "llm-pruner:20", "two-seeds", ledger=str(tmp_path))
     result = table.run()

@@ -31,6 +31,8 @@ from rankadaptor.ranktable.meta_records import ORIGINS, read_table
 from rankadaptor.ranktable.replay import block_space
 from rankadaptor.search.damage import damage_allocation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("architecture", [WIDTH, DEPTH])
 def test_drawn_allocations_fit_and_few_are_the_first_of_many(architecture):
