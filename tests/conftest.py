@@ -36,6 +36,15 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the kernels that tests start
 torch.set_num_threads(1)  # tiny models: a second thread only waits
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests by their fixtures: the finished table takes ten seconds to compute, a kernel six to start."""
+    for item in items:
+        for fixture, marker in (("finished", "slow"), ("kernel", "notebook")):
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
+
+
 @pytest.fixture
 def llama() -> LlamaForCausalLM:
     return tiny_llama()

@@ -74,6 +74,7 @@ def test_bad_allocations_are_one_line_and_status_2(command, allocation, says, ti
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.notebook
 def test_a_wrong_hash_found_on_the_way_is_one_line_and_status_2(tiny_profile, offline_pip, capfd):
     """The download happens inside the notebook's kernel; the remedy must still reach the user as one line."""
     wheel_index(offline_pip, {"data/a.txt": "A"})

@@ -23,7 +23,7 @@ def graph():
 
 @pytest.mark.parametrize(("part", "projections"), [("self_attn", ATTENTION_PROJECTIONS), ("mlp", MLP_PROJECTIONS)])
 @pytest.mark.parametrize("layer", [0, 2])
-def test_channels_are_removed_from_whole_dependency_groups(graph, part, projections, layer):
+def test_a_projections_units_go_with_their_group_alone(graph, part, projections, layer):
     model, dependencies = graph
     channels = list(range(8, 16)) if part == "self_attn" else [5, 17]  # the second head; two MLP channels
     for root in (name for name in projections if name not in BY_COLUMN):

@@ -51,6 +51,7 @@ def test_words_of_the_command_line(text):
 
 @QUICK
 @given(data=st.data(), value=JSON)
+@pytest.mark.slow
 def test_profiles_with_anything_anywhere(data, value, tmp_path):
     content = yaml.safe_load((FOLDER / "tiny.yaml").read_text())
     place = content
@@ -95,7 +96,7 @@ def test_files_of_rows_holders_models_and_traces(content):
 @QUICK
 @given(name=st.sampled_from(["spec.json", "result.json", "checksums.json", "array.bin"]),
        content=st.binary(max_size=60) | JSON.map(json.dumps).map(str.encode))
-def test_an_entry_with_any_bytes_is_intact_or_set_aside(name, content, tmp_path):
+def test_an_entry_of_any_bytes_is_unchanged_or_set_aside(name, content, tmp_path):
     key = "a" * 64
     ledger = tmp_path / str(len(list(tmp_path.iterdir())))
 

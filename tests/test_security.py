@@ -81,7 +81,7 @@ def test_a_model_of_pickles_alone_is_refused(command, model, mark, capsys, tmp_p
     assert not mark.exists()
 
 
-def test_adapters_that_are_pickles_are_never_opened(model, mark, tmp_path):
+def test_pickles_of_an_adapter_are_never_opened(model, mark, tmp_path):
     loaded = load_model(model)
     adapted = attach_adapter(loaded, RecoverySpec("lora", (4,) * 6, "constant", 16, RECIPE, 0))
     save_adapter(adapted, tmp_path / "adapter")

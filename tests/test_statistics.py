@@ -135,6 +135,7 @@ def paired_differences(generator, seed_deviation):
         + np.sign(shift) * (generator.random((3, 150)) < abs(shift)), -1, 1) for task in range(7)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed_deviation", [0.0, 0.01, 0.04])
 def test_a_true_null_is_seldom_called_a_gain(seed_deviation):
     """At most 5 % of nulls are called supported or smaller than claimed, whatever part of the noise is the seeds'."""

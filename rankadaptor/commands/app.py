@@ -13,6 +13,7 @@ from rankadaptor.commands.groups import Command, group, takes
 from rankadaptor.commands.ledger import ledger
 from rankadaptor.commands.testbed import testbed
 from rankadaptor.errors import BadInput, StageFailed
+from rankadaptor.plugins import load_plugins
 
 _PROGRAM = "python -m rankadaptor"
 
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     command = get_command(app)
     try:
+        load_plugins()  # they may register pages, ablations and pruners that commands name
         status: int | None = command.main(args=arguments, prog_name=_PROGRAM, standalone_mode=False)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)

@@ -98,6 +98,7 @@ def test_settings_out_of_range_are_refused(change, says):
         spec(**change)
 
 
+@pytest.mark.slow
 def test_a_table_with_continuations_resumes_and_is_written(tiny_profile, tmp_path):
     table = experiments.main_table(str(tiny_profile), "shortened:20", ledger=str(tmp_path / "ledger"), table="figure5")
     planned = table.plan().missing.total()

@@ -58,7 +58,7 @@ def test_micro_batches_of_one_batch_train_alike(made):
     assert np.ptp(losses) < 1e-4
 
 
-def test_as_searched_reports_the_recovery_chosen_by_its_items(made):
+def test_as_searched_reports_the_recovery_its_items_chose(made):
     work, results = made
     result = results["protocol"][NAIVE]
     block = result.blocks["llm-pruner:50"]

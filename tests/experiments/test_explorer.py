@@ -47,7 +47,7 @@ def test_predictions_are_of_the_table_and_absent_without_one(shipped):
     assert shipped.nearest("llm-pruner:20", [8] * 13).empty
 
 
-def test_results_are_shown_and_the_button_adds_to_them(finished, finished_copy, tiny_profile):
+def test_the_ledgers_results_are_shown_and_the_button_adds_one(finished, finished_copy, tiny_profile):
     lora = next(row for row in finished.result.blocks[BLOCK].rows if row.method == "LoRA")
     explorer = Explorer(str(tiny_profile), "quick", str(finished_copy))
     found = explorer.measured(BLOCK, lora.allocations[0])

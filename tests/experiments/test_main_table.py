@@ -90,6 +90,7 @@ def test_a_run_cut_off_anywhere_ends_in_the_same_numbers(finished, tiny_profile,
     assert [b.search for b in resumed.blocks.values()] == [b.search for b in result.blocks.values()]
 
 
+@pytest.mark.slow
 def test_grid_seeds_and_per_task_rows(tiny_profile, tmp_path):
     table = experiments.main_table(str(tiny_profile), "llm-pruner:20", "two-seeds", ledger=str(tmp_path))
     result = table.run()
@@ -163,7 +164,7 @@ def test_every_key_is_the_hash_of_its_spec(finished):
         assert identity_key(json.loads(path.read_text())) == path.parent.name
 
 
-def test_planning_computes_nothing_without_an_adapter(finished, finished_copy, tiny_profile):
+def test_planning_computes_nothing_where_an_adapter_is_gone(finished, finished_copy, tiny_profile):
     result, _ = finished
     lora = next(row for row in result.blocks["shortened:20"].rows if row.method == "LoRA")
     recovery = Ledger(finished_copy).find(lora.keys[0]).spec["parent"]
@@ -174,7 +175,7 @@ def test_planning_computes_nothing_without_an_adapter(finished, finished_copy, t
     assert [key for _, key in table.run().computed] == [recovery]
 
 
-def test_a_diverging_trial_scores_last_and_stops_nothing(finished, tiny_profile, tmp_path, monkeypatch):
+def test_a_diverging_trial_is_scored_last_and_stops_nothing(finished, tiny_profile, tmp_path, monkeypatch):
     """The search's first trial diverges: the table still ends, the trial is not tried again, and is not chosen."""
     from rankadaptor.errors import RecoveryDiverged
     from rankadaptor.pipeline.stages import recover as stages
@@ -198,7 +199,7 @@ def test_a_diverging_trial_scores_last_and_stops_nothing(finished, tiny_profile,
     assert len(calls) == len(set(calls)) == 4
 
 
-def test_controls_of_figure_2_reorder_the_ranks_of_lora_star(finished_copy, tiny_profile):
+def test_controls_of_lora_star_have_its_ranks_reordered(finished_copy, tiny_profile):
     result = experiments.main_table(str(tiny_profile), FINISHED_BLOCKS, ledger=finished_copy, table="figure2").run()
     assert not result.searched
     for block in result.blocks.values():

@@ -43,7 +43,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path):
     assert load_model(whole).config.num_hidden_layers == 5
 
 
-def test_a_finished_run_resumes_from_a_moved_checkpoint(tmp_path):
+def test_a_checkpoint_set_aside_by_a_killed_run_is_read(tmp_path):
     first = pretrain(SMALL, tmp_path / "run", every=2, report=lambda line: None)
     described = (first / "pretraining.json").read_text()
     weights = load_file(first / "model.safetensors")

@@ -31,9 +31,11 @@ from rankadaptor.ranktable.meta_records import ORIGINS, read_table
 from rankadaptor.ranktable.replay import block_space
 from rankadaptor.search.damage import damage_allocation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("architecture", [WIDTH, DEPTH])
-def test_drawn_allocations_fit_the_budget_and_are_nested(architecture):
+def test_drawn_allocations_fit_and_few_are_the_first_of_many(architecture):
     one = space(architecture)
     many, few = (drawn_allocations(one, counts, 0, {}) for counts in ((30, 10, 10), (9, 4, 3)))
     assert [list(many.values()).count(origin) for origin in ORIGINS] == [30, 10, 10]
@@ -101,7 +103,7 @@ def test_every_row_has_two_trainings_and_both_splits(made):
     assert frame.loc[frame["origin"] == "random", "within_budget"].all()
 
 
-def test_a_finished_table_gives_equal_bytes_without_computing(made):
+def test_a_finished_table_computes_nothing_and_keeps_its_bytes(made):
     table, plan, folder, measured = made
     assert plan.needed == plan.missing == table.plan().needed
     assert table.is_complete()
@@ -112,7 +114,7 @@ def test_a_finished_table_gives_equal_bytes_without_computing(made):
     assert written[0] == written[1]
 
 
-def test_a_failing_process_loses_no_finished_result(tiny_profile, tmp_path):
+def test_an_error_of_a_worker_is_raised_and_results_stay(tiny_profile, tmp_path):
     profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
     fine = Step("prune", profile.prune_spec(Block("shortened", 20)))
     broken = Step("prune", dataclasses.replace(fine.spec, calibration_samples=10**6))
@@ -123,7 +125,7 @@ def test_a_failing_process_loses_no_finished_result(tiny_profile, tmp_path):
         run_in_processes(profile.inputs(), ledger, [[fine]], workers=0)
 
 
-def test_a_killed_worker_is_replaced_a_few_times(tiny_profile, tmp_path):
+def test_a_killed_worker_is_replaced_until_three_attempts(tiny_profile, tmp_path):
     profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
     steps = [Step("prune", dataclasses.replace(profile.prune_spec(Block("shortened", 20)), seed=seed))
              for seed in range(4)]

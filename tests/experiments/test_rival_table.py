@@ -12,6 +12,8 @@ from rankadaptor.reporting import tables
 from rankadaptor.reporting.notebooks import run_notebook
 from rankadaptor.search.rivals import RIVALS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tiny_profile, tmp_path_factory):

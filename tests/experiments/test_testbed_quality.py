@@ -13,6 +13,8 @@ from rankadaptor.experiments.testbed_quality import measure_testbed
 from rankadaptor.pruning.spec import Block
 from rankadaptor.reporting import testbed_quality as page
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def measured(tiny_profile, tmp_path_factory):

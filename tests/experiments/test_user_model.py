@@ -16,6 +16,8 @@ from rankadaptor.experiments.user_model import RECIPE as RECIPE_OF_MODULE
 from rankadaptor.experiments.user_model import user_model
 from rankadaptor.recovery.spec import adapter_method
 
+pytestmark = pytest.mark.slow
+
 RECIPE = ["--steps", "4", "--batch", "4", "--max-length", "200"]
 
 

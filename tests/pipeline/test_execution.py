@@ -43,7 +43,7 @@ def contents(ledger: Path) -> dict[str, object]:
     return files
 
 
-@pytest.mark.parametrize(("executor", "workers"), [("local", 4), ("ray", 4)])
+@pytest.mark.parametrize(("executor", "workers"), [("local", 4), pytest.param("ray", 4, marks=pytest.mark.ray)])
 def test_many_workers_compute_what_one_does(executor, workers, finished, tiny_profile, tmp_path, monkeypatch):
     monkeypatch.setenv("RANKADAPTOR_EXECUTOR", executor)
     monkeypatch.setenv("RANKADAPTOR_WORKERS", str(workers))

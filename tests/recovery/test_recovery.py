@@ -142,7 +142,7 @@ def test_trained_merged_and_reloaded_agree(method, tokenizer, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
-def test_eva_distributes_ranks_and_starts_at_the_base_model(tokenizer):
+def test_eva_redistributes_ranks_and_starts_at_the_base_model(tokenizer):
     """As many ranks in sum, at most twice the mean; B is 0; scaling is LoRA's whatever the rank; the seed decides."""
     spec = recovery("eva", allocation=(4, 4, 4, 4))
     down_projections = []

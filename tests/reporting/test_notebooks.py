@@ -41,6 +41,8 @@ def test_papermill_is_refused_a_parameter_that_a_notebook_lacks(tmp_path, warm_k
                                    parameters={"profile": "tiny", "block": "llm-pruner:20"}, progress_bar=False)
 
 
+@pytest.mark.slow
+@pytest.mark.notebook
 def test_the_main_table_runs_through_papermill_and_says_so(tiny_profile, tmp_path, capfd):
     arguments = ["reproduce", "table2", "--profile", str(tiny_profile), "--blocks", "shortened:20",
                  "--ledger", str(tmp_path / "ledger"), "--reports", str(tmp_path / "reports")]

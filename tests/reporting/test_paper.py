@@ -37,7 +37,7 @@ def test_spot_values(model, block, method, average):
     assert rows.loc[(block, method), "average"] == average
 
 
-def test_table_1_repeats_rows_of_table_2():
+def test_table_1_repeats_table_2():
     table, rows = published_table(1).set_index("method"), published_rows().set_index(["block", "method"])
     for method in ("AdaLoRA", "LoRA"):
         assert (table.loc[method, list(TASKS)] == rows.loc[("llm-pruner:20", method), list(TASKS)]).all()
@@ -45,7 +45,7 @@ def test_table_1_repeats_rows_of_table_2():
     assert table.loc["AdaLoRA", "average_difference"] == pytest.approx(averages["LoRA"] - averages["AdaLoRA"])
 
 
-def test_allocations_of_table_7_leave_the_end_layers_alone():
+def test_published_allocations_leave_outer_layers_at_rank_8():
     found = published_allocations()
     assert set(found) == {(f"llm-pruner:{rate}", task) for rate in (20, 25, 30, 50) for task in TASKS}
     for ranks in found.values():

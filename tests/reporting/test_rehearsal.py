@@ -125,8 +125,9 @@ def test_a_folder_of_downloads_takes_the_place_of_a_hubs_model(tmp_path, monkeyp
     assert load_profile("tiny").base_model.source.kind == "testbed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama-7b"])
-def test_every_stage_of_llama_7b_runs_on_a_narrow_copy(name, tmp_path, capsys):
+def test_every_stage_of_a_big_profile_runs_on_a_narrow_copy(name, tmp_path, capsys):
     assert main(["rehearse", "--profile", name, "--out", str(tmp_path), "--blocks", "shortened:50"]) == 0
     text = capsys.readouterr().out
     assert "| shortened:50  | 3,500,281,856 " in text

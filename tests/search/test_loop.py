@@ -60,6 +60,7 @@ def test_every_proposal_is_new_and_lies_in_the_space(architecture, method):
     assert result.best in proposals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["paper", *RIVALS])
 def test_all_methods_begin_alike_and_end_with_their_pool(method):
     """In a pool, proposals are its unseen members, until there are none."""
@@ -100,6 +101,7 @@ def evaluations_to(target, settings, pool, score, proposer=None):
     return measured + proposals.index(target) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "score"), [(SETTINGS, objective), (OURS, objective), (OURS, with_interactions)],
                          ids=["paper separable", "ours separable", "ours with interactions"])
 def test_the_optimum_takes_half_of_random_searchs_evaluations(base, score):
@@ -121,6 +123,7 @@ def trained_again(allocation, generator):
     return {"a": generator.choice([-1, 0, 1], size=(3, 400), p=[0.1 * own, 1 - 0.2 * own, 0.1 * own])}
 
 
+@pytest.mark.slow
 def test_where_there_is_nothing_to_find_nothing_is_claimed():
     """Searches over noise: their choice looks well as measured, and what it does when trained again is no gain."""
     says = []
@@ -132,6 +135,7 @@ def test_where_there_is_nothing_to_find_nothing_is_claimed():
     assert sum(one in ("supported", "smaller than claimed") for one in says) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["paper", "ours", *RIVALS])
 def test_a_search_is_a_function_of_its_seed(method):
     settings = OURS if method == "ours" else SETTINGS
@@ -141,6 +145,7 @@ def test_a_search_is_a_function_of_its_seed(method):
     assert not set(proposals_of(other)) & set(proposals_of(first))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 4])
 def test_proposals_do_not_depend_on_workers_or_completion_order(workers):
     def slowly(allocation):
@@ -169,6 +174,7 @@ def test_proposals_are_a_function_of_the_set_of_results(method):
     assert one == other
 
 
+@pytest.mark.slow
 def test_proposals_near_the_best_beat_uniform_ones_in_the_open():
     """Where S cannot be predicted whole: what a pool, which offers all its members, cannot show."""
     found = {}
@@ -178,6 +184,7 @@ def test_proposals_near_the_best_beat_uniform_ones_in_the_open():
     assert np.median(found["near"]) > np.median(found["uniform"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ours", "mutation"])
 def test_a_trace_is_taken_as_it_is_and_gone_on_from(method):
     rounds = []
@@ -192,6 +199,7 @@ def test_a_trace_is_taken_as_it_is_and_gone_on_from(method):
     assert search(space(), never, OURS, proposer=RIVALS.get(method), trace=rounds) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("acquisition", ["greedy", "upper confidence", "thompson"])
 @pytest.mark.parametrize("heads", ["mean", "tasks"])
 def test_every_acquisition_beats_chance(acquisition, heads):
