@@ -89,6 +89,10 @@ class Experiment(ABC):
 
     ledger: Ledger
 
+    def __post_init__(self) -> None:
+        """Raises BadInput where a model or data are not there, before anything runs."""
+        Runner(self.inputs, self.ledger)
+
     @property
     @abstractmethod
     def title(self) -> str:
@@ -149,7 +153,7 @@ class Experiment(ABC):
             BadInput: on what is known to stop the run before it ends; what was finished is kept.
         """
         plan = self.plan()
-        require(plan, self.ledger.folder)
+        self.check(plan)
         bar = ProgressBar(self.cost)
         run = Run(Runner(self.inputs, self.ledger, bar.on_progress))
 
@@ -164,6 +168,10 @@ class Experiment(ABC):
             result = self.collect(run, [run.drive(piece) for piece in self.pieces(run.runner)])
         run.runner.release()
         return result
+
+    def check(self, plan: Plan) -> None:
+        """Raises BadInput on what is known to stop a run before it ends; see `preflight`."""
+        require(plan, self.ledger.folder)
 
     def parts(self) -> list[tuple[Runner, Batches]]:
         """The pieces, each with a runner; see `execution.follow`."""

@@ -8,6 +8,7 @@ from typing import Any
 from rankadaptor.allocation import RankAllocation, SolutionSpace
 from rankadaptor.errors import RecoveryDiverged
 from rankadaptor.evaluation.spec import EvaluationSpec
+from rankadaptor.experiments.plan import Plan
 from rankadaptor.experiments.skeleton import Experiment, Run
 from rankadaptor.pipeline.execution import Batches
 from rankadaptor.pipeline.inputs import Inputs
@@ -47,6 +48,9 @@ class UserSearch(Experiment):
     def workers(self) -> int:
         """One: rounds depend on each other."""
         return 1
+
+    def check(self, plan: Plan) -> None:
+        """Nothing: the model and the data were checked when the user named them."""
 
     def pieces(self, runner: Runner) -> list[Batches]:
         """The search."""

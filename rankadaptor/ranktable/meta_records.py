@@ -1,6 +1,6 @@
 """Reads the committed table of measured allocations: records for offline meta-learning (Section 3.2), rows to replay.
 
-`experiments.rank_table` makes the table; README, Schemas, describes its columns.
+`experiments.rank_table` makes the table; docs/schemas.md describes its columns.
 """
 
 from collections.abc import Iterable

@@ -2,7 +2,7 @@
 
 | task | what an item takes |
 |---|---|
-| boolq | weigh opinions in a passage; who holds which opinion matters least, see README |
+| boolq | weigh opinions in a passage; who holds which opinion matters least, see docs/testbed.md |
 | piqa | recall what a tool is for; the wrong solution differs in one word |
 | hellaswag | recall which step follows two others; the wrong ones follow in other scripts |
 | winogrande | recall which of two trades is known for what was done |

@@ -63,7 +63,7 @@ def test_registries_that_help_lists_are_there(registry):
 def test_help_lists_the_registries_names(capsys):
     assert main(["prune", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    for registry in ("pruners", "width_criteria", "depth_criteria", "reductions"):
+    for registry in ("pruners", "criteria", "reductions"):
         assert ", ".join(registered(registry)) in text
         assert f"{{{registry}}}" not in text
 

@@ -22,8 +22,7 @@ from rankadaptor.ranktable.reliability import reliability
 from rankadaptor.ranktable.replay import Job, Replay, block_space
 from rankadaptor.ranktable.replayed_searches import recoveries_needed, replayed, run_replays
 from rankadaptor.reporting.search_page import search_page
-from rankadaptor.search.predictors import register
-from rankadaptor.search.rivals import RIVALS
+from rankadaptor.search.rivals import RIVALS, register
 from rankadaptor.search.rounds import mean_score
 from rankadaptor.search.settings import SearchSettings
 
@@ -232,7 +231,7 @@ def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
     again = search_page(str(profile), str(table_file), ledger=tmp_path / "ledger", **given)
     pd.testing.assert_frame_equal(again.differences, page.differences)
     with pytest.raises(AssertionError, match="replayed once more"):  # other searches are other replays
-        search_page(str(profile), str(table_file), ledger=tmp_path / "ledger", **given | {"searches": 3}).found()
+        search_page(str(profile), str(table_file), ledger=tmp_path / "ledger", **given | {"searches": 3}).searches()
 
 
 @pytest.mark.parametrize(("given", "says"), [

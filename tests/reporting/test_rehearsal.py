@@ -100,7 +100,7 @@ def test_preflight_looks_into_a_folder_given_as_the_model(tmp_path, monkeypatch,
 
 def test_needs_on_one_disk_add_up(tmp_path, monkeypatch):
     plan = plan_of("vicuna-7b", tmp_path, monkeypatch)
-    both = plan.missing_disk_megabytes() + plan.profile.cost.download_megabytes
+    both = plan.missing_disk_megabytes() + plan.cost.download_megabytes
     assert plan.downloads
     monkeypatch.setattr(preflight.huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     for free, says in ((both * 1e6 + 1, False), (both * 1e6 - 1, True)):

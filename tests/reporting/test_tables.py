@@ -6,12 +6,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from rankadaptor.data.tasks import TASKS
+from rankadaptor.data.tasks import BENCHMARKS, TASKS, Benchmark
 from rankadaptor.experiments.methods import ADALORA, DENSE, LORA, NO_RECOVERY
 from rankadaptor.experiments.results import BlockResult, Row, TableResult
 from rankadaptor.experiments.tables import TABLES
 from rankadaptor.profiles import load_profile
-from rankadaptor.reporting import figures, labels, tables
+from rankadaptor.reporting import figures, tables
 from rankadaptor.reporting.paper import published_architecture
 
 BLOCK = "llm-pruner:20"
@@ -43,8 +43,9 @@ def made_up_result(tasks, seeds=2, items=20):
 @pytest.fixture
 def eight(monkeypatch):
     """A result with an eighth benchmark."""
-    monkeypatch.setitem(labels.TASK_NAMES, "toy", "Toy")
-    monkeypatch.setitem(labels.METRIC, "toy", "acc")
+    monkeypatch.setitem(BENCHMARKS, "toy", Benchmark(
+        name="toy", label="Toy", metric="acc", chance=1 / 2, report_split="validation",
+        read_gold=lambda row: row["label"], definition="piqa"))
     return made_up_result((*TASKS, "toy"))
 
 

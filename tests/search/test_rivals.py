@@ -8,9 +8,8 @@ from test_allocation import space
 
 from rankadaptor.errors import BadInput
 from rankadaptor.search.loop import search
-from rankadaptor.search.predictors import register
 from rankadaptor.search.proposals import unmeasured
-from rankadaptor.search.rivals import RIVALS, find_rival
+from rankadaptor.search.rivals import RIVALS, find_rival, register
 from rankadaptor.search.rounds import mean_score
 from rankadaptor.search.settings import SearchSettings
 
