@@ -43,6 +43,7 @@ class Command(TyperCommand):
     """A command whose help may name registries in braces, which are read only where that help is shown."""
 
     def get_help(self, ctx: Any) -> str:
+        """The help of the command, with the names of registries filled in."""
         for parameter in self.params:
             text = getattr(parameter, "help", None) or ""
             for registry in REGISTRIES:
