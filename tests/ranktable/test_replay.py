@@ -224,7 +224,7 @@ def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
     again = search_page(str(profile), str(table_file), ledger=tmp_path / "ledger", **given)
     pd.testing.assert_frame_equal(again.differences, page.differences)
     with pytest.raises(AssertionError, match="replayed once more"):  # other searches are other replays
-        search_page(str(profile), str(table_file), ledger=tmp_path / "ledger", **given | {"searches": 3}).found()
+        search_page(str(profile), str(table_file), ledger=tmp_path / "ledger", **given | {"searches": 3}).searches()
 
 
 @pytest.mark.parametrize(("given", "says"), [
