@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -92,3 +93,13 @@ def test_names_of_tests_are_short():
               for node in ast.parse(path.read_text()).body
               if isinstance(node, Function) and node.name.startswith("test_") and len(node.name) >= 60]
     assert not longer, "\n".join(longer)
+
+
+def test_readme_is_short():
+    assert len((PACKAGE.parent / "README.md").read_text().splitlines()) <= 200
+
+
+def test_readme_and_docs_link_to_files_that_are_there():
+    for page in (PACKAGE.parent / "README.md", *(PACKAGE.parent / "docs").glob("*.md")):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
