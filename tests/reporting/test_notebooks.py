@@ -95,11 +95,3 @@ def test_committed_reports_were_executed_top_to_bottom():
         stamp = json.loads(text)["metadata"]["source_sha256"]
         sources = {hashlib.sha256(source.read_bytes()).hexdigest(), EXECUTED_SOURCES[source.name]}
         assert stamp in sources, f"{path} is older than its source"
-
-
-def test_notebooks_import_the_facade_and_reporting_alone():
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
-        for cell in code_cells(path):
-            for line in "".join(cell["source"]).splitlines():
-                if match := re.match(r"\s*(?:from|import) (rankadaptor\S*)", line):
-                    assert match[1] in ("rankadaptor", "rankadaptor.reporting"), f"{path.name}: {line}"
