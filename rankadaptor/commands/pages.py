@@ -67,13 +67,11 @@ class PageOptions:
 
 def _plan(page: str) -> Callable[[PageOptions], None]:
     def command(options: PageOptions) -> None:
-        from rankadaptor.experiments.plan import Plan
         from rankadaptor.experiments.preflight import check
 
         planned = pages.plan(page, options.parameters())
         print(planned)
-        if isinstance(planned, Plan):
-            print("\n".join(f"before it can run: {problem}" for problem in check(planned, Path(options.ledger))))
+        print("\n".join(f"before it can run: {problem}" for problem in check(planned, Path(options.ledger))))
 
     return command
 

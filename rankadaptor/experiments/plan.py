@@ -62,8 +62,8 @@ class Plan:
 
     def __str__(self) -> str:
         header = f"{'stage':<28}{'at most':>9}{'in ledger':>11}{'to run':>8}" + (f"{'each':>9}" if self.cost else "")
-        return "\n".join([self.title, *self.details, "", header, *self._stages(), *self.notes, *self._needs(),
-                          self._to_run()])
+        table = ["", header, *self._stages()] if self.needed else []
+        return "\n".join([self.title, *self.details, *table, *self.notes, *self._needs(), self._to_run()])
 
     def _stages(self) -> list[str]:
         lines = []

@@ -33,7 +33,11 @@ from rankadaptor.search.loop import drive
 
 
 class Planned(Protocol):
-    """What pages and the command line ask of an experiment."""
+    """What pages and the command line need of an experiment, or of what is like one."""
+
+    @property
+    def profile(self) -> Profile:
+        """Whose model and data it is about."""
 
     def plan(self) -> Plan:
         """What it needs, what of it the ledger lacks, and what that will cost. Computes nothing."""

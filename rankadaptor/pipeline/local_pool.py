@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, as_completed
+from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -28,25 +28,6 @@ from rankadaptor.plugins import load_plugins
 _MOST_IDLE_DEATHS = 3  # of a worker that computes no step: no failure of a stage can be noted for it
 _POLL_S = 0.2
 _TERMINATED = 143  # exit status of a process that SIGTERM ended
-
-
-def run_in_processes(
-    inputs: Inputs,
-    ledger: Ledger,
-    groups: Sequence[Sequence[Step]],
-    workers: int,
-    on_progress: Progress = lambda step, share: None,
-) -> None:
-    """Run groups of steps, each group in one process and in order; results in the ledger are not computed again.
-
-    Failures of stages are noted in the ledger, and other steps go on.
-
-    Raises:
-        BadInput: if there are no workers, or as soon as one of them ends with an error; finished results are kept.
-    """
-    with LocalPool(ledger, workers, inputs.threads, on_progress) as pool:
-        for done in as_completed([pool.submit(inputs, group) for group in groups]):
-            done.result()
 
 
 class _Assignment(NamedTuple):

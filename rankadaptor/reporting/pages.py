@@ -7,31 +7,20 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import rankadaptor
 from rankadaptor.errors import BadInput
 from rankadaptor.files import hand_down_digests
 
 if TYPE_CHECKING:
-    from rankadaptor.profiles import Profile
+    from rankadaptor.experiments.plan import Plan
+    from rankadaptor.experiments.skeleton import Planned
 
 _RUNS = ("profile", "blocks", "ledger", "budget", "seeds")
 _TABLES = (*_RUNS, "benchmarks", "recovery_data", "allocation")
 _BLOCK = {"blocks": "llm-pruner:20"}  # of Figure 2 and of Tables 1 and 3
 _AT_ONCE = 2  # pages that are only drawn
-
-
-class Work(Protocol):
-    """What a page needs."""
-
-    profile: "Profile"
-
-    def plan(self) -> object:
-        """What is there, what is missing and what that costs; to be printed."""
-
-    def is_complete(self) -> bool:
-        """Whether nothing is left to recover or to evaluate, and the page is only drawn."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +31,7 @@ class Page:
         name: Of the page on the command line.
         title: Of the page in its help.
         notebook: Its file in notebooks/, without the ending.
-        work: The function of `rankadaptor` that gives the page's `Work`.
+        work: The function of `rankadaptor` that gives the page's work: `plan()`, `run()` and `is_complete()`.
         options: Parameters of that function which the command line may give.
         fixed: Parameters that make the page what it is.
         defaults: In place of options that are empty.
@@ -118,7 +107,7 @@ for _page in (
     register(_page)
 
 
-def plan(name: str, given: Mapping[str, Any]) -> object:
+def plan(name: str, given: Mapping[str, Any]) -> "Plan":
     """What a page needs, what is missing and what that costs; print it.
 
     Args:
@@ -194,11 +183,11 @@ def _options_of_all(page: Page, given: Mapping[str, Any]) -> dict[str, Any]:
             if key in page.options and not (page.own_blocks and key == "blocks")}
 
 
-def _work(name: str, given: Mapping[str, Any]) -> Work:
+def _work(name: str, given: Mapping[str, Any]) -> "Planned":
     page = PAGES[name]
     for key, value in given.items():
         if value and key not in page.options:
             shown = value if isinstance(value, str) else " ".join(map(str, value))
             raise BadInput(f"{key} {shown!r} was given for {name}, which has no such option: leave it out")
-    work: Work = getattr(rankadaptor, page.work)(**page.parameters(given))
+    work: Planned = getattr(rankadaptor, page.work)(**page.parameters(given))
     return work

@@ -7,6 +7,7 @@ import signal
 
 import numpy as np
 import pytest
+from helpers.runners import run_in_processes
 from test_allocation import DEPTH, WIDTH, space
 
 from rankadaptor.allocation import parse_allocation, trainable_parameters
@@ -22,7 +23,6 @@ from rankadaptor.experiments.rank_table import (
 )
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.ledger_tools import remove, rubbish
-from rankadaptor.pipeline.local_pool import run_in_processes
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import load_profile

@@ -1,7 +1,10 @@
 """Watching the runners that experiments make for themselves."""
 
+from concurrent.futures import as_completed
+
 import pytest
 
+from rankadaptor.pipeline.local_pool import LocalPool
 from rankadaptor.pipeline.runner import Runner
 
 
@@ -17,3 +20,10 @@ def recorded_runners(monkeypatch: pytest.MonkeyPatch) -> list[Runner]:
 
     monkeypatch.setattr(Runner, "__init__", recorded)
     return runners
+
+
+def run_in_processes(inputs, ledger, groups, workers, on_progress=lambda step, share: None) -> None:
+    """Run groups of steps in worker processes; raises what ends a worker."""
+    with LocalPool(ledger, workers, inputs.threads, on_progress) as pool:
+        for done in as_completed([pool.submit(inputs, group) for group in groups]):
+            done.result()

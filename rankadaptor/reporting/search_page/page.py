@@ -127,6 +127,7 @@ class SearchPage:
                   for name, replay in self.replays.items()]
         lines.append(f"{len(self.seeds)} searches a method, {self.recoveries} recoveries each, {INITIAL} of them before"
                      f" the first prediction, {BATCH} a round, none stopped early")
+        lines.append("nothing is recovered; replaying takes two to three minutes on two cores, once")
         profile = self.profile
         return Plan("The search, replayed", tuple(lines), profile.inputs(), profile.cost, Counter(), Counter())
 
