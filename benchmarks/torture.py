@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -52,7 +53,9 @@ class Run:
         command = [sys.executable, "-m", "rankadaptor", "reproduce", "table2", "--profile", str(profile), "--blocks",
                    BLOCKS, "--ledger", str(folder / "ledger"), "--reports", str(folder / "reports")]
         self.log = (folder / "log").open("a")
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT)
+        environment = {name: value for name, value in os.environ.items()
+                       if not name.startswith("RANKADAPTOR_") or name == "RANKADAPTOR_CACHE"}
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, env=environment)
 
     def kill(self, what: str) -> None:
         root = psutil.Process(self.process.pid)

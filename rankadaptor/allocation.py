@@ -14,7 +14,7 @@ from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 
 RankAllocation = tuple[int, ...]
-Inputs = Literal["ranks", "logarithms", "logarithms and squares"]
+Encoding = Literal["ranks", "logarithms", "logarithms and squares"]
 
 # LoRA* of the motivating example (Section 2, Figure 2): rank by quarter of depth, bottom to top.
 LORA_STAR_RANKS = (4, 6, 10, 12)
@@ -149,7 +149,7 @@ class SolutionSpace:
         """How many allocations S holds without its budget: 6^26 for the paper's LLaMA-7B."""
         return len(self.candidates) ** len(self.free_layers)
 
-    def encode(self, allocations: Sequence[RankAllocation] | np.ndarray, inputs: Inputs = "ranks") -> np.ndarray:
+    def encode(self, allocations: Sequence[RankAllocation] | np.ndarray, inputs: Encoding = "ranks") -> np.ndarray:
         """Encode ranks, or their logarithms, as the inputs of a predictor.
 
         Args:

@@ -28,6 +28,9 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+for name in [name for name in os.environ if name.startswith("RANKADAPTOR_")]:
+    if name not in ("RANKADAPTOR_CACHE", "RANKADAPTOR_PLUGINS"):
+        del os.environ[name]  # options of a shell's targets, such as a ledger
 os.environ["HF_HUB_OFFLINE"] = "1"  # of the kernels that tests start; this process has read it already
 huggingface_hub.constants.HF_HUB_OFFLINE = True
 os.environ["HF_DATASETS_OFFLINE"] = "1"

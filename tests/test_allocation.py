@@ -13,7 +13,7 @@ from rankadaptor.allocation import (
 )
 from rankadaptor.architecture import Architecture, Ranges
 from rankadaptor.errors import BadInput
-from rankadaptor.search.pool import Pool
+from rankadaptor.search.pool import MeasuredPool
 
 CONFIG = {"hidden_size": 64, "num_attention_heads": 8, "num_hidden_layers": 32, "intermediate_size": 160,
           "vocab_size": 100}
@@ -143,7 +143,7 @@ def test_encoded_ranks_span_minus_one_to_one_or_are_zero():
 def test_a_pool_offers_its_own_and_the_nearest_first():
     one = space()
     members = tuple(dict.fromkeys(one.sample(50, np.random.default_rng(0))))
-    pool = Pool(one, members)
+    pool = MeasuredPool(one, members)
     assert sorted(pool.sample(1000, np.random.default_rng(1))) == sorted(members)
     near = pool.near(members[0], 49, np.random.default_rng(2))
     distance = [sum(abs(np.log2(a / b)) for a, b in zip(members[0], other, strict=True)) for other in near]

@@ -44,7 +44,7 @@ def _options(
     version: Annotated[bool, typer.Option(
         "--version", is_eager=True, callback=_print_version, help="Print the version.")] = False,
 ) -> None:
-    pass
+    """Options of the command line itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -56,8 +56,10 @@ def collect_garbage(
 ) -> None:
     """Remove what processes that died left half-written."""
     from rankadaptor.pipeline import ledger_tools
+    from rankadaptor.ranktable.replay_cache import REPLAY, ReplaySpec
 
-    pieces = ledger_tools.rubbish(ledger, damaged, outdated, failures)
+    versions = {REPLAY: ReplaySpec.numerics_version}
+    pieces = ledger_tools.rubbish(ledger, damaged, outdated, failures, versions)
     for piece in pieces:
         print(f"{piece.path}: {piece.why}, {piece.bytes / 1e6:.2f} MB")
     left = [] if dry_run else ledger_tools.remove(pieces)

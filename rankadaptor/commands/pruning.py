@@ -112,6 +112,7 @@ def plan_prune(options: PruningOptions) -> None:
     from rankadaptor.models.checkpoints import check_llama
     from rankadaptor.pruning import pruned_shapes
     from rankadaptor.pruning.folders import summary
+    from rankadaptor.pruning.spec import PRUNERS
     from rankadaptor.reporting.paper import published_architecture
 
     name = options.model
@@ -120,7 +121,7 @@ def plan_prune(options: PruningOptions) -> None:
     else:
         dense = published_architecture(name)
     print(f"{name}: {summary(dense, pruned_shapes(dense, options.spec(dense)))}")
-    if options.method == "shortened":
+    if PRUNERS[options.method].kind == "depth":
         print("which blocks go depends on the weights: the first of the range stand for them here")
 
 

@@ -17,7 +17,7 @@ from rankadaptor.errors import BadInput, did_you_mean
 from rankadaptor.experiments.main_table import MainTable
 from rankadaptor.experiments.methods import LORA, RANKADAPTOR
 from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks, report_seeds, split_words
-from rankadaptor.experiments.plan import Plan
+from rankadaptor.experiments.plan import Plan, stage_seconds
 from rankadaptor.experiments.planning import StepCount
 from rankadaptor.experiments.progress import ProgressBar
 from rankadaptor.experiments.results import TableResult
@@ -117,18 +117,19 @@ class AblationTables:
 
     def plan(self) -> Plan:
         """What would run; a step that two variants share is counted once, with the first of them."""
-        count, notes = StepCount(), [f"{'ablation':<20}{'variant':<32}{'to run at most':>15}"]
+        count, notes = StepCount(), [f"{'ablation':<20}{'variant':<32}{'to run at most':>15}{'minutes':>9}"]
         for name, variants in self.tables.items():
             for label, table in variants.items():
-                before = count.missing.total()
+                before = count.missing.copy()
                 runner = table.planning_runner()
                 for piece in table.pieces(runner):
                     count.follow(runner, piece)
-                notes.append(f"{name:<20}{label:<32}{count.missing.total() - before:>15}")
-        profile = self.profile
-        return Plan(f"Ablations · profile {profile.name} ({profile.base_model.label})", self._all()[0].details(),
-                    profile.inputs(), profile.cost, count.needed, count.missing,
-                    ("", *notes, ""))
+                added = count.missing - before
+                minutes = sum(many * stage_seconds(kind, table.cost) for kind, many in added.items()) / 60
+                notes.append(f"{name:<20}{label:<32}{added.total():>15}{minutes:>9,.0f}")
+        first, profile = self._all()[0], self.profile
+        return Plan(f"Ablations · {first.subject}", first.details(), profile.inputs(), profile.cost, count.needed,
+                    count.missing, ("", *notes, ""))
 
     def is_complete(self) -> bool:
         """Whether the ledger holds every result of every variant."""
@@ -158,8 +159,8 @@ def _changed(whole: Part, path: str, value: Any) -> Part:
     return dataclasses.replace(whole, **{name: new})  # type: ignore[type-var]
 
 
-def _values(path: str, values: Mapping[str, Any]) -> Callable[[Profile, str], dict[str, Profile]]:
-    """Variants that differ in one field; {budget} in its path is the budget's name."""
+def values_of(path: str, values: Mapping[str, Any]) -> Callable[[Profile, str], dict[str, Profile]]:
+    """Variants of an ablation that differ in one field of the profile; {budget} in its path is the budget's name."""
     return lambda profile, budget: {
         label: _changed(profile, path.format(budget=budget), value) for label, value in values.items()}
 
@@ -194,23 +195,23 @@ def _protocols(profile: Profile, budget: str) -> dict[str, Profile]:
 
 register("samples", Ablation(
     "Calibration samples of the pruner", "Does pruning by the gradients of 50 samples leave more than by 10?",
-    _values("pruning.llm-pruner.calibration.samples", {"10 samples": 10, "50 samples": 50}), "samples"))
+    values_of("pruning.llm-pruner.calibration.samples", {"10 samples": 10, "50 samples": 50}), "samples"))
 register("micro_batch", Ablation(
     "Micro-batch size", "With the effective batch kept, rows are only added up in another order. Does that matter?",
     _micro_batches, "micro_batch"))
 register("importance", Ablation(
     "Order of the importance", "Is the first-order Taylor term a better guide than the second-order one?",
-    _values("pruning.llm-pruner.importance", {"element1": "element1", "element2": "element2"}), "importance"))
+    values_of("pruning.llm-pruner.importance", {"element1": "element1", "element2": "element2"}), "importance"))
 register("performance_model", Ablation(
     "Setting of the performance model", "Do the widths of its hidden layers matter for what the search finds?",
-    _values("search.method.predictor", {"setting 1": "paper", "setting 2": "setting 2", "setting 3": "setting 3"}),
+    values_of("search.method.predictor", {"setting 1": "paper", "setting 2": "setting 2", "setting 3": "setting 3"}),
     "performance_model"))
 register("scaling", Ablation(
     "Scaling rule", "alpha / r gives low ranks larger steps. Does another rule change what ranks are worth?",
-    _values("adapters.scaling", {rule: rule for rule in get_args(Scaling)})))
+    values_of("adapters.scaling", {rule: rule for rule in get_args(Scaling)})))
 register("signal", Ablation(
     "Signal of the search", "What should a recovery be scored by on the search split?",
-    _values("search.signal", {signal: signal for signal in SIGNALS})))
+    values_of("search.signal", {signal: signal for signal in SIGNALS})))
 register("protocol", Ablation(
     "Protocol", "How much of a gain does choosing by the reported questions make up?", _protocols))
 register("candidates", Ablation(

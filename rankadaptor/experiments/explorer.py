@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, validate_allocation
-from rankadaptor.data.tasks import BENCHMARKS, TASKS
+from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.errors import StageFailed
 from rankadaptor.experiments.parameters import DEFAULT_LEDGER
 from rankadaptor.pipeline.ledger import Ledger
@@ -161,7 +161,7 @@ class Explorer:
         except StageFailed:
             return dict.fromkeys(("accuracy", "low", "high", "gold probability"), float("nan"))
         outcomes = {task: items.loc[items["task"] == task, BENCHMARKS[task].metric].to_numpy(dtype=float)[None]
-                    for task in TASKS}
+                    for task in self.profile.tasks}
         interval: Interval = bootstrap_macro_mean(outcomes)
         gold = items.groupby("task")["gold_probability"].mean().mean()
         return {"accuracy": interval.value, "low": interval.low, "high": interval.high, "gold probability": float(gold)}

@@ -141,8 +141,9 @@ class MainTable(BlockTable):
                 continue
             methods[method] = [self.method_spec(method, runner, pruned, tuned, seed) for seed in self.seeds]
         if self.allocation:
-            # A plan knows placeholders of depth-pruned models only.
-            ranks = self.allocation if runner.is_planning else validate_allocation(self.allocation, architecture)
+            # Which blocks of a depth-pruned model stay is a placeholder until it is pruned.
+            is_known = runner.find(pruned) is not None
+            ranks = validate_allocation(self.allocation, architecture) if is_known else self.allocation
             methods[OWN] = self.lora_specs(ranks, rate)
         return methods, failed
 

@@ -25,7 +25,7 @@ from rankadaptor.pruning.spec import PruneSpec
 
 
 class PlanningRunner(Runner):
-    """A runner that computes nothing. Batches that is driven by it sees real results where the ledger has them."""
+    """A runner that computes nothing. Work that is driven by it sees real results where the ledger has them."""
 
     is_planning = True
 
@@ -36,6 +36,14 @@ class PlanningRunner(Runner):
         """
         super().__init__(inputs, ledger)
         self.results = PlannedResults(self, dense)
+        self.knows_layers = base_model_is_cached(inputs.base_model)
+        self._keys: dict[Step, str] = {}
+
+    def key(self, step: Step) -> str:
+        """As of a `Runner`, each once: a plan asks for the keys of the same steps over and over."""
+        if step not in self._keys:
+            self._keys[step] = super().key(step)
+        return self._keys[step]
 
     def run(self, step: Step) -> Entry:
         """The result of a step, from the ledger. Raises NotInLedger where it is missing, StageFailed as a run does."""
@@ -65,14 +73,20 @@ class PlannedResults(Results):
                 return self._dense  # widths that only the weights decide
 
     def metrics(self, step: Step) -> dict[str, dict[str, float]]:
-        """Of an evaluation. Placeholders are best on another task each time, so that no two tasks share their best."""
+        """Of an evaluation. Placeholders are best on one task after the other, and in between best on the mean: so no
+        two of those share their best, and an allocation for each is counted.
+        """
         try:
             return super().metrics(step)
         except NotInLedger:
             assert isinstance(step.spec, EvaluationSpec)
-            best = next(self._number) % len(step.spec.tasks)
-            return {task: dict.fromkeys(("acc", "acc_norm", "gold_probability"), float(place == best))
-                    for place, task in enumerate(step.spec.tasks)}
+            tasks, number = step.spec.tasks, next(self._number)
+            best = number % (len(tasks) + 1)
+            scores = [0.5 + 1e-6 * number] * len(tasks)
+            if best < len(tasks):
+                scores = [float(place == best) for place in range(len(tasks))]
+            return {task: dict.fromkeys(("acc", "acc_norm", "gold_probability"), score)
+                    for task, score in zip(tasks, scores, strict=True)}
 
     def perplexity(self, step: Step) -> float:
         """Of a perplexity step."""
@@ -89,12 +103,13 @@ class PlannedResults(Results):
             return self._placeholder(self.architecture(step), name)
 
     def _placeholder(self, pruned: Architecture, name: str) -> dict[str, Any]:
+        """Importance grows with the layer, so that ranks by it are none of LoRA's."""
         if len(pruned.layers) < pruned.original_layer_count:
-            scores = [1.0] * pruned.original_layer_count
+            scores = [1.0 + layer for layer in range(pruned.original_layer_count)]
             return {"blocks": scores if name == "importance.json" else list(pruned.original_layers)}
         if name == "importance.json":
-            return {"layers": [{"kv_heads": [1.0] * shape.kv_heads, "channels": [1.0] * shape.mlp_width}
-                               for shape in self._dense.layers]}
+            return {"layers": [{"kv_heads": [1.0 + layer] * shape.kv_heads, "channels": [1.0 + layer] * shape.mlp_width}
+                               for layer, shape in enumerate(self._dense.layers)]}
         return {"layers": [{"kv_heads": list(range(shape.kv_heads)), "channels": list(range(shape.mlp_width))}
                            for shape in pruned.layers]}
 

@@ -77,9 +77,13 @@ def rank_table(
         budget: Whose recipe, first learning rate and items are used.
 
     Raises:
-        BadInput: on an unknown profile, budget or block.
+        BadInput: on an unknown profile, budget or block, or where a profile scores other tasks than the table has.
     """
-    return RankTable(Ledger(ledger), load_profile(profile), budget, tuple(parts))
+    source = load_profile(profile)
+    if set(source.tasks) != set(TASKS):
+        raise BadInput(f"a rank table has columns of {', '.join(TASKS)}, and profile {source.name} scores"
+                       f" {', '.join(source.tasks)}: leave evaluation.tasks away")
+    return RankTable(Ledger(ledger), source, budget, tuple(parts))
 
 
 @dataclass(frozen=True)

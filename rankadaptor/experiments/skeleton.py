@@ -113,13 +113,23 @@ class Experiment(ABC):
         """Processes that compute it, where the environment names no number."""
 
     @property
+    def is_sequential(self) -> bool:
+        """Whether every step waits for the one before, so that other processes could not help."""
+        return False
+
+    @property
+    def subject(self) -> str:
+        """What it is about, in the title of its plan."""
+        return self.inputs.base_model.label
+
+    @property
     def cost(self) -> Cost | None:
         """What its stages cost; None where that was never measured."""
         return None
 
     @abstractmethod
     def pieces(self, runner: Runner) -> list[Batches]:
-        """Batches that does not depend on each other, each a generator of batches of steps."""
+        """Pieces that do not depend on each other, each a generator of batches of steps."""
 
     @abstractmethod
     def collect(self, run: Run, outcomes: Sequence[Any]) -> Any:
@@ -143,7 +153,7 @@ class Experiment(ABC):
         runner = self.planning_runner()
         for piece in self.pieces(runner):
             count.follow(runner, piece)
-        return Plan(f"{self.title} · {self.inputs.base_model.label}", self.details(), self.inputs, self.cost,
+        return Plan(f"{self.title} · {self.subject}", self.details(), self.inputs, self.cost,
                     count.needed, count.missing)
 
     def is_complete(self) -> bool:
@@ -167,7 +177,7 @@ class Experiment(ABC):
             bar.on_progress(step, share)
 
         with bar.over(plan.missing_seconds()), computing_with(self.inputs.threads):
-            if plan.missing:
+            if plan.missing and not self.is_sequential:
                 compute_ahead([self], on_progress)
             result = self.collect(run, [run.drive(piece) for piece in self.pieces(run.runner)])
         run.runner.release()
@@ -197,6 +207,11 @@ class ProfileExperiment(Experiment):
     def inputs(self) -> Inputs:
         """What its steps are computed from."""
         return self.profile.inputs()
+
+    @property
+    def subject(self) -> str:
+        """The profile and its base model."""
+        return f"profile {self.profile.name} ({self.profile.base_model.label})"
 
     @property
     def workers(self) -> int:

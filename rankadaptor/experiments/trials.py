@@ -1,7 +1,9 @@
 """Trials: recoveries that are really trained and scored, by which learning rates and allocations are chosen."""
 
 import dataclasses
+import functools
 from collections.abc import Generator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +18,8 @@ from rankadaptor.pipeline.step import Step
 from rankadaptor.pipeline.traced_search import SearchSpec, described, traced_search
 from rankadaptor.profiles import Budget, Profile
 from rankadaptor.pruning.spec import Block
-from rankadaptor.ranktable.meta_records import COMMITTED, digest, read_table, records_beside
+from rankadaptor.ranktable.meta_records import COMMITTED, read_table, records_beside, records_digest
+from rankadaptor.recovery.recipe import Scaling
 from rankadaptor.recovery.spec import RecoverySpec
 from rankadaptor.search.rounds import Record, Scores, SearchResult, mean_score
 from rankadaptor.search.settings import SearchSettings
@@ -99,7 +102,7 @@ class Trials:
         records = () if rival else self._records(block)
         measured = self._profile.evaluation.perplexity if self._signal == _HELD_OUT_LOSS else self._evaluation
         spec = SearchSpec(
-            described(space), settings, self._recovery((), rate), measured, self._signal, digest(records), rival
+            described(space), settings, self._recovery((), rate), measured, self._signal, records_digest(records), rival
         )
         return (yield from traced_search(
             self._runner, space, spec,
@@ -112,12 +115,19 @@ class Trials:
     def _records(self, block: Block) -> tuple[Record, ...]:
         """What the search on a block learns from offline: other blocks of a measured table, never that block."""
         source = self._profile.search.records
-        if source is None:
+        if source is None or not self._runner.knows_layers:
             return ()
-        table = read_table(COMMITTED if source == "rank_table" else source)
-        records = records_beside(table, str(block), self._profile.adapters.scaling, self._signal)
+        path = Path(COMMITTED if source == "rank_table" else source)
+        modified = path.stat().st_mtime_ns if path.is_file() else 0
+        records = _read_records(path, modified, str(block), self._profile.adapters.scaling, self._signal)
         layers = self._runner.results.architecture(None).original_layer_count
         if wrong := [record for record in records if len(record.allocations[0]) != layers]:
             raise BadInput(f"records {source!r} of {wrong[0].label} are of another model, not of {layers} layers: set"
                            " search.records to null, or to a table of this model")
         return records
+
+
+@functools.lru_cache(maxsize=32)
+def _read_records(path: Path, modified: int, block: str, scaling: Scaling, signal: str) -> tuple[Record, ...]:
+    """Records of a table, read once for as long as the file is not modified (ns, of the file system)."""
+    return records_beside(read_table(path), block, scaling, signal)

@@ -49,6 +49,11 @@ class UserSearch(Experiment):
         """One: rounds depend on each other."""
         return 1
 
+    @property
+    def is_sequential(self) -> bool:
+        """True. `on_trial` and `on_round` are of this process, besides."""
+        return True
+
     def check(self, plan: Plan) -> None:
         """Nothing: the model and the data were checked when the user named them."""
 

@@ -8,8 +8,10 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -152,8 +154,9 @@ class Rubbish:
 
 
 def rubbish(
-    folder: Path | str, damaged: bool = False, outdated: bool = False, failures: bool = False
-) -> list[Rubbish]:
+    folder: Path | str, damaged: bool = False, outdated: bool = False, failures: bool = False,
+    versions: Mapping[str, int] = MappingProxyType({}),
+) -> list[Rubbish]:  # fmt: skip
     """Files that can be removed: half-written files of dead processes.
 
     Args:
@@ -161,6 +164,7 @@ def rubbish(
         damaged: Also damaged entries that were set aside.
         outdated: Also entries of numerics versions that this code does not read any more.
         failures: Also notes of failures, so that stages that were given up are tried again.
+        versions: Numerics versions of entries that no stage makes, by what stands as their stage.
     """
     ledger = existing(folder)
     pieces = [(path, "left by a process that died") for path in ledger.leftovers()]
@@ -169,18 +173,27 @@ def rubbish(
     if failures:
         pieces += [(path, "notes of failures") for path in sorted((ledger.folder / failure_notes.FOLDER).glob("*"))]
     if outdated:
-        pieces += [(entry.folder, "of an older numerics version") for entry in ledger.entries() if _is_outdated(entry)]
+        pieces += [(entry.folder, "of an older numerics version") for entry in ledger.entries()
+                   if _is_outdated(entry, versions)]
     return [Rubbish(path, why, size_of(path)) for path, why in pieces]
 
 
-def _is_outdated(entry: Entry) -> bool:
+def _is_outdated(entry: Entry, versions: Mapping[str, int]) -> bool:
     try:
         identity = entry.spec
-        if identity["stage"] not in STAGES:
-            return False  # a replay of a search, whose version the stages do not determine
-        return identity["numerics_version"] != STAGES[identity["stage"]].current_version(identity["spec"])
+        stage, version, spec = identity["stage"], identity["numerics_version"], identity["spec"]
     except (OSError, ValueError, KeyError, TypeError):
         return False  # `verify` reports damage
+    if stage in versions:
+        return version != versions[stage]
+    if stage not in STAGES:
+        return False  # of a plugin that is not loaded
+    try:
+        return version != STAGES[stage].current_version(spec)
+    except BadInput:
+        return False  # of a method that is registered by a plugin
+    except (KeyError, TypeError):
+        return True  # its spec has other fields than this code's
 
 
 def remove(pieces: list[Rubbish]) -> list[Rubbish]:

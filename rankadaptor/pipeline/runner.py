@@ -30,9 +30,11 @@ class Runner:
         models: Models in memory.
         computed: (stage, key) of every step that this runner computed, in order.
         is_planning: Whether missing results are answered by placeholders; see `experiments.planning`.
+        knows_layers: Whether the base model's layers are the real ones, not those of a stand-in.
     """
 
     is_planning = False
+    knows_layers = True
 
     def __init__(self, inputs: Inputs, ledger: Ledger, on_progress: Callable[[Step, float], None] | None = None):
         """

@@ -1,5 +1,6 @@
 """A search whose recoveries are stages, and whose rounds the ledger stores as they end."""
 
+import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +12,7 @@ from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.recovery.spec import RecoverySpec
 from rankadaptor.search.guided import PerformanceGuided
-from rankadaptor.search.loop import ask
+from rankadaptor.search.loop import ask, is_finished
 from rankadaptor.search.proposals import Propose
 from rankadaptor.search.rivals import RandomSearch, find_rival
 from rankadaptor.search.rounds import Record, Round, Scores, SearchResult, measured_scores
@@ -67,10 +68,12 @@ def traced_search(
         on_round(finished)
 
     proposer = find_rival(spec.rival)
-    if runner.is_planning:
+    if runner.is_planning and not is_finished(trace, spec.settings):
+        # Random proposals of its own: those of two searches are hardly ever the same.
+        seeded = dataclasses.replace(spec.settings, seed=int(key[:8], 16))
         guided = proposer or (lambda space, settings: PerformanceGuided(space, settings, records))
         planned = PlannedProposals(
-            guided(space, spec.settings), RandomSearch(space, spec.settings),
+            guided(space, spec.settings), RandomSearch(space, seeded),
             lambda allocation: runner.find(trial(allocation)) is not None)
         search = ask(space, spec.settings, records, lambda *_: planned, trace)
     else:

@@ -109,7 +109,7 @@ def _mean(of_seeds: list[Scores]) -> Scores:
     return {task: float(np.mean([scores[task] for scores in of_seeds])) for task in of_seeds[0]}
 
 
-def digest(records: Iterable[Record]) -> str:
+def records_digest(records: Iterable[Record]) -> str:
     """SHA-256 over records: part of the key of a search that learns from them. Empty where there are none."""
     content = [[record.label, record.allocations, [dict(scores) for scores in record.scores]] for record in records]
     return sha256_text(canonical_json(content)) if content else ""

@@ -22,7 +22,7 @@ from rankadaptor.pruning import pruned_shapes
 from rankadaptor.pruning.spec import Block
 from rankadaptor.ranktable.meta_records import SIGNALS, records_beside, rows_of, task_scores
 from rankadaptor.recovery.recipe import Scaling
-from rankadaptor.search.pool import Pool
+from rankadaptor.search.pool import MeasuredPool
 from rankadaptor.search.rounds import Record, Scores, mean_score
 from rankadaptor.search.settings import SearchSettings
 
@@ -31,7 +31,7 @@ from rankadaptor.search.settings import SearchSettings
 class Replay:
     """One block of the table: a pool of allocations within budget, and all their scores."""
 
-    pool: Pool
+    pool: MeasuredPool
     seeds: tuple[int, int]  # of training
     scores: dict[tuple[int, str, str], dict[RankAllocation, Scores]]  # (seed, split, signal) -> allocation -> scores
     records: dict[tuple[int, str], tuple[Record, ...]]  # (seed, signal) -> that training's scores of the other blocks
@@ -67,7 +67,7 @@ class Replay:
                 for signal in SIGNALS:
                     scores.setdefault((row["seed"], split, signal), {})[allocation] = task_scores(row, split, signal)
         both = set.intersection(*(set(scores[seed, "search", SIGNALS[0]]) for seed in (first, second)))
-        pool = Pool(space, tuple(sorted(both)))
+        pool = MeasuredPool(space, tuple(sorted(both)))
         records = {(int(seed), signal): records_beside(table, block, scaling, signal, seed)
                    for seed in seeds for signal in SIGNALS}
         return cls(pool, (int(first), int(second)), scores, records)

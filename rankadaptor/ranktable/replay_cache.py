@@ -19,6 +19,8 @@ from rankadaptor.ranktable.replay import Job, Replay
 from rankadaptor.ranktable.replayed_searches import run_replays
 from rankadaptor.recovery.recipe import Scaling
 
+REPLAY = "replay"  # in place of a stage's name
+
 
 @dataclass(frozen=True)
 class ReplaySpec:
@@ -69,13 +71,13 @@ class ReplayCache:
 
     def _read(self, spec: ReplaySpec, work: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """The ledger's table of a spec; `work` makes it where the ledger has none."""
-        identity = stage_identity("replay", spec, self._table, self._revisions)
+        identity = stage_identity(REPLAY, spec, self._table, self._revisions)
 
         def fill(folder: Path) -> dict[str, Any]:
             started = provenance.Started.now()
             table = work()
             table.to_parquet(folder / "replays.parquet", index=False)
-            return {"stage": "replay", "result": {"rows": len(table)},
+            return {"stage": REPLAY, "result": {"rows": len(table)},
                     "provenance": provenance.of_stage(started, self._profile.base_model.label)}
 
         key = identity_key(identity)

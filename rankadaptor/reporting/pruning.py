@@ -12,7 +12,7 @@ from rankadaptor.data.text import perplexity_label
 from rankadaptor.experiments.pruned_models import PrunedModelsResult
 from rankadaptor.pruning.spec import PRUNERS
 from rankadaptor.reporting.provenance import entries_provenance, write_json
-from rankadaptor.reporting.style import HEAT_MAP, closed, figure_style, layer_ticks, save_figures, whole_numbers
+from rankadaptor.reporting.style import HEAT_MAP, closed, figure_style, integer_ticks, layer_ticks, save_figures
 from rankadaptor.reporting.tables.writing import markdown
 
 
@@ -54,7 +54,7 @@ def unit_importance_figure(models: PrunedModelsResult) -> Figure:
         right.set(title="MLP channels", xlabel="decoder layer", yscale="log")
         right.legend()
         for axis in (left, right):
-            whole_numbers(axis)
+            integer_ticks(axis)
     return closed(figure)
 
 

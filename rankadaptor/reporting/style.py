@@ -46,7 +46,7 @@ def legend_below(figure: Figure, axis: plt.Axes, columns: int) -> None:
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
 
 
-def whole_numbers(axis: plt.Axes) -> None:
+def integer_ticks(axis: plt.Axes) -> None:
     """Ticks of the x axis at whole numbers alone, such as layers or rounds."""
     axis.locator_params(axis="x", integer=True)
 

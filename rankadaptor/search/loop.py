@@ -76,7 +76,7 @@ def ask(
     guided = PerformanceGuided(space, settings, records)
     propose = proposer(space, settings) if proposer else guided
     rounds = list(trace)
-    while not _is_finished(rounds, settings):
+    while not is_finished(rounds, settings):
         proposals, predictions = propose(rounds) if rounds else (initial_proposals(space, settings), None)
         if not proposals:
             break  # S is small, and all of it is measured
@@ -94,7 +94,8 @@ def ask(
     return SearchResult(tuple(rounds), has_converged(rounds, settings), best, by_task)
 
 
-def _is_finished(rounds: Sequence[Round], settings: SearchSettings) -> bool:
+def is_finished(rounds: Sequence[Round], settings: SearchSettings) -> bool:
+    """Whether a search ends after these rounds: it converged, or has had all of its rounds."""
     return bool(rounds) and (len(rounds) > settings.rounds or has_converged(rounds, settings))
 
 

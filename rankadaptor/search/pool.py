@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rankadaptor.allocation import Inputs, RankAllocation, SolutionSpace
+from rankadaptor.allocation import Encoding, RankAllocation, SolutionSpace
 
 
 @dataclass(frozen=True)
-class Pool:
+class MeasuredPool:
     """Some allocations of a space, all of them measured; a `proposals.Space` of its own."""
 
     space: SolutionSpace
     allocations: tuple[RankAllocation, ...]
 
-    def encode(self, allocations: Sequence[RankAllocation] | np.ndarray, inputs: Inputs = "ranks") -> np.ndarray:
+    def encode(self, allocations: Sequence[RankAllocation] | np.ndarray, inputs: Encoding = "ranks") -> np.ndarray:
         """As `SolutionSpace.encode`."""
         return self.space.encode(allocations, inputs)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from rankadaptor.allocation import Inputs, RankAllocation
+from rankadaptor.allocation import Encoding, RankAllocation
 from rankadaptor.search.rounds import Round, measured_scores
 from rankadaptor.search.settings import SearchSettings
 
@@ -18,7 +18,7 @@ _INITIAL, _ROUND = 1, 2  # streams of one seed; `performance_model` and `predict
 
 
 class Space(Protocol):
-    """What is searched: `allocation.SolutionSpace`, or a `Pool` of some of its allocations."""
+    """What is searched: `allocation.SolutionSpace`, or a `MeasuredPool` of some of its allocations."""
 
     def sample(self, count: int, generator: np.random.Generator) -> list[RankAllocation]:
         """Draw allocations at random."""
@@ -28,8 +28,8 @@ class Space(Protocol):
     ) -> list[RankAllocation]:
         """Draw allocations that differ little from one."""
 
-    def encode(self, allocations: Sequence[RankAllocation], inputs: Inputs) -> np.ndarray:
-        """Inputs of a predictor.  # (n, features)"""
+    def encode(self, allocations: Sequence[RankAllocation], inputs: Encoding) -> np.ndarray:
+        """Encoding of a predictor.  # (n, features)"""
 
 
 # From all rounds so far to the next proposals and their Q; None where nothing is predicted.

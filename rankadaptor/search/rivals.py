@@ -22,7 +22,7 @@ from optuna.trial import create_trial
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace
 from rankadaptor.errors import BadInput
-from rankadaptor.search.pool import Pool
+from rankadaptor.search.pool import MeasuredPool
 from rankadaptor.search.proposals import Proposer, Space, round_generator, unmeasured
 from rankadaptor.search.rounds import Round, best_first, mean_score, measured_scores
 from rankadaptor.search.settings import SearchSettings
@@ -104,8 +104,8 @@ class TreeParzen:
 
     def __init__(self, space: Space, settings: SearchSettings):
         self._settings = settings
-        self._pool = space if isinstance(space, Pool) else None
-        whole = space.space if isinstance(space, Pool) else space
+        self._pool = space if isinstance(space, MeasuredPool) else None
+        whole = space.space if isinstance(space, MeasuredPool) else space
         assert isinstance(whole, SolutionSpace)
         self._whole = whole
         self._ranks = sorted(whole.candidates)

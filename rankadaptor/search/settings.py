@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from rankadaptor.allocation import Inputs
+from rankadaptor.allocation import Encoding
 from rankadaptor.errors import BadInput
 from rankadaptor.search.predictors import PREDICTORS, find_predictor
 
@@ -25,7 +25,7 @@ class SearchSettings:
     patience: int  # rounds in a row that must agree before the search has converged
     seed: int
     predictor: str = "paper"  # a name in `predictors.PREDICTORS`
-    inputs: Inputs = "ranks"  # how an allocation is encoded, see `allocation.SolutionSpace.encode`
+    inputs: Encoding = "ranks"  # how an allocation is encoded, see `allocation.SolutionSpace.encode`
     heads: Heads = "mean"  # what is predicted: the mean over tasks, or every task
     acquisition: Acquisition = "greedy"  # highest Q (paper), Q plus its spread over members, or Q of a random member
     proposals: Proposals = "uniform"  # sampled from all of S (paper), or half of them near the best measured
@@ -33,7 +33,7 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         for name, kind in (("acquisition", Acquisition), ("proposals", Proposals), ("heads", Heads),
-                           ("inputs", Inputs), ("selection", Selection)):
+                           ("inputs", Encoding), ("selection", Selection)):
             if getattr(self, name) not in get_args(kind):
                 raise BadInput(f"unknown {name} {getattr(self, name)!r}: use one of {', '.join(get_args(kind))}")
         for name, least in (("initial", 1), ("rounds", 0), ("batch", 1), ("candidates_per_round", 1), ("patience", 1)):

@@ -16,10 +16,13 @@ from rankadaptor.data.tasks import TASKS
 from rankadaptor.data.text import perplexity_texts
 from rankadaptor.evaluation.perplexity import perplexity
 from rankadaptor.experiments import main_table as experiments
+from rankadaptor.experiments.trials import Trials
 from rankadaptor.keys import identity_key
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
+from rankadaptor.pipeline.step import Step
 from rankadaptor.reporting import tables
+from rankadaptor.search.rounds import mean_score
 
 
 def test_rows_are_the_papers_and_ours(finished):
@@ -61,6 +64,27 @@ def test_plan_of_an_empty_ledger_counts_what_a_run_computes(finished, tiny_profi
     plan = experiments.main_table(str(tiny_profile), FINISHED_BLOCKS, "quick", ledger=str(tmp_path)).plan()
     assert plan.needed == plan.missing
     assert sum(plan.missing.values()) == len(result.computed)
+
+
+def test_a_plan_counts_an_allocation_for_every_task_and_one_for_the_mean(tiny_profile, tmp_path):
+    """The worst that a search can find; so that no plan of one counts less than its run computes."""
+    table = experiments.main_table(str(tiny_profile), "llm-pruner:50", "quick", ledger=str(tmp_path))
+    runner, pruned = table.planning_runner(), Step("prune", table.profile.prune_spec(table.blocks[0]))
+    trials = Trials(runner, table.profile, table.budget)
+    specs = [table.profile.lora_spec(table.budget, (), 1e-3, seed) for seed in range(1 + len(table.profile.tasks))]
+    scores = [trials.scores(trials.trial(pruned, spec)) for spec in specs]
+    best = [max(range(len(specs)), key=lambda trial: scores[trial][task]) for task in table.profile.tasks]
+    best.append(max(range(len(specs)), key=lambda trial: mean_score(scores[trial])))
+    assert sorted(best) == list(range(len(specs)))
+
+
+def test_a_plan_of_a_model_that_is_not_here_reads_no_records(tmp_path):
+    """Whether records are of its layers is known when it is."""
+    (tmp_path / "far.yaml").write_text("extends: vicuna-7b\nname: far\nsearch: {records: rank_table}\n")
+    plan = experiments.main_table(str(tmp_path / "far.yaml"), "llm-pruner:50", ledger=str(tmp_path)).plan()
+    assert plan.downloads
+    assert plan.missing == plan.needed
+    assert plan.missing
 
 
 def test_a_run_cut_off_anywhere_ends_in_the_same_numbers(finished, tiny_profile, tmp_path, monkeypatch):

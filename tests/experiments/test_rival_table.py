@@ -1,5 +1,7 @@
 """The rivals' table: equal budgets, fresh seeds, and a search a rival."""
 
+from collections import Counter
+
 import pytest
 import yaml
 from helpers.notebooks import assert_executed
@@ -89,6 +91,15 @@ def test_every_rival_makes_as_many_recoveries_as_the_search(made):
 
 def _keys(table):
     return [path.name for path in table.ledger.folder.iterdir() if len(path.name) == 64]
+
+
+def test_a_plan_counts_no_less_than_a_run_computes(made):
+    """Four searches with proposals of their own; one that converges makes fewer recoveries than were planned."""
+    _, plan, result, _ = made
+    planned: Counter[str] = Counter()
+    for kind, count in plan.missing.items():
+        planned[kind.stage] += count
+    assert planned >= Counter(stage for stage, _ in result.computed)
 
 
 def test_seeds_that_a_search_used_are_refused(made):

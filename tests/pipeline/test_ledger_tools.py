@@ -14,6 +14,7 @@ from rankadaptor.pipeline import ledger_tools
 from rankadaptor.pipeline.leases import Holder
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.ledger_tools import find_by_prefix, ledger_frame, rubbish, verify
+from rankadaptor.ranktable.replay_cache import REPLAY, ReplaySpec
 from rankadaptor.recovery.recipe import Recipe
 from rankadaptor.recovery.spec import RecoverySpec
 
@@ -214,3 +215,16 @@ def test_several_entries_of_one_prefix_are_refused(tmp_path):
     (tmp_path / second).rename(tmp_path / (first[:10] + second[10:]))
     with pytest.raises(BadInput, match="2 entries of"):
         find_by_prefix(tmp_path, first[:8])
+
+
+def test_gc_knows_versions_and_fields_beyond_the_stages(filled, run):
+    """Replays have a version of their own; a recipe with a field that this code lacks is never looked for again."""
+    replay = EVALUATION | {"stage": REPLAY, "numerics_version": ReplaySpec.numerics_version}
+    recipe = RECOVERY["spec"]["recipe"] | {"forgotten": 1}
+    kept = [replay, replay | {"stage": "of a plugin"}]
+    gone = [replay | {"numerics_version": 0}, RECOVERY | {"spec": RECOVERY["spec"] | {"recipe": recipe}}]
+    for identity in kept + gone:
+        put(filled, identity, {}, 3)
+    before = {entry.key for entry in Ledger(filled).entries()}
+    assert "removed 2 things" in run("gc", "--outdated", filled)[1]
+    assert before - {entry.key for entry in Ledger(filled).entries()} == set(map(identity_key, gone))

@@ -17,7 +17,7 @@ from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import FOLDER, load_profile
 from rankadaptor.ranktable import cross_validation, replayed_searches
 from rankadaptor.ranktable.cross_validation import cross_validated, rank_statistics
-from rankadaptor.ranktable.meta_records import digest, read_table, record, records_beside, rows_of, task_scores
+from rankadaptor.ranktable.meta_records import read_table, record, records_beside, records_digest, rows_of, task_scores
 from rankadaptor.ranktable.reliability import reliability
 from rankadaptor.ranktable.replay import Job, Replay, block_space
 from rankadaptor.ranktable.replayed_searches import recoveries_needed, replayed, run_replays
@@ -103,8 +103,9 @@ def test_records_are_of_other_blocks_and_digested_by_content():
     records = records_beside(TABLE, "llm-pruner:50", "fixed_alpha", "gold_probability")
     assert [one.label for one in records] == ["llm-pruner:30", "shortened:50"]
     assert len(records[0].allocations) == len(set(records[0].allocations))
-    assert digest(records) == digest(records_beside(TABLE.copy(), "llm-pruner:50", "fixed_alpha", "gold_probability"))
-    assert digest(records) != digest(records[:1]) != digest(()) == ""
+    again = records_beside(TABLE.copy(), "llm-pruner:50", "fixed_alpha", "gold_probability")
+    assert records_digest(records) == records_digest(again)
+    assert records_digest(records) != records_digest(records[:1]) != records_digest(()) == ""
     noisy = made_up(noise=0.01)
     both = record(rows_of(noisy, "llm-pruner:30", "fixed_alpha"), "x", "accuracy")
     one, other = (rows_of(noisy, "llm-pruner:30", "fixed_alpha", seed).iloc[0] for seed in (1000, 1001))

@@ -11,7 +11,7 @@ from test_allocation import DEPTH, WIDTH, space
 
 from rankadaptor.errors import BadInput
 from rankadaptor.search.loop import ask, search
-from rankadaptor.search.pool import Pool
+from rankadaptor.search.pool import MeasuredPool
 from rankadaptor.search.rivals import RIVALS
 from rankadaptor.search.rounds import Record, Round, mean_score
 from rankadaptor.search.settings import SearchSettings
@@ -64,7 +64,7 @@ def test_every_proposal_is_new_and_lies_in_the_space(architecture, method):
 @pytest.mark.parametrize("method", ["paper", *RIVALS])
 def test_all_methods_begin_alike_and_end_with_their_pool(method):
     """In a pool, proposals are its unseen members, until there are none."""
-    pool = Pool(space(), tuple(space().sample(16, np.random.default_rng(3))))
+    pool = MeasuredPool(space(), tuple(space().sample(16, np.random.default_rng(3))))
     result = search(pool, objective, dataclasses.replace(SETTINGS, rounds=20), proposer=RIVALS.get(method))
     assert sorted(proposals_of(result)) == sorted(set(pool.allocations))
     assert result.rounds[0] == search(pool, objective, dataclasses.replace(SETTINGS, rounds=0)).rounds[0]
@@ -111,7 +111,7 @@ def test_the_optimum_takes_half_of_random_searchs_evaluations(base, score):
         members = tuple(dict.fromkeys(space().sample(160, np.random.default_rng(1000 + seed))))
         target = max(members, key=lambda a: mean_score(score([a])[0]))
         settings = dataclasses.replace(base, seed=seed, batch=8, rounds=100, initial=16)
-        pool = Pool(space(), members)
+        pool = MeasuredPool(space(), members)
         needed.append(evaluations_to(target, settings, pool, score))
         random_needed.append(evaluations_to(target, settings, pool, score, RIVALS["random search"]))
     assert np.median(needed) <= np.median(random_needed) / 2

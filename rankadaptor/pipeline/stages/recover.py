@@ -62,4 +62,10 @@ class Recover(Stage):
         return f"recover ({size} rows)"
 
     def current_version(self, spec: Mapping[str, Any]) -> int:
+        """By method and recipe: dropout is drawn in other ways than it was.
+
+        Raises:
+            BadInput: if the method is not registered.
+            TypeError: if the recipe has fields that this code's does not have.
+        """
         return adapter_method(spec["method"]).numerics_version(Recipe(**spec["recipe"]))

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from rankadaptor.experiments.results import TableResult
 from rankadaptor.reporting.figures.registry import TableFigure, register
-from rankadaptor.reporting.style import closed, figure_style, legend_below, whole_numbers
+from rankadaptor.reporting.style import closed, figure_style, integer_ticks, legend_below
 from rankadaptor.search.rounds import mean_score
 
 
@@ -28,7 +28,7 @@ def search_figure(result: TableResult) -> Figure:
                     axis.plot([number] * len(measured), [100 * q for q in search_round.predictions], "x", color="C1",
                               label="predicted (Q)" if number == 1 else None)
             axis.set(title=name, xlabel="round (0: initialization)", ylabel="score on search split (%)")
-            whole_numbers(axis)
+            integer_ticks(axis)
         legend_below(figure, axes[0][0], 2)
     return closed(figure)
 

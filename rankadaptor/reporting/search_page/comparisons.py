@@ -20,7 +20,7 @@ def regrets_at(curves: pd.DataFrame, recoveries: int) -> pd.DataFrame:
     """One row a search seed, one column a method: regret after so many recoveries, in points.
 
     Args:
-        curves: As `ranktable.replay.run_replays` returns them.
+        curves: As `ranktable.replayed_searches.run_replays` returns them.
     """
     return curves[curves["recoveries"] == recoveries].pivot(index="seed", columns="method", values="regret")
 
@@ -88,7 +88,7 @@ def rival_differences(curves: Mapping[str, pd.DataFrame], recoveries: int) -> pd
     """RankAdaptor less its rivals, on every block.
 
     Args:
-        curves: Block -> as `ranktable.replay.run_replays` returns them.
+        curves: Block -> as `ranktable.replayed_searches.run_replays` returns them.
         recoveries: After which the regret is compared.
 
     Returns:

@@ -17,7 +17,7 @@ def regret_figure(curves: Mapping[str, pd.DataFrame], references: Mapping[str, M
     """Regret of the chosen allocation against recoveries, median and quartiles over searches; a panel a block.
 
     Args:
-        curves: Block -> as `ranktable.replay.run_replays` returns them.
+        curves: Block -> as `ranktable.replayed_searches.run_replays` returns them.
         references: Block -> label -> regret to compare with, in points.
     """
     with figure_style():
@@ -40,7 +40,7 @@ def top_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Recoveries that each method needs to measure one of the pool's top, by the score it searches; a panel a block.
 
     Args:
-        curves: Block -> as `ranktable.replay.run_replays` returns them.
+        curves: Block -> as `ranktable.replayed_searches.run_replays` returns them.
     """
     with figure_style():
         figure, axes = plt.subplots(1, len(curves), figsize=(4.2 * len(curves) + 1.5, 3.6), squeeze=False,
@@ -84,7 +84,7 @@ def prediction_figure(predictions: pd.DataFrame, predictor: str) -> Figure:
     """Out-of-sample predictions against the score that was searched, and the other training's on report items.
 
     Args:
-        predictions: As `ranktable.replay.cross_validated` returns them; those from most recoveries are drawn.
+        predictions: As `ranktable.cross_validation.cross_validated` returns them; those from most recoveries are drawn.
     """
     rows = predictions[predictions["predictor"] == predictor]
     rows = rows[rows["size"] == rows["size"].max()]
@@ -105,7 +105,7 @@ def learning_figure(statistics: pd.DataFrame, limit: float) -> Figure:
     """Kendall's tau against the number of recoveries that a predictor learned from, with 95 % intervals.
 
     Args:
-        statistics: As `ranktable.replay.rank_statistics` returns them.
+        statistics: As `ranktable.cross_validation.rank_statistics` returns them.
         limit: Tau of one measurement with another, which no predictor of one measurement can exceed.
     """
     titles = {"same": "same training, search split", "other": "other training, report split"}

@@ -202,7 +202,7 @@ class SearchPage:
 
     @cached_property
     def curves(self) -> dict[str, pd.DataFrame]:
-        """Block -> every search of every method, as `ranktable.replay.run_replays` returns them."""
+        """Block -> every search of every method, as `ranktable.replayed_searches.run_replays` returns them."""
         jobs = method_jobs(self.settings)
         return {name: self.cache.searches(name, jobs, self.seeds) for name in self.replays}
 

@@ -51,7 +51,7 @@ def predictor_table(statistics: pd.DataFrame) -> pd.DataFrame:
     """Rank statistics as people read them: value and 95 % interval.
 
     Args:
-        statistics: As `ranktable.replay.rank_statistics` returns them.
+        statistics: As `ranktable.cross_validation.rank_statistics` returns them.
     """
     shown = statistics[["predictor", "size"]].copy()
     for name in statistics.columns:
