@@ -144,6 +144,7 @@ def test_a_failure_ends_its_part_and_no_other(tiny_profile, tmp_path):
     assert result.blocks["shortened:20"].rows
 
 
+@pytest.mark.slow
 def test_a_closed_pool_takes_and_keeps_nothing(tiny_profile, tmp_path):
     profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
     step = Step("prune", profile.prune_spec(Block("shortened", 20)))
@@ -201,6 +202,7 @@ def test_an_interrupt_ends_the_workers_and_a_new_run_goes_on(tiny_profile, tmp_p
     assert contents(ledger) == contents(finished.ledger)
 
 
+@pytest.mark.slow
 def test_a_hanging_worker_is_killed_and_its_stage_retried(tiny_profile, tmp_path, monkeypatch):
     """Where no alarm is heard, as in a call that never returns."""
     monkeypatch.setattr(local_pool, "GRACE_S", 1.0)
