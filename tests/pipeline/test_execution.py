@@ -193,12 +193,12 @@ def test_an_interrupt_ends_the_workers_and_a_new_run_goes_on(tiny_profile, tmp_p
     os.kill(process.pid, signal.SIGINT)
     process.join(30)
     assert process.exitcode not in (None, 0)
-    finished = {path.name: path.stat().st_mtime_ns for path in ledger.iterdir() if len(path.name) == 64}
-    assert finished
+    survivors = {path.name: path.stat().st_mtime_ns for path in ledger.iterdir() if len(path.name) == 64}
+    assert survivors
     time.sleep(1)
-    assert set(finished) == {entry.key for entry in Ledger(ledger).entries()}  # nobody works on
+    assert set(survivors) == {entry.key for entry in Ledger(ledger).entries()}  # nobody works on
     result = experiments.main_table(str(tiny_profile), FINISHED_BLOCKS, "quick", ledger=ledger).run()
-    assert not {key for _, key in result.computed} & set(finished)
+    assert not {key for _, key in result.computed} & set(survivors)
     assert contents(ledger) == contents(finished.ledger)
 
 
