@@ -43,6 +43,7 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imports", [
     "import rankadaptor; from transformers import AutoModelForCausalLM as Auto",
     "from transformers import AutoModelForCausalLM as Auto; import rankadaptor",

@@ -62,6 +62,7 @@ def test_loading_a_profile_loads_plugins_once(toy_plugin, tiny_profile):
     assert STAGES["toy"] is stage
 
 
+@pytest.mark.slow
 def test_a_local_worker_computes_a_stage_of_a_plugin(toy_plugin, tiny_profile, tmp_path, monkeypatch):
     monkeypatch.setenv(files.DIGESTS_VARIABLE, "")  # restored afterwards
     monkeypatch.setattr(files, "_SMALLEST_HANDED_DOWN", 0)

@@ -54,6 +54,7 @@ def test_tables_of_before_have_nothing_to_compute(table, record, ledger):
     assert plan.needed.total() >= len(record["pages"][table]) > 0
 
 
+@pytest.mark.slow
 def test_ablations_of_before_have_nothing_to_compute(record, ledger):
     plan = ablation_tables("tiny", ledger=ledger).plan()
     assert plan.missing.total() == 0

@@ -32,6 +32,7 @@ def cut_off(line: str) -> None:
     raise CutOff(line)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path):
     whole = pretrain(SMALL, tmp_path / "whole", every=2, report=lambda line: None)
     with pytest.raises(CutOff, match="step 2 of 6"):

@@ -51,6 +51,7 @@ def test_losses_are_the_models_own(models):
     assert (speeds["decoding (tokens/s)"] > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("blocks", "drawn"), [
     (BLOCKS, {"heads", "importance", "blocks", "perplexity"}),
     ("llm-pruner:50", {"heads", "importance", "perplexity"}),

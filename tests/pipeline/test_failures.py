@@ -286,6 +286,7 @@ def test_a_bug_is_no_failure(finished, tiny_profile, tmp_path, monkeypatch):
     assert not (tmp_path / "ledger" / "failures").exists()
 
 
+@pytest.mark.slow
 def test_children_of_a_failed_stage_fail_with_it(tiny_profile, tmp_path, monkeypatch):
     failing(monkeypatch, lambda spec: True, MemoryError())
     table = experiments.main_table(str(tiny_profile), BLOCK, "quick", ledger=tmp_path / "ledger")

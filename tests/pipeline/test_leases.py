@@ -106,6 +106,7 @@ def test_a_heartbeat_that_stands_still_is_a_dead_holders(tmp_path, impatient):
         assert read_holder(tmp_path / KEY) == holder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("year", [1990, 2100])
 def test_a_heartbeat_is_waited_for_whatever_its_clock(year, tmp_path, impatient):
     path = of_another_host(tmp_path)

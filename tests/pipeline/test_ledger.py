@@ -228,6 +228,7 @@ def test_trouble_with_files_elsewhere_is_not_the_ledgers(tmp_path):
         Ledger(tmp_path).compute(KEY, {}, fail)
 
 
+@pytest.mark.slow
 def test_a_file_that_grows_too_large_is_one_line(tmp_path):
     """Really refused by the system, in a process that may write 100 bytes a file."""
     script = f"""

@@ -50,6 +50,7 @@ def test_what_was_pruned_loads_anywhere(dense, windows, tmp_path, capsys, more):
     assert ours.generation_config.to_dict() == tiny_llama().generation_config.to_dict()
 
 
+@pytest.mark.slow
 def test_auto_classes_and_generation_need_the_package_alone(dense, windows, tmp_path):
     out = tmp_path / "pruned"
     assert prune(dense, out, windows, "--ratio", "0.5") == 0
@@ -61,6 +62,7 @@ def test_auto_classes_and_generation_need_the_package_alone(dense, windows, tmp_
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_depth_pruned_checkpoints_need_no_package(dense, windows, tmp_path):
     out = tmp_path / "pruned"
     assert prune(dense, out, windows, "--method", "shortened", "--blocks", "1") == 0

@@ -76,6 +76,7 @@ def test_a_search_sees_one_training_and_is_scored_by_the_other():
     assert replay.searched(1001, "held_out_loss")[allocation] == {"text": -by_seed[1001]["held_out_loss"]}
 
 
+@pytest.mark.slow
 def test_a_search_sees_no_scoring_training_and_no_report_split():
     """Spoil all that the search must not see, in every block, records included: it proposes the same."""
     table = made_up(noise=0.01)
@@ -113,6 +114,7 @@ def test_records_are_of_other_blocks_and_digested_by_content():
         (one["search_boolq_accuracy"] + other["search_boolq_accuracy"]) / 2)
 
 
+@pytest.mark.slow
 def test_replays_measure_once_and_are_functions_of_their_seed():
     for job in JOBS:
         order = proposals_of(replayed(REPLAY, job, 3))
@@ -121,6 +123,7 @@ def test_replays_measure_once_and_are_functions_of_their_seed():
         assert order[:6] == proposals_of(replayed(REPLAY, JOBS[0], 3))[:6]  # all begin alike
 
 
+@pytest.mark.slow
 def test_curves_do_not_depend_on_the_number_of_processes():
     curves = run_replays(REPLAY, JOBS, range(3), workers=1)
     assert curves.groupby(["method", "seed"]).size().eq(22).all()
@@ -143,6 +146,7 @@ def test_a_converged_search_spends_less_and_keeps_its_choice():
     assert after.groupby("seed")["regret"].nunique().eq(1).all()
 
 
+@pytest.mark.slow
 def test_a_registered_rival_is_replayed():
     register("toy")(RIVALS["mutation"])
     try:
@@ -154,6 +158,7 @@ def test_a_registered_rival_is_replayed():
         replayed(REPLAY, Job("x", OURS, rival="toy"), 0)
 
 
+@pytest.mark.slow
 def test_the_choice_may_be_a_prediction():
     chosen = [run_replays(REPLAY, [Job("x", dataclasses.replace(OURS, selection=how))], range(2), workers=1)
               for how in ("measured", "predicted")]
@@ -176,6 +181,7 @@ def test_agreement_is_full_without_noise_and_none_in_noise():
     assert abs(noisy.loc[("accuracy", "both"), "Kendall tau"]) < 0.25
 
 
+@pytest.mark.slow
 def test_predictors_are_scored_on_what_they_did_not_see():
     variants = {name: (dataclasses.replace(OURS, predictor=name), REPLAY.other_blocks if name == "ensemble" else ())
                 for name in ("ridge", "ensemble", "constant")}
@@ -198,6 +204,7 @@ def table_file(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
     """With a regression in place of the ensemble, which would take a minute."""
     from rankadaptor.reporting.search_page import page as module

@@ -31,6 +31,7 @@ def logits(model):
         return model(IDS).logits
 
 
+@pytest.mark.slow
 def test_successive_recoveries_are_those_of_fresh_models(tokenizer, tmp_path):
     loaded, untouched = LoadedModel(tiny_llama()), tiny_llama()
     for name, spec in SPECS.items():

@@ -328,6 +328,7 @@ def test_adapters_of_a_bfloat16_model_are_trained_in_float32(tokenizer):
     assert sum(losses[-3:]) < 0.95 * sum(losses[:3])
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_is_a_function_of_its_seed(tokenizer):
     def losses(seed):
         spec = recovery(seed=seed, recipe=Recipe(**(vars(RECIPE) | {"steps": 20, "lora_dropout": 0.1})))

@@ -212,6 +212,7 @@ def test_every_acquisition_beats_chance(acquisition, heads):
     assert np.median(found) > max(by_chance)
 
 
+@pytest.mark.slow
 def test_records_of_another_block_help_the_first_rounds():
     """Offline meta-learning on a block that wants the same ranks: better first proposals than without, on average."""
     draws = tuple(space().sample(60, np.random.default_rng(9)))

@@ -81,6 +81,7 @@ def test_a_ranking_is_put_into_the_scores_unit():
     assert slope == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_meta_learning_helps_a_related_task():
     """Fitted to few points, a model that was meta-learned on related tasks errs less than a fresh one."""
     settings = PerformanceModelSettings(fit_steps=20)

@@ -48,6 +48,7 @@ def scores():
     return {task: metrics[task][BENCHMARKS[task].metric] for task in TASKS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_its_scores_leave_headroom_and_are_those_on_record(task, scores):
     shipped = json.loads((MODEL / "scores.json").read_text())["report"][task]
