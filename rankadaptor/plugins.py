@@ -7,10 +7,26 @@ Worker processes start without the imports of their parent, so each of them load
 
 import importlib
 import os
+from typing import TypeVar
 
 from rankadaptor.errors import BadInput
 
 VARIABLE = "RANKADAPTOR_PLUGINS"
+_Entry = TypeVar("_Entry")
+
+
+def add_entry(registry: dict[str, _Entry], kind: str, name: str, entry: _Entry) -> None:
+    """Put an entry into a registry under its name.
+
+    Args:
+        kind: Of the registry's entries, such as "pruner".
+
+    Raises:
+        BadInput: if another entry has that name.
+    """
+    if name in registry:
+        raise BadInput(f"{kind} {name!r} is registered already: give it another name")
+    registry[name] = entry
 
 
 def load_plugins() -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from rankadaptor.data.wheel_rows import (
     rebuild_winogrande,
 )
 from rankadaptor.errors import BadInput
+from rankadaptor.plugins import add_entry
 from rankadaptor.testbed import Row
 
 Metric = Literal["acc", "acc_norm"]
@@ -77,9 +78,7 @@ def register(benchmark: Benchmark) -> None:
     Raises:
         BadInput: if there is one of that name.
     """
-    if benchmark.name in BENCHMARKS:
-        raise BadInput(f"there is a benchmark {benchmark.name!r} already: give the new one another name")
-    BENCHMARKS[benchmark.name] = benchmark
+    add_entry(BENCHMARKS, "benchmark", benchmark.name, benchmark)
 
 
 # The paper's seven benchmarks, in the order of its tables, with its metric for each (LLM-Pruner's choice).

@@ -24,6 +24,7 @@ from rankadaptor.experiments.results import TableResult
 from rankadaptor.experiments.skeleton import compute_ahead, computes_ahead
 from rankadaptor.experiments.tables import CLAIMED, Contents
 from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.plugins import add_entry
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.ranktable.meta_records import SIGNALS
 from rankadaptor.recovery.recipe import Scaling
@@ -50,11 +51,9 @@ def register(name: str, ablation: Ablation) -> None:
     """Make an ablation known by its name.
 
     Raises:
-        ValueError: if another ablation has that name.
+        BadInput: if another ablation has that name.
     """
-    if name in ABLATIONS:
-        raise ValueError(f"ablation {name!r} is registered already: give it another name")
-    ABLATIONS[name] = ablation
+    add_entry(ABLATIONS, "ablation", name, ablation)
 
 
 def ablation_tables(

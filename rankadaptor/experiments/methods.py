@@ -13,6 +13,7 @@ import numpy as np
 
 from rankadaptor.allocation import RankAllocation, quarters_allocation, uniform_allocation
 from rankadaptor.architecture import Architecture
+from rankadaptor.plugins import add_entry
 from rankadaptor.profiles import Budget, Profile
 from rankadaptor.recovery.spec import RecoverySpec
 
@@ -59,11 +60,9 @@ def register(method: Method) -> None:
     """Make a method known by its label.
 
     Raises:
-        ValueError: if another method has that label.
+        BadInput: if another method has that label.
     """
-    if method.label in METHODS:
-        raise ValueError(f"method {method.label!r} is registered already: give it another label")
-    METHODS[method.label] = method
+    add_entry(METHODS, "method", method.label, method)
 
 
 def _uniform(profile: Profile, architecture: Architecture) -> RankAllocation:

@@ -12,6 +12,7 @@ from rankadaptor.experiments.methods import (
     RANKADAPTOR_PER_TASK,
     SHUFFLED,
 )
+from rankadaptor.plugins import add_entry
 
 MAIN = (LORA, LORA_STAR, ADALORA, RANKADAPTOR)  # of Tables 2, 4 and 5
 LEAST_GAIN = 0.007  # claimed in the paper's abstract: 0.7 points
@@ -37,11 +38,9 @@ def register(contents: Contents) -> None:
     """Make a table known by its name.
 
     Raises:
-        ValueError: if another table has that name.
+        BadInput: if another table has that name.
     """
-    if contents.name in TABLES:
-        raise ValueError(f"table {contents.name!r} is registered already: give it another name")
-    TABLES[contents.name] = contents
+    add_entry(TABLES, "table", contents.name, contents)
 
 
 register(Contents("table1", "Table 1", (LORA, ADALORA), {ADALORA: -0.0056}))

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from rankadaptor.architecture import Architecture, Ranges
 from rankadaptor.errors import BadInput
 from rankadaptor.keys import later
+from rankadaptor.plugins import add_entry
 
 GroupReduction = Literal["sum", "mean", "max", "prod"]
 GROUP_REDUCTIONS: tuple[str, ...] = get_args(GroupReduction)
@@ -179,6 +180,4 @@ def register(pruner: Pruner[Any]) -> None:
     Raises:
         BadInput: if its name is taken.
     """
-    if pruner.name in PRUNERS:
-        raise BadInput(f"a pruner {pruner.name!r} is registered already: give it another name")
-    PRUNERS[pruner.name] = pruner
+    add_entry(PRUNERS, "pruner", pruner.name, pruner)

@@ -16,6 +16,7 @@ from peft.tuners.lora import LoraLayer
 
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
+from rankadaptor.plugins import add_entry
 from rankadaptor.recovery.prompts import Example
 from rankadaptor.recovery.recipe import SCALINGS, Recipe, Scaling
 
@@ -136,11 +137,9 @@ def register(method: AdapterMethod) -> None:
     """Make a method known by its name.
 
     Raises:
-        ValueError: if the name is taken.
+        BadInput: if the name is taken.
     """
-    if method.name in ADAPTER_METHODS:
-        raise ValueError(f"recovery method {method.name!r} is registered already: give another name")
-    ADAPTER_METHODS[method.name] = method
+    add_entry(ADAPTER_METHODS, "recovery method", method.name, method)
 
 
 def adapter_method(name: str) -> AdapterMethod:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from rankadaptor.experiments.methods import ADALORA, LORA, LORA_STAR, NO_RECOVERY, RANKADAPTOR
+from rankadaptor.plugins import add_entry
 from rankadaptor.reporting.paper.inconsistencies import gains
 
 Finding = tuple[str, str]  # what was measured, and the verdict
@@ -37,11 +38,9 @@ def register(claim: Claim) -> None:
     """Add a claim after those that are there.
 
     Raises:
-        ValueError: if another claim has its name.
+        BadInput: if another claim has its name.
     """
-    if claim.name in CLAIMS:
-        raise ValueError(f"claim {claim.name!r} is registered already: give it another name")
-    CLAIMS[claim.name] = claim
+    add_entry(CLAIMS, "claim", claim.name, claim)
 
 
 def claims_table(folder: Path | str) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import rankadaptor
 from rankadaptor.errors import BadInput
 from rankadaptor.files import hand_down_digests
+from rankadaptor.plugins import add_entry
 
 if TYPE_CHECKING:
     from rankadaptor.experiments.plan import Plan
@@ -70,11 +71,9 @@ def register(page: Page) -> None:
     """Add a page.
 
     Raises:
-        ValueError: if there is a page of that name.
+        BadInput: if there is a page of that name.
     """
-    if page.name in PAGES:
-        raise ValueError(f"there is a page {page.name!r} already: give this one another name")
-    PAGES[page.name] = page
+    add_entry(PAGES, "page", page.name, page)
 
 
 # `reproduce all` makes pages in this order: later ones read what earlier ones computed.

@@ -22,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from rankadaptor.errors import BadInput
+from rankadaptor.plugins import add_entry
 from rankadaptor.search.performance_model import MetaTask, PerformanceModel, PerformanceModelSettings, Prediction
 
 _GUESS = 5  # stream of one seed, see `proposals`
@@ -59,11 +60,9 @@ def register(name: str, build: Callable[[int], Predictor], has_members: bool = F
         has_members: Whether the members of its predictions are models that each predict on their own.
 
     Raises:
-        ValueError: if another predictor has that name.
+        BadInput: if another predictor has that name.
     """
-    if name in PREDICTORS:
-        raise ValueError(f"predictor {name!r} is registered already: give it another name")
-    PREDICTORS[name] = PredictorEntry(build, has_members)
+    add_entry(PREDICTORS, "predictor", name, PredictorEntry(build, has_members))
 
 
 def find_predictor(name: str) -> PredictorEntry:

@@ -22,6 +22,7 @@ from optuna.trial import create_trial
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace
 from rankadaptor.errors import BadInput
+from rankadaptor.plugins import add_entry
 from rankadaptor.search.pool import MeasuredPool
 from rankadaptor.search.proposals import Proposer, Space, round_generator, unmeasured
 from rankadaptor.search.rounds import Round, best_first, mean_score, measured_scores
@@ -38,13 +39,12 @@ def register(name: str) -> Callable[[_Rival], _Rival]:
     """Decorate a proposer to add it to the rivals under a name.
 
     Raises:
-        ValueError: if another rival has that name.
+        BadInput: if another rival has that name.
     """
 
     def add(proposer: _Rival) -> _Rival:
-        if name in RIVALS:
-            raise ValueError(f"rival {name!r} is registered already: give it another name")
-        RIVALS[name] = proposer
+        entry: Proposer = proposer
+        add_entry(RIVALS, "rival", name, entry)
         return proposer
 
     return add

@@ -40,7 +40,7 @@ def test_a_guess_is_right_as_often_as_chance(task):
 
 
 def test_a_name_is_registered_once():
-    with pytest.raises(BadInput, match="there is a benchmark 'boolq' already: give the new one another name"):
+    with pytest.raises(BadInput, match="benchmark 'boolq' is registered already: give it another name"):
         register(BENCHMARKS["boolq"])
 
 

@@ -66,7 +66,7 @@ def test_plan_of_an_empty_ledger_counts_what_a_run_computes(finished, tiny_profi
     assert sum(plan.missing.values()) == len(result.computed)
 
 
-def test_a_plan_counts_an_allocation_for_every_task_and_one_for_the_mean(tiny_profile, tmp_path):
+def test_a_plan_counts_one_allocation_a_task_and_the_best_mean(tiny_profile, tmp_path):
     """The worst that a search can find; so that no plan of one counts less than its run computes."""
     table = experiments.main_table(str(tiny_profile), "llm-pruner:50", "quick", ledger=str(tmp_path))
     runner, pruned = table.planning_runner(), Step("prune", table.profile.prune_spec(table.blocks[0]))

@@ -88,7 +88,7 @@ def test_a_pruner_checks_specs_and_settings(top, profile):
 
 
 def test_a_name_is_registered_once(top):
-    with pytest.raises(BadInput, match="a pruner 'top' is registered already: give it another name"):
+    with pytest.raises(BadInput, match="pruner 'top' is registered already: give it another name"):
         register(FromTheTop())
 
 

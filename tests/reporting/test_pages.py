@@ -15,7 +15,7 @@ def test_a_name_is_registered_once(monkeypatch):
     mine = dataclasses.replace(pages.PAGES["table2"], name="mine")
     pages.register(mine)
     assert pages.PAGES["mine"] is mine
-    with pytest.raises(ValueError, match="there is a page 'mine' already"):
+    with pytest.raises(ValueError, match="page 'mine' is registered already"):
         pages.register(mine)
 
 

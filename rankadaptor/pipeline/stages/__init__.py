@@ -10,6 +10,7 @@ from rankadaptor.pipeline.stages.perplexity import Perplexity
 from rankadaptor.pipeline.stages.prune import Prune
 from rankadaptor.pipeline.stages.recover import Recover
 from rankadaptor.pipeline.stages.stage import Stage
+from rankadaptor.plugins import add_entry
 
 STAGES: dict[str, Stage] = {}
 
@@ -18,11 +19,9 @@ def register(stage: Stage) -> None:
     """Add a stage to STAGES under its name.
 
     Raises:
-        ValueError: if a stage of that name is registered already.
+        BadInput: if a stage of that name is registered already.
     """
-    if stage.name in STAGES:
-        raise ValueError(f"stage {stage.name!r} is registered already: give it another name")
-    STAGES[stage.name] = stage
+    add_entry(STAGES, "stage", stage.name, stage)
 
 
 for _stage in (Prune(), Recover(), Evaluate(), Perplexity(), Generate()):

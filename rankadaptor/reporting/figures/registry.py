@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from rankadaptor.experiments.results import TableResult
+from rankadaptor.plugins import add_entry
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,9 @@ def register(figure: TableFigure) -> None:
     """Draw a figure for every table that it suits.
 
     Raises:
-        ValueError: if another figure has its name.
+        BadInput: if another figure has its name.
     """
-    if figure.name in FIGURES:
-        raise ValueError(f"figure {figure.name!r} is registered already: give it another name")
-    FIGURES[figure.name] = figure
+    add_entry(FIGURES, "figure", figure.name, figure)
 
 
 def table_figures(result: TableResult) -> dict[str, Figure]:
