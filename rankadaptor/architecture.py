@@ -158,8 +158,9 @@ class Architecture:
 
         Args:
             ranges: Layers that are pruned.
-            ratio: LLM-Pruner's `pruning_ratio`. Of C channels, C - int(C * (1 - ratio)) are removed; heads are removed
-                whole, their number rounded down. With few KV heads, all query heads that share one go with it.
+            ratio: LLM-Pruner's `pruning_ratio`. An MLP of width C loses C - int(C * (1 - ratio)) channels. Attention
+                loses as many of its C = KV heads * head size, in whole KV heads, the number of which is rounded down;
+                the query heads that share a removed KV head go with it.
             decoder_share: When given, the MLP width is solved so that this share of the decoder's parameters is removed
                 in all, whatever the rounding of heads leaves (for models with few KV heads).
 

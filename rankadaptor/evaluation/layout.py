@@ -39,7 +39,7 @@ class SegmentGroup(NamedTuple):
 
     queries: torch.Tensor  # (segments, queries)
     ancestors: torch.Tensor  # (segments, keys): tokens that every query sees, beside its own segment up to itself
-    ancestor_counts: torch.Tensor  # (segments,): how many of them are no padding
+    ancestor_counts: torch.Tensor  # (segments,): number of each segment's ancestors without padding
 
 
 class Batch(NamedTuple):

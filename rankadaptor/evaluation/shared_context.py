@@ -59,7 +59,7 @@ class _GroupIndices(NamedTuple):
 
     queries: torch.Tensor  # (segments, kv heads, queries)
     keys: torch.Tensor  # (segments, kv heads, keys)
-    mask: torch.Tensor  # (segments or 1, 1, queries x query heads a kv head, keys), added to the scores
+    mask: torch.Tensor  # (segments or 1, 1, queries * query heads per KV head, keys), added to the scores
 
 
 class _Segments:

@@ -53,7 +53,7 @@ class Part:
 
     block: Block
     scaling: Scaling
-    counts: tuple[int, int, int]  # of random, mutant and uneven allocations
+    counts: tuple[int, int, int]  # of random, mutant and uneven allocations, see `drawn_allocations`
 
 
 # Methods are developed on the first block; the others are looked at once, when nothing changes any more.
@@ -74,7 +74,8 @@ def rank_table(
     """The table of a profile.
 
     Args:
-        budget: Whose recipe, first learning rate and items are used.
+        budget: Name of the profile's budget that gives the training recipe (the first of its learning rates) and the
+            number of evaluation items.
 
     Raises:
         BadInput: on an unknown profile, budget or block, or where a profile scores other tasks than the table has.
@@ -95,7 +96,7 @@ class RankTable(ProfileExperiment):
 
     @property
     def budget(self) -> Budget:
-        """Whose recipe and items are used."""
+        """The budget that gives the training recipe and the number of evaluation items."""
         return self.profile.budget(self.budget_name)
 
     @property
@@ -202,7 +203,9 @@ def write_rank_table(table: pd.DataFrame, path: Path | str) -> Path:
 
 
 def named_allocations(space: SolutionSpace) -> dict[str, RankAllocation]:
-    """Rules of thumb: LoRA with one rank, LoRA* and its mirror image. Some exceed the budget."""
+    """Allocations that need no search: each of `UNIFORM_RANKS` on all layers; LoRA*, whose ranks rise by quarters of
+    the depth; LoRA* with its ranks in reverse order. Some exceed the budget.
+    """
     architecture = space.architecture
     rising = quarters_allocation(architecture)
     named = {f"uniform {rank}": uniform_allocation(rank, architecture) for rank in UNIFORM_RANKS}

@@ -33,7 +33,9 @@ from rankadaptor.search.loop import drive
 
 
 class Planned(Protocol):
-    """What pages and the command line need of an experiment, or of what is like one."""
+    """Interface that pages and the command line use: of experiments, and of classes that combine or replay some, as
+    `AblationTables` and `SearchPage` do.
+    """
 
     @property
     def profile(self) -> Profile:
@@ -133,9 +135,10 @@ class Experiment(ABC):
 
     @abstractmethod
     def collect(self, run: Run, outcomes: Sequence[Any]) -> Any:
-        """What `run` returns, read from the ledger.
+        """The experiment's results, read from the ledger after all steps have run.
 
         Args:
+            run: The run that computed them.
             outcomes: What each piece returned, or the StageFailed that ended it.
         """
 

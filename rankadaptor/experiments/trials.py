@@ -48,10 +48,11 @@ class Trials:
         return Step("evaluate", self._evaluation, recovered)
 
     def scores(self, trial: Step) -> Scores:
-        """By task, larger is better; of a trial that diverged below every real score, and finite.
+        """Scores by task, larger is better. A recovery that diverged has finite scores, none above a real one.
 
         Raises:
-            StageFailed: if it failed otherwise: another machine may score it, and the search goes on there.
+            StageFailed: if the trial failed for another reason, such as lack of memory. The search can be continued on
+                a machine that computes the trial.
         """
         is_loss, tasks = self._signal == _HELD_OUT_LOSS, self._evaluation.tasks
         try:

@@ -38,7 +38,7 @@ class RecoverySpec:
 
     @property
     def numerics_version(self) -> int:
-        """Version of the method's numerics under the recipe."""
+        """Rises when training gives other results under an equal recipe; a part of keys, see `keys.Spec`."""
         return adapter_method(self.method).numerics_version(self.recipe)
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ class Round:
 
     number: int  # 0 is the initialization
     proposals: tuple[RankAllocation, ...]
-    predictions: tuple[float, ...] | None  # Q of the mean over tasks; None in the initialization, and without a model
+    predictions: tuple[float, ...] | None  # Q, the predicted mean score over tasks; None where nothing was predicted
     scores: tuple[dict[str, float], ...]  # P, by task
 
     @property

@@ -116,7 +116,8 @@ def _boolq(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
 
 def _piqa(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
     tools = [tool for tool in world.tools if tool.role == split]
-    # A wrong solution is the right one of other tools, so that neither pair of words is more frequent.
+    # The wrong solution shares a word with the right one, and is the right one of tools with another purpose: how often
+    # its words stand together does not give it away.
     purposes = sorted({tool.purpose for tool in world.tools})
     candidates = [(tool, changed) for tool in tools for changed in ("action", "target")]
     for number, (tool, changed) in enumerate(draw.sample(candidates, min(ITEMS, len(candidates)))):

@@ -149,7 +149,7 @@ def test_a_process_that_is_there_but_hidden_is_not_dead(monkeypatch):
     monkeypatch.setattr(leases, "_start_time", lambda pid: leases._UNKNOWN)
     assert not is_dead(Holder.here()._replace(born="12345"))
     monkeypatch.undo()
-    assert not is_dead(Holder.here()._replace(born=leases._UNKNOWN))  # written where nothing could be seen
+    assert not is_dead(Holder.here()._replace(born=leases._UNKNOWN))  # its holder could not read when it was born
     monkeypatch.setattr(leases, "_start_time", lambda pid: "")
     assert is_dead(Holder.here()._replace(born=leases._UNKNOWN))
 

@@ -52,7 +52,7 @@ def _task_scores(model: str, method: str) -> pd.DataFrame:
 
 
 def _averages() -> Iterator[Finding]:
-    """Printed averages that are not the mean of their printed tasks."""
+    """Printed averages that are not the mean of the printed task scores; a line saying so where a model has none."""
     for model, number in RECOVERED.items():
         rows = published_rows(model)
         rows = rows.assign(mean=rows[list(TASKS)].mean(axis=1))
