@@ -147,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     measuring.model_options(parser)
     parser.add_argument("--items", type=int, default=280, help="timed, in the natural mix; default: 280")
-    parser.add_argument("--check", type=int, default=200, help="items a task that are compared; default: 200")
+    parser.add_argument("--check", type=int, default=200, help="items per task that are compared; default: 200")
     parser.add_argument("--exact", type=int, default=40, help="choices computed in float64, too; default: 40")
     parser.add_argument("--batches", default="", help="sizes of lm-eval's backend; default: from 4 on, doubled")
     parser.add_argument("--runs", type=int, default=3, help="paired runs a batch size; default: 3")

@@ -52,7 +52,7 @@ class RecoveryOptions:
         """The model that these options name.
 
         Args:
-            items: Training items a task to score on.
+            items: Training items per task to score on.
             searched: What a search wrote: its recipe and scaling are taken where no option replaces them.
 
         Raises:
@@ -76,7 +76,7 @@ def search(
     layers: Annotated[str, typer.Option(
         metavar="FIRST:END", help="Free layers of the unpruned model; by default those that pruning narrowed, or the"
         " middle.")] = "",
-    items: Annotated[int, typer.Option(help="Training items a task to score on.")] = 200,
+    items: Annotated[int, typer.Option(help="Training items per task to score on.")] = 200,
 ) -> None:
     """Find a rank for every layer. OUT gets the allocation, PEFT's configuration and the trace; resumes."""
     from rankadaptor.experiments.parameters import number_range, whole_numbers
@@ -95,7 +95,7 @@ def search(
 
 
 def _trial_printer(most: int) -> Callable[[Any], None]:
-    """Prints a line a recovery: its score, and how long the rest may take."""
+    """Prints one line per recovery: its score, and how long the rest may take."""
     from rankadaptor.search.rounds import mean_score
 
     started, finished = time.monotonic(), 0
@@ -111,7 +111,7 @@ def _trial_printer(most: int) -> Callable[[Any], None]:
 
 
 def _print_round(search_round: Any) -> None:
-    """Prints a line a round that predicted something."""
+    """Prints one line per round that predicted something."""
     if search_round.gap is not None:
         print(f"round {search_round.number}: predicted within {100 * search_round.gap:.2f} points", flush=True)
 

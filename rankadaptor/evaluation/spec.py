@@ -18,7 +18,7 @@ class EvaluationSpec:
     """One zero-shot evaluation through lm-eval.
 
     Raises:
-        BadInput: on an unknown engine or task, or less than one item a task.
+        BadInput: on an unknown engine or task, or less than one item per task.
     """
 
     numerics_version: ClassVar[int] = 1

@@ -127,7 +127,7 @@ class Explorer:
         """Results of exactly these ranks on the report split, as far as the ledger has them.
 
         Returns:
-            One row a training seed: seed, accuracy with its 95 % interval over items, gold probability; proportions.
+            One row per training seed: seed, accuracy with its 95 % interval over items, gold probability; proportions.
         """
         lines = []
         search = self.profile.search.training_seed

@@ -19,7 +19,7 @@ ALLOCATION_FILE = "allocation.json"
 def write_search(
     result: SearchResult, architecture: Architecture, origin: Mapping[str, Any], alpha: int, out: Path | str
 ) -> Path:
-    """Write allocation.json, adapter_config.json (PEFT's), and the trace, a file a round; whole or not at all.
+    """Write allocation.json, adapter_config.json (PEFT's), and the trace, one file per round; whole or not at all.
 
     Args:
         origin: What the search was made with: model and data, recipe (a mapping) and scaling.

@@ -128,7 +128,7 @@ class TestbedQuality(ProfileExperiment):
         return self.profile.evaluation_spec(self.budget, self.split)
 
     def trials(self, block: Block, allocation: RankAllocation, scaling: Scaling) -> list[Step]:
-        """Evaluations of recoveries with an allocation, one a seed."""
+        """Evaluations of recoveries with an allocation, one per seed."""
         rate, pruned = self.budget.learning_rates[0], self.prune(block)
         specs = [self.profile.lora_spec(self.budget, allocation, rate, seed, scaling) for seed in self.seeds]
         return [self.evaluate(Step("recover", spec, pruned)) for spec in specs]
@@ -139,7 +139,7 @@ class TestbedQuality(ProfileExperiment):
         return self.trials(block, uniform_allocation(adapters.lora_rank, architecture), adapters.scaling)
 
     def signal_trials(self, runner: Runner, block: Block) -> dict[tuple[Scaling, RankAllocation], list[Step]]:
-        """(scaling, random allocation) -> trials, one a seed."""
+        """(scaling, random allocation) -> trials, one per seed."""
         drawn = self.random_allocations(runner, block)
         return {(scaling, allocation): self.trials(block, allocation, scaling)
                 for scaling in SCALINGS_COMPARED for allocation in drawn}
@@ -216,7 +216,7 @@ class TestbedMeasurements:
         """Spread between random allocations of equal size, and noise of training, under paired seeds.
 
         Returns:
-            One row a block, scaling and signal: `between` and `noise` (standard deviations; proportions, of the loss
+            One row per block, scaling and signal: `between` and `noise` (standard deviations; proportions, of the loss
             nats), `ratio` with its 95 % interval. The training loss is the mean of the last quarter of steps; under one
             seed all allocations see equal batches.
 

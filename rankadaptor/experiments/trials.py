@@ -25,7 +25,7 @@ from rankadaptor.search.rounds import Record, Scores, SearchResult, mean_score
 from rankadaptor.search.settings import SearchSettings
 
 _HELD_OUT_LOSS = "held_out_loss"
-_LOSS_OF_NOTHING = 20.0  # nats a token: above that of any guess
+_LOSS_OF_NOTHING = 20.0  # nats per token: above that of any guess
 
 
 class Trials:

@@ -74,7 +74,7 @@ def user_model(
         tasks: Some of the benchmarks, such as "piqa arc_easy"; empty for all that the source holds.
         recipe: How adapters are trained.
         scaling: Of LoRA.
-        search_items: Training items a task that every trial is scored on; None for all of the pool of 500.
+        search_items: Training items per task that every trial is scored on; None for all of the pool of 500.
         ledger: Folder of finished recoveries.
 
     Raises:
@@ -177,7 +177,7 @@ class UserModel:
         }
 
     def write(self, result: SearchResult, out: Path | str) -> Path:
-        """Write what a search found: allocation.json, adapter_config.json (PEFT's), and the trace, a file a round."""
+        """Write what a search found: allocation.json, adapter_config.json (PEFT's), the trace, one file per round."""
         origin = self._origin() | {"recipe": dataclasses.asdict(self.recipe)}
         return write_search(result, self.architecture, origin, ALPHA, out)
 

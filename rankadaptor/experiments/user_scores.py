@@ -50,7 +50,7 @@ def scores(
         items: At most so many a task; None for all.
 
     Returns:
-        One row a task and one of their mean: metric, score with its 95 % interval (Wilson; of single tasks), gold
+        One row per task and one of their mean: metric, score with its 95 % interval (Wilson; of single tasks), gold
         probability, as proportions; items.
     """
     folder, source = model_folder(model), benchmark_source(benchmarks)

@@ -3,7 +3,7 @@
 An entry is written under a temporary name on the same file system, fsynced and renamed, so that it is either there
 whole or not there. The process that computes an entry holds its lease meanwhile; when a lease is taken over from a dead
 process, its half-written files are removed. Damaged entries are moved to `damaged/` and named. Searches keep a trace
-beside the entries, one file a round.
+beside the entries, one file per round.
 """
 
 import contextlib

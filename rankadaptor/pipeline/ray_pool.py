@@ -157,7 +157,7 @@ class RayPool:
         self._open: set[Future[None]] = set()
         self._changed = threading.Condition()
         address = os.environ.get("RAY_ADDRESS") or None
-        # A cluster started here has a processor a worker, even where the machine has fewer cores.
+        # A cluster started here has a processor per worker, even where the machine has fewer cores.
         settings = {} if address else {"num_cpus": max(workers, usable_cores()), "include_dashboard": False}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_task_oom_retries", str(ATTEMPTS["killed"] - 1))  # Ray's default is without end

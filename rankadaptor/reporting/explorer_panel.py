@@ -30,7 +30,7 @@ class Panel:
         self._changed_block()
 
     def ranks(self) -> list[int]:
-        """Ranks of the sliders, one a layer of the unpruned model."""
+        """Ranks of the sliders, one per layer of the unpruned model."""
         return [slider.value for slider in self.sliders.children]
 
     def _changed_block(self, _: Any = None) -> None:

@@ -78,7 +78,7 @@ def test_every_rival_makes_as_many_recoveries_as_the_search(made):
     traces = list((table.ledger.folder / "searches").iterdir())
     assert len(traces) == 1 + len(RIVALS)
     lengths = [len(list(trace.glob("round-*.json"))) for trace in traces]
-    assert set(lengths) == {recoveries}  # one initial, then one a round
+    assert set(lengths) == {recoveries}  # one initial, then one per round
     assert {one for one, _ in result.blocks["llm-pruner:50"].rivals.values()} == {recoveries}
     assert recoveries == 2 < 1 + table.budget.search.rounds  # it converged, and rivals got no more
     specs = [entry.spec["spec"] for entry in map(table.ledger.find, _keys(table)) if entry.spec["stage"] == "recover"]

@@ -44,5 +44,5 @@ class Evaluate(Stage):
         return _TASKS * (size or _ALL_ITEMS_PER_TASK) * cost.evaluation_seconds_per_item
 
     def describe(self, size: int | None) -> str:
-        """Names the items a task."""
+        """Names the items per task."""
         return f"evaluate ({size or 'all'} items a task)"

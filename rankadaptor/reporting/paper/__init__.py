@@ -60,7 +60,7 @@ def published_table(number: int) -> pd.DataFrame:
 
 
 def published_allocations() -> dict[tuple[str, str], RankAllocation]:
-    """The allocations that the paper's searches found: (block, task) -> one rank a layer of LLaMA-7B.
+    """The allocations that the paper's searches found: (block, task) -> one rank per layer of LLaMA-7B.
 
     Source: Table 7.
     """

@@ -46,7 +46,7 @@ def gains() -> pd.DataFrame:
 
 
 def _task_scores(model: str, method: str) -> pd.DataFrame:
-    """A method's printed accuracies, one row a block, one column a task."""
+    """A method's printed accuracies, one row per block, one column per task."""
     rows = published_rows(model)
     return rows[rows["method"] == method].set_index("block")[list(TASKS)]
 
@@ -102,7 +102,7 @@ def _shifted_rows() -> Iterator[Finding]:
 
 
 def _table3() -> pd.DataFrame:
-    """Table 3: one row a column of the paper's, indexed `factor setting`, one column a task."""
+    """Table 3: one row per column of the paper's, indexed `factor setting`, one column per task."""
     table = published_table(3)
     table.index = pd.Index(table["factor"] + " " + table["setting"])
     return table[list(TASKS)]

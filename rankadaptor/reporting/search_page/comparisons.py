@@ -17,7 +17,7 @@ _LEVEL = 0.05  # of a family of comparisons, adjusted for their number (Holm)
 
 
 def regrets_at(curves: pd.DataFrame, recoveries: int) -> pd.DataFrame:
-    """One row a search seed, one column a method: regret after so many recoveries, in points.
+    """One row per search seed, one column per method: regret after so many recoveries, in points.
 
     Args:
         curves: As `ranktable.replayed_searches.run_replays` returns them.
@@ -49,7 +49,7 @@ def paired(by_seed: pd.DataFrame, method: str, base: str) -> np.ndarray:
     """Differences of two methods over equal search seeds.
 
     Args:
-        by_seed: One row a search seed, one column a method.
+        by_seed: One row per search seed, one column per method.
 
     Returns:
         Even seeds, which search on the first training, in the first row; odd ones in the second.  # (2, searches / 2)
@@ -135,7 +135,7 @@ def verdict_text(differences: pd.DataFrame) -> str:
 
 
 def _lines(differences: pd.DataFrame, layout: str) -> list[str]:
-    """A line a block."""
+    """One line per block."""
     lines = []
     for block, rows in differences.groupby("block", sort=False):
         verdicts = [f"{row.verdict} {row.rival} ({layout.format(row.difference)}, p {row.p_holm:.2f})"

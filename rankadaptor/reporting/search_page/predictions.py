@@ -18,7 +18,7 @@ def seed_transfer(replays: Mapping[str, Replay], cache: ReplayCache, settings: P
     """Kendall's tau of a regression that learned one training seed's scores on the search split, with both seeds'.
 
     Returns:
-        One row a block and training seed: block, learned from, and tau with the same scores, with the same training's
+        One row per block and training seed: block, learned from, and tau with the same scores, with the same training's
         report split, with the other training's report split.
     """
     lines = []

@@ -97,7 +97,7 @@ def task_differences(result: TableResult) -> pd.DataFrame:
 
 
 def task_table(result: TableResult) -> pd.DataFrame:
-    """`task_differences` as people read them: a line a method, points with 95 % intervals."""
+    """`task_differences` as people read them: one line per method, points with 95 % intervals."""
     frame = task_differences(result)
     frame = frame[~frame["method"].isin([LORA, NO_RECOVERY])]
     wide = frame.assign(cell=_intervals(frame, "value")).pivot(

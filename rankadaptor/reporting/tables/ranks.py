@@ -21,7 +21,7 @@ def rank_spread_table(result: TableResult, method: str) -> pd.DataFrame:
     """How one method's realised ranks differ: by projection, by layer, or by whether pruning touched the layer.
 
     Returns:
-        One row a block: mean rank of layers in the pruner's range and outside it; shares of the variance of all ranks
+        One row per block: mean rank of layers in the pruner's range and outside it; shares of the variance of all ranks
         that lies between projections and between layers (in percent; the rest is of single matrices).
     """
     lines = []
