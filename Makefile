@@ -70,7 +70,7 @@ $(READY): requirements.lock pyproject.toml
 test: $(READY)  ## run the tests (4 to 6 minutes on 2 cores, offline)
 	$(VENV)/bin/python -m pytest
 
-test-fast: $(READY)  ## run the tests that take no notebook, no Ray and no patience (a minute on 2 cores)
+test-fast: $(READY)  ## run the tests that take no notebook, no Ray and no patience (1 to 2 minutes on 2 cores)
 	$(VENV)/bin/python -m pytest -m "not slow and not notebook and not ray"
 
 test-gpu: $(READY)  ## what a GPU computes, against a CPU (a minute, where there is one)
