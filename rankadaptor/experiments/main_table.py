@@ -96,7 +96,7 @@ class MainTable(BlockTable):
 
     def block_work(self, runner: Runner, block: Block) -> Generator[list[Step], None, BlockWork]:
         """Prune, measure; recover with every method; search, and recover with what the search found."""
-        pruned = Step("prune", self.profile.prune_spec(block))
+        pruned = self.prune(block)
         yield [pruned]
         architecture = runner.results.architecture(pruned)
         rows = self.rows(runner)

@@ -62,10 +62,6 @@ class PrunedModels(ProfileExperiment):
     def _measured(self, parent: Step | None) -> Batches:
         yield [self.perplexity(parent)]
 
-    def prune(self, block: Block) -> Step:
-        """The pruning of a block."""
-        return Step("prune", self.profile.prune_spec(block))
-
     def perplexity(self, parent: Step | None) -> Step:
         """The perplexity of the base model (None) or of a pruned one."""
         return Step("perplexity", self.profile.evaluation.perplexity, parent)

@@ -119,18 +119,15 @@ class RankTable(ProfileExperiment):
         return [self._part(runner, part) for part in self.table_parts]
 
     def _part(self, runner: Runner, part: Part) -> Batches:
-        yield [self._prune(part.block)]
+        yield [self.prune(part.block)]
         yield [step for allocation in self.allocations(runner, part) for seed in self.seeds
                for step in self.measured(part, allocation, seed)]
-
-    def _prune(self, block: Block) -> Step:
-        return Step("prune", self.profile.prune_spec(block))
 
     def measured(self, part: Part, allocation: RankAllocation, seed: int) -> list[Step]:
         """A recovery's evaluations on the search and the report split, and its perplexity."""
         rate = self.budget.learning_rates[0]
         spec = self.profile.lora_spec(self.budget, allocation, rate, seed, part.scaling)
-        recovered = Step("recover", spec, self._prune(part.block))
+        recovered = Step("recover", spec, self.prune(part.block))
         return [
             Step("evaluate", self.profile.evaluation_spec(self.budget, "search"), recovered),
             Step("evaluate", self.profile.evaluation_spec(self.budget, "report"), recovered),
@@ -139,11 +136,11 @@ class RankTable(ProfileExperiment):
 
     def space(self, runner: Runner, block: Block) -> SolutionSpace:
         """S of one block."""
-        return self.profile.solution_space(block, runner.results.architecture(self._prune(block)))
+        return self.profile.solution_space(block, runner.results.architecture(self.prune(block)))
 
     def allocations(self, runner: Runner, part: Part) -> dict[RankAllocation, str]:
         """Allocation -> origin: how it was drawn, or the name of a rule of thumb. An allocation has one origin."""
-        space, pruned = self.space(runner, part.block), self._prune(part.block)
+        space, pruned = self.space(runner, part.block), self.prune(part.block)
         files = (runner.results.read_json(pruned, name) for name in ("importance.json", "kept.json"))
         rules = {DAMAGE: damage_allocation(space, *files)} | named_allocations(space)
         origins = {allocation: name for name, allocation in rules.items()}

@@ -66,7 +66,7 @@ class RivalTable(BlockTable):
 
     def block_work(self, runner: Runner, block: Block) -> Generator[list[Step], None, BlockWork]:
         """RankAdaptor's search; then every rival with as many recoveries; then all that they chose, retrained."""
-        pruned = Step("prune", self.profile.prune_spec(block))
+        pruned = self.prune(block)
         yield [pruned]
         architecture = runner.results.architecture(pruned)
         rows, trials = self.rows(runner), Trials(runner, self.profile, self.budget)

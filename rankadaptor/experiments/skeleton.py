@@ -29,6 +29,7 @@ from rankadaptor.pipeline.local_pool import LocalPool
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import Profile
+from rankadaptor.pruning.spec import Block
 from rankadaptor.search.loop import drive
 
 
@@ -225,6 +226,10 @@ class ProfileExperiment(Experiment):
     def cost(self) -> Cost:
         """The profile's costs."""
         return self.profile.cost
+
+    def prune(self, block: Block) -> Step:
+        """The pruning of a block of the profile."""
+        return Step("prune", self.profile.prune_spec(block))
 
     def planning_runner(self) -> PlanningRunner:
         """A runner that computes nothing, also where the base model is not here yet."""

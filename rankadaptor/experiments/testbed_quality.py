@@ -114,10 +114,6 @@ class TestbedQuality(ProfileExperiment):
         if block in self.signal_blocks:
             yield [trial for trials in self.signal_trials(runner, block).values() for trial in trials]
 
-    def prune(self, block: Block) -> Step:
-        """The pruning of a block."""
-        return Step("prune", self.profile.prune_spec(block))
-
     def evaluate(self, parent: Step | None) -> Step:
         """The evaluation of the base model (None), a pruned or a recovered one."""
         return Step("evaluate", self.evaluation, parent)

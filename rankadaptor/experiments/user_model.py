@@ -104,7 +104,6 @@ class UserModel:
     def __init__(self, inputs: Inputs, scored: EvaluationSpec, recipe: Recipe, scaling: Scaling, ledger: Ledger):
         self.inputs, self.scored, self.recipe, self.scaling, self.ledger = inputs, scored, recipe, scaling, ledger
         self.architecture = read_architecture(Path(inputs.base_model.source.location))
-        self._runner = Runner(inputs, ledger)
 
     def space(
         self, candidates: Sequence[int] = CANDIDATES, layers: tuple[int, int] | None = None, rank: int = 8
@@ -171,7 +170,7 @@ class UserModel:
     def _origin(self) -> dict[str, Any]:
         """What an allocation is found with."""
         return {
-            "model_and_data": self._runner.model_and_rows(),
+            "model_and_data": Runner(self.inputs, self.ledger).model_and_rows(),
             "recipe": self.recipe,
             "scaling": self.scaling,
         }
@@ -194,8 +193,7 @@ class UserModel:
         target = new_folder(out)
         ranks = self._read(Path(allocation)) if isinstance(allocation, (Path, str)) else tuple(allocation)
         step = Step("recover", self._recovery(validate_allocation(ranks, self.architecture), seed))
-        entry = self._runner.run(step)
-        self._runner.release()
+        entry = Runner(self.inputs, self.ledger).run(step)
         if reason := entry.result["result"].get("diverged"):
             raise BadInput(f"the recovery diverged, {reason}")
         with scratch_beside(target) as scratch:

@@ -36,7 +36,7 @@ class BaseModel:
 
 
 def base_model_identity(base: BaseModel) -> str:
-    """The text that stands for a base model in a key. Hashes all weights of a folder, which takes long: call once."""
+    """The text that stands for a base model in a key. Reads the files of a folder once a run, see `file_digest`."""
     if base.gguf is not None:
         return f"{source_identity(base.source)}:{base.gguf}:float32:v{_NUMERICS_VERSION}"
     if base.source.kind == "testbed":

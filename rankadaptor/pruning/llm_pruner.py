@@ -69,17 +69,10 @@ class LlmPruner(Pruner[WidthPruning]):
     def spec(self, settings: WidthPruning, rate_percent: int) -> PruneSpec:
         """The spec of one of the profile's rates."""
         return PruneSpec(
-            method=self.name,
-            rate_percent=rate_percent,
-            importance=settings.importance,
-            first_layer=settings.first_layer,
-            end_layer=settings.end_layer,
+            **self.common_fields(settings, rate_percent),
             ratio=settings.ratios[rate_percent],
             decoder_share=rate_percent / 100 if settings.match_decoder_share else None,
             blocks_removed=None,
-            calibration_samples=settings.calibration.samples,
-            calibration_tokens=settings.calibration.tokens,
-            seed=settings.calibration.seed,
         )
 
     def prune(self, model: PreTrainedModel, spec: PruneSpec, windows: torch.Tensor) -> Pruned:

@@ -53,17 +53,10 @@ class Shortened(Pruner[DepthPruning]):
     def spec(self, settings: DepthPruning, rate_percent: int) -> PruneSpec:
         """The spec of one of the profile's rates."""
         return PruneSpec(
-            method=self.name,
-            rate_percent=rate_percent,
-            importance=settings.importance,
-            first_layer=settings.first_layer,
-            end_layer=settings.end_layer,
+            **self.common_fields(settings, rate_percent),
             ratio=None,
             decoder_share=None,
             blocks_removed=settings.blocks[rate_percent],
-            calibration_samples=settings.calibration.samples,
-            calibration_tokens=settings.calibration.tokens,
-            seed=settings.calibration.seed,
         )
 
     def prune(self, model: PreTrainedModel, spec: PruneSpec, windows: torch.Tensor) -> Pruned:

@@ -162,6 +162,19 @@ class Pruner(ABC, Generic[Settings]):
     def spec(self, settings: Settings, rate_percent: int) -> PruneSpec:
         """The spec of one of the profile's rates."""
 
+    def common_fields(self, settings: Settings, rate_percent: int) -> dict[str, Any]:
+        """Fields of a spec that every pruner fills alike; `spec` adds those that say how far to prune."""
+        return {
+            "method": self.name,
+            "rate_percent": rate_percent,
+            "importance": settings.importance,
+            "first_layer": settings.first_layer,
+            "end_layer": settings.end_layer,
+            "calibration_samples": settings.calibration.samples,
+            "calibration_tokens": settings.calibration.tokens,
+            "seed": settings.calibration.seed,
+        }
+
     @abstractmethod
     def prune(self, model: PreTrainedModel, spec: PruneSpec, windows: torch.Tensor) -> Pruned:
         """Prune a dense LLaMA, which is left as it was; see `rankadaptor.pruning.prune`."""
