@@ -61,7 +61,7 @@ def check_report(report: Mapping[str, Any], folder: Path) -> None:
     Args:
         report: `output_loading_info` of `from_pretrained`.
     """
-    for fault in ("missing_keys", "mismatched_keys", "error_msgs"):
+    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if report.get(fault):
             example = " ".join(str(min(map(str, report[fault]))).split())[:100]
             raise BadInput(f"transformers did not load {folder} whole, {fault.replace('_', ' ')}: {example}; restore"
