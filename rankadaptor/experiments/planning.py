@@ -73,8 +73,9 @@ class PlannedResults(Results):
                 return self._dense  # widths that only the weights decide
 
     def metrics(self, step: Step) -> dict[str, dict[str, float]]:
-        """Of an evaluation. Placeholders are best on one task after the other, and in between best on the mean: so no
-        two of those share their best, and an allocation for each is counted.
+        """Placeholders for an evaluation: the best on one task after the other, and in between the best on the mean.
+
+        So no two tasks, nor a task and the mean, have the same best allocation, and the plan counts one for each.
         """
         try:
             return super().metrics(step)
@@ -89,14 +90,14 @@ class PlannedResults(Results):
                     for task, score in zip(tasks, scores, strict=True)}
 
     def perplexity(self, step: Step) -> float:
-        """Of a perplexity step."""
+        """A placeholder for the result of a perplexity step."""
         try:
             return super().perplexity(step)
         except NotInLedger:
             return 1.0 + next(self._number)
 
     def read_json(self, step: Step, name: str) -> Any:
-        """Of a pruning step: `importance.json` and `kept.json`; see `pruning.checkpoints`."""
+        """Placeholders for a pruning step's files, `importance.json` and `kept.json`; see `pruning.checkpoints`."""
         try:
             return super().read_json(step, name)
         except NotInLedger:

@@ -16,7 +16,7 @@ from rankadaptor.models.base_model import BaseModel
 from rankadaptor.models.gate import check_checkpoint
 from rankadaptor.pipeline.cost import Cost
 
-_RESERVED = 0.05  # of a GPU's memory, which its driver and the framework take
+_RESERVED = 0.05  # share of a GPU's memory that its driver and the framework take
 
 
 def check(plan: Plan, ledger: Path) -> list[str]:

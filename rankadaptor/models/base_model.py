@@ -30,7 +30,7 @@ _NUMERICS_VERSION = 1  # of the weights that are read from a source; part of eve
 
 @dataclass(frozen=True)
 class BaseModel:
-    """Where an unpruned model comes from, and how it is loaded."""
+    """An unpruned model: its source, and how it is loaded."""
 
     label: str  # its name in every report
     source: Source
