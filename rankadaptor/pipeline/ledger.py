@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rankadaptor.errors import BadInput, DamagedEntry
+from rankadaptor.errors import BadInput, DamagedEntry, NotInLedger
 from rankadaptor.files import fsync, write_atomically
 from rankadaptor.pipeline.leases import Holder, Leases, is_dead, read_holder
 from rankadaptor.pipeline.ledger_files import Entry, complete_entry, is_key, json_text, set_aside, writing_into
@@ -165,6 +165,19 @@ class Ledger:
             except ValueError:
                 set_aside(self.folder, path, f"search {key[:12]}: {path.name} is not JSON")
         return rounds
+
+    def searches(self) -> list[str]:
+        """Keys of the searches that have a trace."""
+        folders = sorted((self.folder / "searches").glob("*"))
+        return [folder.name for folder in folders if is_key(folder.name) and (folder / "spec.json").is_file()]
+
+    def search_identity(self, key: str) -> dict[str, Any]:
+        """The identity that a search's key is the hash of. Raises NotInLedger if there is no such search."""
+        path = self.folder / "searches" / key / "spec.json"
+        if not path.is_file():
+            raise NotInLedger(f"search {key[:12]} is not in {self.folder}")
+        identity: dict[str, Any] = json.loads(path.read_text())
+        return identity
 
     def append_round(self, key: str, identity: dict[str, Any], number: int, content: dict[str, Any]) -> None:
         """Write one finished round of a search; the first also writes the search's identity as `spec.json`."""

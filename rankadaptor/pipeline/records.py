@@ -1,0 +1,276 @@
+"""Records: the results that committed reports stand on, without weights, in four Parquet files per profile.
+
+| file | a row is | columns |
+|---|---|---|
+| results.parquet | a finished stage | key, stage, and as JSON identity, result, provenance |
+| items.parquet | an item of a reported model | key, task, item, gold, acc, acc_norm, gold_probability, ... |
+| rounds.parquet | a round of a search | key, number, and as JSON identity, content |
+| files.parquet | a small file beside a result, such as importance.json | key, name, content |
+
+The last two columns of items, log_likelihoods and choice_characters, are filled for models without an adapter only.
+
+`unpack_records` makes a ledger of them, from which every page is drawn without computing anything. A run never reads
+records for its results: it computes into its own ledger, and `compare_with_records` says afterwards how far apart the
+two are.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rankadaptor.errors import BadInput
+from rankadaptor.keys import canonical_json, identity_key, sha256_text
+from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.ledger_files import Entry
+
+RESULTS, ITEMS, ROUNDS, FILES = "results.parquet", "items.parquet", "rounds.parquet", "files.parquet"
+_ITEMS = "items.parquet"  # the file of an evaluation in a ledger
+_WEIGHTS = ("adapter", "model")  # folders of an entry, of which only the configuration of a model is kept
+_OWN = ("spec.json", "result.json", "checksums.json")  # of every entry
+_MOST_BYTES = 2**22  # of a file beside a result: weights are larger, and never recorded
+
+_RESULT_COLUMNS = pa.schema([(name, pa.string()) for name in ("key", "stage", "identity", "result", "provenance")])
+_ITEM_COLUMNS = pa.schema([
+    ("key", pa.dictionary(pa.int32(), pa.string())), ("task", pa.dictionary(pa.int8(), pa.string())),
+    ("item", pa.int32()), ("gold", pa.int8()), ("acc", pa.bool_()), ("acc_norm", pa.bool_()),
+    ("gold_probability", pa.float32()), ("log_likelihoods", pa.list_(pa.float32())),
+    ("choice_characters", pa.list_(pa.int32())),
+])
+_ROUND_COLUMNS = pa.schema([("key", pa.string()), ("identity", pa.string()), ("number", pa.int32()),
+                            ("content", pa.string())])
+_FILE_COLUMNS = pa.schema([("key", pa.string()), ("name", pa.string()), ("content", pa.binary())])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Recomputed results beside the recorded ones.
+
+    Attributes:
+        compared: How many results have both.
+        equal: How many of these have equal numbers, up to the tolerance that was asked for.
+        largest: The largest absolute difference of two numbers.
+        where: Key and name of the numbers that differ most; empty where nothing differs.
+    """
+
+    compared: int
+    equal: int
+    largest: float
+    where: str
+
+    def __str__(self) -> str:
+        if not self.compared:
+            return "no recomputed result has a committed record"
+        text = f"{self.equal} of {self.compared} recomputed results equal the committed records"
+        return text + (f" (largest difference {self.largest:.3g}, {self.where})" if self.where else "")
+
+
+def recorded_keys(ledger: Ledger, base_identity: str) -> list[str]:
+    """Keys of all results of a ledger that a base model's identity leads to.
+
+    Args:
+        base_identity: As `base_model_identity` gives it; it is the parent of pruning steps and of scores of the base
+            model, and a revision of replays.
+    """
+    parents = {entry.key: entry.spec["parent"] for entry in ledger.entries()}
+    replays = {entry.key for entry in ledger.entries() if entry.spec["revisions"].get("base_model") == base_identity}
+    root = sha256_text(base_identity)
+
+    def leads_to_root(key: str) -> bool:
+        while key in parents:
+            key = parents[key]
+        return key == root
+
+    return [key for key in parents if key in replays or leads_to_root(key)]
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_records(ledger: Ledger, keys: Iterable[str], searches: Iterable[str], folder: Path) -> None:
+    """Write results of a ledger, and rounds of its searches, as records. Equal results give equal files.
+
+    Outcomes by item are kept of evaluations on the report and tuning splits; of trials, which are scored on the search
+    split, the means in their results are enough.
+
+    Args:
+        keys: Of the results; each has to be in the ledger.
+        searches: Keys of searches.
+        folder: Is made; files of records in it are replaced.
+
+    Raises:
+        BadInput: if the ledger lacks a result.
+    """
+    entries = [_entry(ledger, key) for key in sorted(set(keys))]
+    folder.mkdir(parents=True, exist_ok=True)
+    results = [{"key": entry.key, "stage": entry.result["stage"], "identity": canonical_json(entry.spec),
+                "result": canonical_json(entry.result["result"]),
+                "provenance": canonical_json(entry.result["provenance"])} for entry in entries]
+    _write(pa.Table.from_pylist(results, _RESULT_COLUMNS), folder / RESULTS)
+    recoveries = {entry.key for entry in entries if entry.spec["stage"] == "recover"}
+    tables = [_items(entry, entry.spec["parent"] in recoveries) for entry in entries if _keeps_items(entry)]
+    _write(pa.concat_tables(tables) if tables else _ITEM_COLUMNS.empty_table(), folder / ITEMS)
+    rounds = [row for key in sorted(set(searches)) for row in _rounds(ledger, key)]
+    _write(pa.Table.from_pylist(rounds, _ROUND_COLUMNS), folder / ROUNDS)
+    files = [row for entry in entries for row in _files(entry)]
+    _write(pa.Table.from_pylist(files, _FILE_COLUMNS), folder / FILES)
+
+
+def _entry(ledger: Ledger, key: str) -> Entry:
+    entry = ledger.find(key)
+    if entry is None:
+        raise BadInput(f"{ledger.folder} holds no result {key[:12]}, which is to be recorded: finish the run first")
+    return entry
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    # One thread and no statistics of the writer: the same rows give the same bytes.
+    pq.write_table(table.replace_schema_metadata(), path, compression="zstd", compression_level=19)
+
+
+def _keeps_items(entry: Entry) -> bool:
+    return entry.path(_ITEMS).is_file() and entry.spec["spec"].get("split") != "search"
+
+
+def _items(entry: Entry, is_adapted: bool) -> pa.Table:
+    """Outcomes of one evaluation in the columns of records; of an adapted model without its log-likelihoods."""
+    table = pd.read_parquet(entry.path(_ITEMS))
+    columns = {name: table[name] for name in ("task", "item", "gold", "gold_probability")}
+    columns |= {name: table[name].astype(bool) for name in ("acc", "acc_norm")}
+    for name in ("log_likelihoods", "choice_characters"):
+        columns[name] = pd.Series([None] * len(table)) if is_adapted else table[name]
+    frame = pd.DataFrame(columns).assign(key=entry.key)
+    return pa.Table.from_pandas(frame[_ITEM_COLUMNS.names], _ITEM_COLUMNS, preserve_index=False)
+
+
+def _rounds(ledger: Ledger, key: str) -> Iterator[dict[str, Any]]:
+    identity = ledger.search_identity(key)
+    for number, content in enumerate(ledger.read_trace(key)):
+        yield {"key": key, "identity": canonical_json(identity), "number": number, "content": canonical_json(content)}
+
+
+def _files(entry: Entry) -> Iterator[dict[str, Any]]:
+    """Small files beside a result: not its items, which have a table of their own, and no weights."""
+    for path in sorted(path for path in entry.folder.rglob("*") if path.is_file()):
+        name = path.relative_to(entry.folder).as_posix()
+        is_weights = name.split("/")[0] in _WEIGHTS and name != "model/config.json"
+        if name in (*_OWN, _ITEMS) or is_weights or path.stat().st_size > _MOST_BYTES:
+            continue
+        yield {"key": entry.key, "name": name, "content": path.read_bytes()}
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_table(folder: Path, name: str) -> pd.DataFrame:
+    """One table of records: `RESULTS`, `ITEMS`, `ROUNDS` or `FILES`.
+
+    Raises:
+        BadInput: if the file is missing, or is no table of records.
+    """
+    path = folder / name
+    columns = {RESULTS: _RESULT_COLUMNS, ITEMS: _ITEM_COLUMNS, ROUNDS: _ROUND_COLUMNS, FILES: _FILE_COLUMNS}[name]
+    if not path.is_file():
+        raise BadInput(f"no records {path}: restore the file, `git checkout` has it")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{path} is no whole Parquet file ({' '.join(str(error).split())[:100]}): restore it") from None
+    if table.schema.names != columns.names:
+        raise BadInput(f"{path} has the columns {', '.join(table.schema.names)}: records have"
+                       f" {', '.join(columns.names)}, restore it")
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def unpack_records(folder: Path, target: Path) -> Ledger:
+    """Make a ledger of records, from which pages are drawn. Models and adapters are not in it.
+
+    Args:
+        folder: Of the records.
+        target: Of the ledger; what it holds already stays.
+
+    Raises:
+        BadInput: if a file of the records is missing or damaged, or a key is not the hash of its identity.
+    """
+    ledger = Ledger(target)
+    items = {str(key): group for key, group in read_table(folder, ITEMS).groupby("key", observed=True, sort=False)}
+    files: dict[str, list[tuple[str, bytes]]] = {}
+    for key, name, content in read_table(folder, FILES).itertuples(index=False, name=None):
+        files.setdefault(key, []).append((name, content))
+    for row in _rows(folder, RESULTS):
+        identity = _identity(row, folder)
+        content = {"stage": row["stage"], "result": json.loads(row["result"]),
+                   "provenance": json.loads(row["provenance"])}
+
+        def fill(scratch: Path, key: str = row["key"], content: dict[str, Any] = content) -> dict[str, Any]:
+            for name, text in files.get(key, ()):
+                (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+                (scratch / name).write_bytes(text)
+            if key in items:
+                items[key].drop(columns="key").astype({"task": str, "acc": float, "acc_norm": float}).to_parquet(
+                    scratch / _ITEMS, index=False)
+            return content
+
+        ledger.compute(row["key"], identity, fill)
+    for row in _rows(folder, ROUNDS):
+        if row["number"] >= len(ledger.read_trace(row["key"])):
+            ledger.append_round(row["key"], _identity(row, folder), row["number"], json.loads(row["content"]))
+    return ledger
+
+
+def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    frame = read_table(folder, name)
+    return [dict(zip(frame.columns, values, strict=True)) for values in frame.itertuples(index=False, name=None)]
+
+
+def _identity(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    identity: dict[str, Any] = json.loads(row["identity"])
+    if identity_key(identity) != row["key"]:
+        raise BadInput(f"result {row['key'][:12]} of the records in {folder} is not that of its identity: restore them")
+    return identity
+
+
+# -- comparing --------------------------------------------------------------------------------------------------------
+
+
+def compare_with_records(ledger: Ledger, keys: Iterable[str], folder: Path) -> Comparison:
+    """Compare results of a ledger with the records of the same keys, number by number.
+
+    Args:
+        keys: Of the results that a run computed.
+        folder: Of the records.
+    """
+    recorded = dict(read_table(folder, RESULTS)[["key", "result"]].itertuples(index=False, name=None))
+    compared, equal, largest, where = 0, 0, 0.0, ""
+    for key in dict.fromkeys(keys):
+        entry = ledger.find(key)
+        if entry is None or key not in recorded:
+            continue
+        compared += 1
+        # Through JSON, as the record was written.
+        computed = json.loads(canonical_json(entry.result["result"]))
+        differences = list(_differences(computed, json.loads(recorded[key]), entry.spec["stage"]))
+        equal += not differences
+        for name, difference in differences:
+            if difference > largest:
+                largest, where = difference, f"{key[:12]} {name}"
+    return Comparison(compared, equal, largest, where)
+
+
+def _differences(first: Any, second: Any, name: str) -> Iterator[tuple[str, float]]:
+    """Names of the numbers that differ, with their absolute difference; infinite where anything else differs."""
+    if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
+        for key in first:
+            yield from _differences(first[key], second[key], f"{name}.{key}")
+    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        for index, pair in enumerate(zip(first, second, strict=True)):
+            yield from _differences(*pair, f"{name}[{index}]")
+    elif first != second:
+        are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (first, second))
+        yield name, abs(first - second) if are_numbers else float("inf")
