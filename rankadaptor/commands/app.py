@@ -11,6 +11,7 @@ from rankadaptor import __version__
 from rankadaptor.commands import pages, pruning, runs, user_model
 from rankadaptor.commands.groups import Command, group, takes
 from rankadaptor.commands.ledger import ledger
+from rankadaptor.commands.records import records, reports
 from rankadaptor.commands.testbed import testbed
 from rankadaptor.errors import BadInput, StageFailed
 from rankadaptor.plugins import load_plugins
@@ -29,6 +30,8 @@ app.command("search", cls=Command)(takes(user_model.RecoveryOptions, user_model.
 app.command("recover", cls=Command)(takes(user_model.RecoveryOptions, user_model.recover))
 app.command("evaluate", cls=Command)(user_model.evaluate)
 app.add_typer(ledger, name="ledger")
+app.add_typer(records, name="records")
+app.command("reports", cls=Command)(reports)
 app.command("rehearse", cls=Command)(runs.rehearse)
 app.add_typer(testbed, name="testbed")
 

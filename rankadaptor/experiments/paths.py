@@ -25,3 +25,17 @@ def reports_folder(profile: str, folder: str = "") -> Path:
 def _project() -> Path:
     """The checkout of this package, relative to the current folder; the current folder where there is no checkout."""
     return Path(os.path.relpath(_CHECKOUT)) if (_CHECKOUT / "pyproject.toml").is_file() else Path()
+
+
+def records_folder(profile: str) -> Path:
+    """The folder of a profile's committed records, in the project.
+
+    Args:
+        profile: Its name.
+    """
+    return _project() / "records" / profile
+
+
+def build_folder() -> Path:
+    """The folder of what can be made again at any time; git ignores it."""
+    return _project() / "build"
