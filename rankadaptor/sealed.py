@@ -273,6 +273,14 @@ def names_in(folder: Path) -> list[str]:
     return sorted(os.listdir(folder)) if kind_of(folder) == "a folder" else []
 
 
+def names_of_files(folder: Path) -> list[str]:
+    """Relative paths of the files below a folder; none where it is missing, no folder, or cannot be read."""
+    try:
+        return sorted(contents(folder)[0])
+    except (Damaged, OSError):
+        return []
+
+
 def bytes_of(path: Path) -> int:
     """Bytes of a file, or of all files below a folder; links are not followed."""
     total = 0

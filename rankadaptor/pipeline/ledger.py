@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rankadaptor.errors import BadInput, Damaged
-from rankadaptor.files import fsync, make_folder, write_atomically
+from rankadaptor.files import fsync, make_folder
 from rankadaptor.keys import identity_key
 from rankadaptor.pipeline.leases import Holder, Leases, is_dead, is_expired, is_silent, kept_alive, read_holder
 from rankadaptor.pipeline.ledger_files import (
@@ -219,7 +219,7 @@ class Ledger:
         make_folder(unfinished.parent)
         unfinished.mkdir()
         try:
-            write_atomically(unfinished / "holder.json", holder.to_json())
+            (unfinished / "holder.json").write_text(holder.to_json(), encoding="utf-8")
             (unfinished / key).mkdir()
             with kept_alive(unfinished / "holder.json", holder):
                 yield unfinished / key
@@ -229,9 +229,9 @@ class Ledger:
     def _remove_unfinished(self) -> None:
         """Remove half-written entries of processes of this host that died."""
         for name in names_in(self.folder / UNFINISHED):
-            path = self.folder / UNFINISHED / name
-            if (holder := read_holder(path / "holder.json")) is not None and is_dead(holder):
-                shutil.rmtree(path, ignore_errors=True)
+            mark = self.folder / UNFINISHED / name / "holder.json"
+            if kind_of(mark) and (holder := read_holder(mark)) is not None and is_dead(holder):
+                shutil.rmtree(mark.parent, ignore_errors=True)
 
 
 def _is_abandoned(unfinished: Path) -> bool:
