@@ -103,6 +103,7 @@ class Ledger:
                     return Look(None, fault, True)
                 if stamp_of(entry.folder) is None or not looks_left:
                     return Look(None, fault)
+                continue
             except OSError as error:
                 fault = f"entry {key[:12]} cannot be read ({error.strerror})"
                 return Look(None, fault, True)

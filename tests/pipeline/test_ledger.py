@@ -20,9 +20,10 @@ from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.spec import EvaluationSpec, GenerationSpec, PerplexitySpec
 from rankadaptor.keys import canonical_json, identity_key, stage_identity
-from rankadaptor.pipeline import failures
+from rankadaptor.pipeline import failures, ledger_files
+from rankadaptor.pipeline.leases import Holder, read_holder
 from rankadaptor.pipeline.ledger import Ledger
-from rankadaptor.pipeline.ledger_tools import remove, rubbish
+from rankadaptor.pipeline.ledger_tools import Rubbish, remove, rubbish, verify
 from rankadaptor.pipeline.traced_search import SearchSpec
 from rankadaptor.pipeline.traces import Trace
 from rankadaptor.pruning.spec import Block, PruneSpec
@@ -239,7 +240,7 @@ def test_a_file_that_grows_too_large_is_one_line(tmp_path):
 import resource, signal
 from pathlib import Path
 from rankadaptor.pipeline.ledger import Ledger
-from rankadaptor.pipeline.ledger_tools import remove, rubbish
+from rankadaptor.pipeline.ledger_tools import Rubbish, remove, rubbish, verify
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 ledger = Ledger({str(tmp_path)!r})
 def work(folder):
@@ -312,6 +313,124 @@ def test_a_text_that_cannot_be_written_leaves_no_draft(tmp_path, monkeypatch):
     with pytest.raises(BadInput, match="free some of the disk"):
         failures.note(Ledger(tmp_path), KEY, "prune", "killed", "signal 9")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def lose_the_lease(folder):
+    """As if the machine had slept, and a process of another host had taken the lease over."""
+    (folder / ".leases" / KEY).write_text(Holder("elsewhere", 1, "1", "t").to_json())
+
+
+@pytest.mark.parametrize("other_is_done", [True, False])
+def test_without_its_lease_a_result_gives_way_to_the_others(other_is_done, tmp_path):
+    def slept(scratch):
+        lose_the_lease(tmp_path)
+        if other_is_done:
+            source = Ledger(tmp_path / "elsewhere").compute(KEY, SPEC, work)[0].folder
+            source.rename(tmp_path / KEY)
+        return RESULT | {"result": {"value": 2}}
+
+    entry, _ = Ledger(tmp_path).compute(KEY, SPEC, slept)
+    assert entry.result["result"] == {"value": 1 if other_is_done else 2}
+    assert Ledger(tmp_path).find(KEY).result == entry.result
+    assert read_holder(tmp_path / ".leases" / KEY).host == "elsewhere"  # the other's lease stays
+    assert list((tmp_path / ".unfinished").iterdir()) == []
+
+
+def test_gc_leaves_what_a_living_process_writes(tmp_path):
+    def without_lease(scratch):
+        (tmp_path / ".leases" / KEY).unlink()
+        (pieces := rubbish(tmp_path))
+        assert pieces == []
+        remove([Rubbish(scratch.parent, "as if it had been listed before", 0, Ledger(tmp_path))])
+        return work(scratch)
+
+    assert Ledger(tmp_path).compute(KEY, SPEC, without_lease)[0].result == RESULT
+
+
+def test_half_written_files_that_vanish_are_one_line(tmp_path):
+    def swept(scratch):
+        shutil.rmtree(scratch.parent)
+        return RESULT
+
+    with pytest.raises(BadInput, match="removed meanwhile, start again") as raised:
+        Ledger(tmp_path).compute(KEY, SPEC, swept)
+    assert "\n" not in str(raised.value)
+    assert Ledger(tmp_path).compute(KEY, SPEC, work)[1]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE, errno.ESTALE])
+def test_an_entry_that_cannot_be_read_is_not_damaged(number, tmp_path, monkeypatch, capsys):
+    Ledger(tmp_path).compute(KEY, SPEC, work)
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sealed, "check_texts", refuse)
+        assert Ledger(tmp_path).find(KEY) is None
+        with pytest.raises(BadInput, match=f"{KEY[:12]} cannot be read .{os.strerror(number)}"):
+            Ledger(tmp_path).compute(KEY, SPEC, lambda _: pytest.fail("it was computed for nothing"))
+        assert verify(tmp_path) == [f"entry {KEY[:12]} cannot be read ({os.strerror(number)}); it is not used, and"
+                                    " stays where it is"]
+    assert not (tmp_path / "damaged").exists()
+    assert "damaged" not in capsys.readouterr().err
+    assert Ledger(tmp_path).find(KEY).result == RESULT
+
+
+@pytest.mark.parametrize("moment", ["while it is read", "before it is moved"])
+def test_an_entry_that_was_just_finished_is_not_called_damaged(moment, tmp_path, monkeypatch, capsys):
+    whole = Ledger(tmp_path / "elsewhere").compute(KEY, SPEC, work)[0].folder
+    (tmp_path / KEY).mkdir()
+    check, move = ledger_files.check_folder, os.replace
+
+    def finished_meanwhile():
+        if whole.exists():
+            shutil.rmtree(tmp_path / KEY)
+            whole.rename(tmp_path / KEY)
+
+    def check_late(*arguments):
+        try:
+            return check(*arguments)
+        finally:
+            finished_meanwhile()
+
+    def move_late(source, target):
+        if Path(source) == tmp_path / KEY:
+            finished_meanwhile()
+        move(source, target)
+
+    if moment == "while it is read":
+        monkeypatch.setattr(ledger_files, "check_folder", check_late)
+    else:
+        monkeypatch.setattr(os, "replace", move_late)
+    assert Ledger(tmp_path).find(KEY).result == RESULT
+    assert capsys.readouterr().err == ""
+    assert list((tmp_path / "damaged").iterdir() if (tmp_path / "damaged").exists() else []) == []
+
+
+def test_an_entry_that_was_replaced_is_verified_again(tmp_path):
+    ledger = Ledger(tmp_path)
+    for key, spec in ((KEY, SPEC), (OTHER, OTHER_SPEC)):
+        ledger.compute(key, spec, work)
+        assert ledger.find(key) is not None
+    (tmp_path / KEY).rename(tmp_path / "between")
+    (tmp_path / OTHER).rename(tmp_path / KEY)
+    assert ledger.find(KEY) is None
+
+
+def test_what_could_never_be_read_again_is_not_written(tmp_path):
+    def with_link(folder):
+        (folder / "link").symlink_to("/")
+        return RESULT
+
+    with pytest.raises(ValueError, match="not that of its spec"):
+        Ledger(tmp_path).compute(KEY, OTHER_SPEC, work)
+    for wrong, message in ((lambda folder: {"value": 1}, "another result than it declares"),
+                           (lambda folder: RESULT | {"result": {"a": float("nan")}}, "Out of range"),
+                           (with_link, "link is a symbolic link")):
+        with pytest.raises(ValueError, match=message):
+            Ledger(tmp_path).compute(KEY, SPEC, wrong)
+    assert keys(tmp_path) == []
 
 
 def test_a_ledger_that_cannot_be_made_is_bad_input(tmp_path):
