@@ -48,5 +48,5 @@ class NotInLedger(LookupError):
     """The ledger lacks a result, and computing it is not allowed."""
 
 
-class DamagedEntry(RuntimeError):
-    """The files of a ledger entry do not match their recorded checksums."""
+class Damaged(RuntimeError):
+    """A file or folder that this package wrote is not as it was written; see `sealed`. The message says in what way."""

@@ -1,5 +1,6 @@
 """ledger: look into the folder of finished results, and keep it in order."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -35,11 +36,14 @@ def show_entry(
 
 @ledger.command("verify", cls=Command)
 def verify_entries(ledger: Ledger = "ledger") -> None:
-    """Compare every file with its checksum; damaged entries are set aside, and the exit status is then 1."""
+    """Hold entries, searches and failures against checksums, seals and keys. Damaged ones are set aside: status 1."""
     from rankadaptor.pipeline import ledger_tools
+    from rankadaptor.ranktable import replay_cache  # noqa: F401 - declares the fields of replays
 
     damaged = ledger_tools.verify(ledger)
     print("\n".join(damaged) or f"{ledger}: every entry is as it was written")
+    for name in ledger_tools.passed_over(ledger):
+        print(f"ledger: {name} is nothing of a ledger, and is passed over", file=sys.stderr)
     if damaged:
         raise typer.Exit(1)
 

@@ -1,6 +1,5 @@
 """Base models by their source: hub, folder, GGUF file or the embedded model."""
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +19,11 @@ from rankadaptor import testbed
 from rankadaptor.data.hub import checkpoint_folder, is_here
 from rankadaptor.data.sources import Source, is_cached, source_folder, source_identity
 from rankadaptor.errors import BadInput
-from rankadaptor.files import cache_folder, file_digest, settle
+from rankadaptor.files import cache_folder, file_digest
 from rankadaptor.keys import sha256_text
 from rankadaptor.models.checkpoints import check_report, load_model
 from rankadaptor.models.gate import check_checkpoint
+from rankadaptor.sealed import cached_folder, is_there
 
 _NUMERICS_VERSION = 1  # of the weights that are read from a source; part of every key
 
@@ -66,7 +66,7 @@ def base_model_is_cached(base: BaseModel) -> bool:
     """Whether the base model is on this machine, converted where it has to be."""
     if base.source.kind == "hub":
         return is_here(base.source.location)
-    return is_cached(base.source) if base.gguf is None else _converted_folder(base).is_dir()
+    return is_cached(base.source, lambda _: True) if base.gguf is None else is_there(_converted_folder(base))
 
 
 def base_model(base: BaseModel) -> PreTrainedModel:
@@ -87,15 +87,12 @@ def base_model_folder(base: BaseModel) -> Path:
         folder = checkpoint_folder(base.source.location) if is_hub else source_folder(base.source, lambda _: True)
         check_checkpoint(folder, pruned=not is_hub)  # a folder may be a user's model, which was pruned already
         return folder
-    target = _converted_folder(base)
-    if not target.is_dir():
-        gguf = source_folder(base.source, lambda name: name == base.gguf) / base.gguf
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as scratch:
-            converted = Path(scratch) / "model"
-            _convert_gguf(gguf, converted)
-            settle(converted, target)
-    return target
+    name = base.gguf
+
+    def convert(target: Path) -> None:
+        _convert_gguf(source_folder(base.source, lambda member: member == name) / name, target)
+
+    return cached_folder(_converted_folder(base), convert)
 
 
 def _converted_folder(base: BaseModel) -> Path:

@@ -1,6 +1,6 @@
 """Stage `evaluate`: scores a model on benchmarks, zero-shot."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from rankadaptor.evaluation import evaluate
 from rankadaptor.evaluation.items import task_metrics
@@ -19,6 +19,7 @@ class Evaluate(Stage):
 
     name = "evaluate"
     spec_type = EvaluationSpec
+    result_fields: ClassVar = {"metrics": dict}
 
     def revisions(self, inputs: Inputs) -> dict[str, str]:
         """Identity of the benchmarks."""

@@ -1,6 +1,6 @@
 """Stage `perplexity`: a model's perplexity on text."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from rankadaptor.data.text import perplexity_identity, perplexity_texts
 from rankadaptor.evaluation.perplexity import perplexity
@@ -17,6 +17,7 @@ class Perplexity(Stage):
 
     name = "perplexity"
     spec_type = PerplexitySpec
+    result_fields: ClassVar = {"perplexity": float}
 
     def revisions(self, inputs: Inputs) -> dict[str, str]:
         """Identities of the text, and of the items that it keeps clear of."""

@@ -1,6 +1,6 @@
 """Stage `prune`: prunes the base model in width or in depth."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -20,6 +20,8 @@ class Prune(Stage):
 
     name = "prune"
     spec_type = PruneSpec
+    result_fields: ClassVar = {"parameters": dict, "decoder_parameters": dict, "layer_shapes": list,
+                               "original_layers": list}
 
     def revisions(self, inputs: Inputs) -> dict[str, str]:
         """Identity of the items that calibration text keeps clear of."""

@@ -1,7 +1,7 @@
 """Stage `recover`: trains an adapter on a pruned model."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from rankadaptor.data.instruction_rows import recovery_identity, recovery_rows
 from rankadaptor.errors import RecoveryDiverged
@@ -19,6 +19,7 @@ class Recover(Stage):
 
     name = "recover"
     spec_type = RecoverySpec
+    result_fields: ClassVar = {"losses": list, "realised_ranks": dict, "trainable_parameters": int, "tokens": int}
 
     def revisions(self, inputs: Inputs) -> dict[str, str]:
         """Identities of the rows, and of the items that they keep clear of."""
