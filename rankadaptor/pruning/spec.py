@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from rankadaptor.architecture import Architecture, Ranges
+from rankadaptor.bounds import LAYERS, TOKENS, check_seed, check_whole
 from rankadaptor.errors import BadInput
 from rankadaptor.keys import later
 from rankadaptor.plugins import add_entry
@@ -18,6 +19,20 @@ from rankadaptor.plugins import add_entry
 GroupReduction = Literal["sum", "mean", "max", "prod"]
 GROUP_REDUCTIONS: tuple[str, ...] = get_args(GroupReduction)
 Ranking = Literal["local", "global"]
+_MOST_SAMPLES = 100_000  # of calibration
+
+
+def check_layers(first: int, end: int) -> None:
+    """Raises BadInput unless [first, end) are layers of some model."""
+    check_whole("first layer", first, 0, LAYERS)
+    check_whole("end of the layers", end, 0, LAYERS)
+    if not first < end:
+        raise BadInput(f"layers {first}..{end - 1} are none: give a first layer below the end, which is left out")
+
+
+def check_rate(rate_percent: int) -> None:
+    """Raises BadInput unless a profile may offer a rate."""
+    check_whole("pruning rate in percent", rate_percent, 1, 99)
 
 
 @dataclass(frozen=True)
@@ -67,9 +82,12 @@ class PruneSpec:
         if self.importance not in pruner.criteria:
             raise BadInput(f"unknown importance {self.importance!r} of {self.method}: use one of"
                            f" {', '.join(pruner.criteria)}")
-        for name, least in (("calibration_samples", 1), ("calibration_tokens", 2)):
-            if getattr(self, name) < least:
-                raise BadInput(f"{name} is {getattr(self, name)}: give at least {least}")
+        check_whole("calibration_samples", self.calibration_samples, 1, _MOST_SAMPLES)
+        check_whole("calibration_tokens", self.calibration_tokens, 2, TOKENS)
+        check_whole("rate_percent", self.rate_percent, 0, 100)
+        check_seed("seed of the pruning", self.seed)
+        for first, end in ((self.first_layer, self.end_layer), self.mlp_range or (0, 1)):
+            check_layers(first, end)
         pruner.check(self)
 
 
@@ -117,6 +135,11 @@ class Calibration:
     tokens: int  # length of each sample
     seed: int
 
+    def __post_init__(self) -> None:
+        check_whole("calibration.samples", self.samples, 1, _MOST_SAMPLES)
+        check_whole("calibration.tokens", self.tokens, 2, TOKENS)
+        check_seed("calibration.seed", self.seed)
+
 
 @dataclass(frozen=True)
 class PruningSettings:
@@ -126,6 +149,9 @@ class PruningSettings:
     first_layer: int  # 0-based
     end_layer: int  # exclusive
     calibration: Calibration
+
+    def __post_init__(self) -> None:
+        check_layers(self.first_layer, self.end_layer)
 
 
 Settings = TypeVar("Settings", bound=PruningSettings)
