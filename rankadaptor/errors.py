@@ -18,7 +18,7 @@ class BadInput(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__(_cut(printable(message), _MOST_SAID))
+        super().__init__(cut(printable(message), _MOST_SAID))
 
 
 def printable(text: str) -> str:
@@ -29,11 +29,11 @@ def printable(text: str) -> str:
 
 def shown(value: Any) -> str:
     """A value for an error message: its `repr`, of which the middle is left out where it is long."""
-    return _cut(repr(value), _MOST_SHOWN)
+    return cut(repr(value))
 
 
-def _cut(text: str, most: int) -> str:
-    """The start and the end of a text: an error has its remedy at the end."""
+def cut(text: str, most: int = _MOST_SHOWN) -> str:
+    """The start and the end of a text that is too long: an error has its remedy at the end."""
     return text if len(text) <= most else f"{text[: most * 2 // 3]} ... {text[-(most // 3):]}"
 
 

@@ -197,7 +197,7 @@ class Evaluation:
         EvaluationSpec(self.tasks, "report", None, self.item_seed, self.batch_size)  # raises BadInput on unknown tasks
 
 
-@with_config(ConfigDict(strict=True, extra="forbid"))
+@with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True)
 class Profile:
     """Everything that a table needs to be computed."""

@@ -22,14 +22,6 @@ Ranking = Literal["local", "global"]
 _MOST_SAMPLES = 100_000  # of calibration
 
 
-def check_layers(first: int, end: int) -> None:
-    """Raises BadInput unless [first, end) are layers of some model."""
-    check_whole("first layer", first, 0, LAYERS)
-    check_whole("end of the layers", end, 0, LAYERS)
-    if not first < end:
-        raise BadInput(f"layers {first}..{end - 1} are none: give a first layer below the end, which is left out")
-
-
 def check_rate(rate_percent: int) -> None:
     """Raises BadInput unless a profile may offer a rate."""
     check_whole("pruning rate in percent", rate_percent, 1, 99)
@@ -84,11 +76,11 @@ class PruneSpec:
                            f" {', '.join(pruner.criteria)}")
         check_whole("calibration_samples", self.calibration_samples, 1, _MOST_SAMPLES)
         check_whole("calibration_tokens", self.calibration_tokens, 2, TOKENS)
-        check_whole("rate_percent", self.rate_percent, 0, 100)
         check_seed("seed of the pruning", self.seed)
-        for first, end in ((self.first_layer, self.end_layer), self.mlp_range or (0, 1)):
-            check_layers(first, end)
+        for layer in (self.first_layer, self.end_layer, *(self.mlp_range or ())):
+            check_whole("end of a range of layers", layer, 0, LAYERS)
         pruner.check(self)
+        check_whole("rate_percent", self.rate_percent, 0, 100)
 
 
 @dataclass(frozen=True)
@@ -151,7 +143,8 @@ class PruningSettings:
     calibration: Calibration
 
     def __post_init__(self) -> None:
-        check_layers(self.first_layer, self.end_layer)
+        check_whole("end_layer", self.end_layer, 1, LAYERS)
+        check_whole("first_layer", self.first_layer, 0, self.end_layer - 1)
 
 
 Settings = TypeVar("Settings", bound=PruningSettings)

@@ -1,0 +1,84 @@
+"""A profile's YAML as plain data: of bounded size and depth, each key once, and numbers as they look.
+
+PyYAML alone would read a few hundred bytes of aliases as gigabytes, the later of two equal keys, and `steps: 0100` as 64.
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rankadaptor.errors import BadInput, cut, shown
+
+MOST_BYTES = 256 * 1024
+_MOST_VALUES = 50_000  # with those of an alias as often as it is used
+_DEEPEST = 32
+_MERGE = "tag:yaml.org,2002:merge"
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_MISREAD = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9_]+(?::[0-9_.]+)+")  # octal, and to the base 60
+
+
+def read_yaml(path: Path) -> Any:
+    """Content of a YAML file.
+
+    Raises:
+        BadInput: if it cannot be read, is too large or too deep, or is not YAML of one document.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise BadInput(f"cannot read {shown(str(path))} ({error.strerror}): check its name and its permissions") from None
+    if len(content) > MOST_BYTES:
+        raise BadInput(f"{path.name} has more than {MOST_BYTES // 1024} KiB: a profile has a few")
+    try:
+        loader = yaml.SafeLoader(content.decode())
+        if (node := loader.get_single_node()) is None:
+            return None
+        _Check(loader, path.name).size(node)
+        return loader.construct_document(node)
+    except BadInput:
+        raise
+    except Exception as error:  # of whatever PyYAML raises, also where a tag does not fit its value
+        raise BadInput(f"{path.name} is not YAML ({cut(' '.join(str(error).split()))}): mend it") from None
+
+
+class _Check:
+    """Refuses aliases that would make a small file large, cycles of them, keys that repeat, and misleading numbers."""
+
+    def __init__(self, loader: yaml.SafeLoader, name: str):
+        self._loader, self._name = loader, name
+        self._sizes: dict[int, int] = {}  # by node; 0 while its parts are counted
+
+    def size(self, node: yaml.Node, depth: int = 1) -> int:
+        """Values in a node, those of an alias as often as it is used. Raises BadInput on what is refused."""
+        if depth > _DEEPEST:
+            raise BadInput(f"{self._name} is nested more than {_DEEPEST} deep: a profile is not")
+        if (known := self._sizes.get(id(node))) is not None:
+            if not known:
+                raise BadInput(f"{self._name} has an alias within what it stands for: leave it out")
+            return known
+        self._sizes[id(node)], count = 0, 1
+        for part in self._parts(node):
+            count += self.size(part, depth + 1)
+            if count > _MOST_VALUES:
+                raise BadInput(f"{self._name} has more than {_MOST_VALUES:,} values, its aliases read out: a profile"
+                               " has some hundred")
+        self._sizes[id(node)] = count
+        return count
+
+    def _parts(self, node: yaml.Node) -> list[yaml.Node]:
+        if isinstance(node, yaml.MappingNode):
+            keys = [self._loader.construct_object(key) for key, _ in node.value
+                    if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE]
+            if repeated := [key for key, count in Counter(keys).items() if count > 1]:
+                raise BadInput(f"{self._name} has the key {shown(repeated[0])} twice in one mapping: leave one out")
+            return [part for pair in node.value for part in pair]
+        if isinstance(node, yaml.SequenceNode):
+            return node.value
+        if node.tag in _NUMBERS and _MISREAD.fullmatch(node.value):
+            raise BadInput(f"{self._name} has the number {shown(node.value)}, which YAML reads to the base 8 or 60: write"
+                           " it in plain decimals")
+        return []
