@@ -4,7 +4,6 @@ A bound from above is far beyond any use: it is there so that a slip of the keyb
 machine that runs out of memory hours later.
 """
 
-import math
 import numbers
 import re
 from typing import Any
@@ -28,18 +27,17 @@ def check_whole(name: str, value: Any, least: int, most: int) -> None:
     """Raises BadInput unless a value is a whole number within its bounds."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise BadInput(f"{name} is {shown(value)}: give a whole number")
-    if value < least:
+    if int(value) < least:
         raise BadInput(f"{name} is {shown(value)}: give at least {least}")
-    if value > most:
+    if int(value) > most:
         raise BadInput(f"{name} is {shown(value)}: give at most {most}")
 
 
 def check_amount(name: str, value: Any, least: float, most: float) -> None:
     """Raises BadInput unless a value is a finite number within its bounds."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise BadInput(f"{name} is {shown(value)}: give a finite number")
-    if not least <= value <= most:
-        raise BadInput(f"{name} is {shown(value)}: give a number from {least:g} to {most:g}")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and least <= value <= most):  # as not a number is not
+        raise BadInput(f"{name} is {shown(value)}: give a finite number from {least:g} to {most:g}")
 
 
 def check_positive(name: str, value: Any, most: float) -> None:

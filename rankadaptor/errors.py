@@ -29,7 +29,10 @@ def printable(text: str) -> str:
 
 def shown(value: Any) -> str:
     """A value for an error message: its `repr`, of which the middle is left out where it is long."""
-    return cut(repr(value))
+    try:
+        return cut(repr(value))
+    except ValueError:  # of an integer of more digits than Python writes
+        return f"a value of type {type(value).__name__}"
 
 
 def cut(text: str, most: int = _MOST_SHOWN) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from rankadaptor.bounds import ITEMS, ROWS, TOKENS, check_amount, check_positive, check_seed, check_whole
+from rankadaptor.bounds import ITEMS, ROWS, TOKENS, check_positive, check_seed, check_whole
 from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.errors import BadInput, shown
 from rankadaptor.keys import later

@@ -1,6 +1,7 @@
 """A profile's YAML as plain data: of bounded size and depth, each key once, and numbers as they look.
 
-PyYAML alone would read a few hundred bytes of aliases as gigabytes, the later of two equal keys, and `steps: 0100` as 64.
+PyYAML alone would make gigabytes of a few hundred bytes of aliases, take the later of two equal keys, and read
+`steps: 0100` as 64.
 """
 
 import re
@@ -30,7 +31,8 @@ def read_yaml(path: Path) -> Any:
         with path.open("rb") as stream:
             content = stream.read(MOST_BYTES + 1)
     except OSError as error:
-        raise BadInput(f"cannot read {shown(str(path))} ({error.strerror}): check its name and its permissions") from None
+        remedy = "check its name and its permissions"
+        raise BadInput(f"cannot read {shown(str(path))} ({error.strerror}): {remedy}") from None
     if len(content) > MOST_BYTES:
         raise BadInput(f"{path.name} has more than {MOST_BYTES // 1024} KiB: a profile has a few")
     try:
@@ -79,6 +81,6 @@ class _Check:
         if isinstance(node, yaml.SequenceNode):
             return node.value
         if node.tag in _NUMBERS and _MISREAD.fullmatch(node.value):
-            raise BadInput(f"{self._name} has the number {shown(node.value)}, which YAML reads to the base 8 or 60: write"
-                           " it in plain decimals")
+            raise BadInput(f"{self._name} has the number {shown(node.value)}, which YAML reads to the base 8 or 60:"
+                           " write it in plain decimals")
         return []

@@ -245,8 +245,8 @@ class Profile:
         if model.kind == "hub" and model.location.count("/") > 1:
             raise BadInput(f"base model {model.location} is a file of the hub: give organisation/model@COMMIT alone")
         if rows.kind == "hub" and rows.location.count("/") < 2:
-            raise BadInput(f"recovery data {rows.location} are no file of the hub: give organisation/dataset@COMMIT/FILE,"
-                           " with 40 hex digits")
+            raise BadInput(f"recovery data {rows.location} are no file of the hub: give"
+                           " organisation/dataset@COMMIT/FILE, COMMIT with 40 hex digits")
         for name, source in (("base_model", model), ("benchmarks", self.benchmarks), ("recovery_data", rows)):
             if source.kind == "testbed" and source.sha256 is None:
                 raise BadInput(f"{name} from the testbed has no sha256: pin it by its 64 hex digits")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from rankadaptor.escaping import markdown_text
 from rankadaptor.experiments.methods import ADALORA, LORA, LORA_STAR, NO_RECOVERY, RANKADAPTOR
 from rankadaptor.plugins import add_entry
 from rankadaptor.reporting.paper.inconsistencies import gains
@@ -66,7 +67,7 @@ def claims_markdown(folder: Path | str) -> str:
     """The claims as README shows them: a line each, with published and measured numbers, verdict and command."""
     lines = ["| the paper claims | published | measured here | verdict | command, cost of the default profile |",
              "|---|---|---|---|---|"]
-    for row in claims_table(folder).to_dict("records"):
+    for row in claims_table(folder).map(markdown_text).to_dict("records"):
         where = f" ({row['where']})" if row["where"] else ""
         lines.append(f"| {row['claim']}{where} | {row['published']} | {row['measured']} | {row['verdict']} |"
                      f" `{row['command']}`, {row['cost']} |")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,27 @@ _SECTIONS = (
 _ALIGNED = ' style="text-align:left"'  # as Markdown's tables have it; the page's style says so
 
 
+# Tags that `samples.side_by_side` writes, and nothing with an attribute but its class.
+_OTHER_TAG = re.compile(r'<(?!(?:/?(?:p|strong|table|thead|tbody|tr|th|td)|br|table class="texts")>)')
+
+
 class _Renderer(mistune.HTMLRenderer):
     """Headings go one level down, under the section's own heading, which replaces the page's."""
 
     def __init__(self) -> None:
-        super().__init__(escape=False)  # this package wrote the pages, and some hold tables in HTML
+        super().__init__(escape=False)  # some pages hold tables in HTML: `block_html` lets these through, and no more
+
+    def block_html(self, html: str) -> str:
+        """The tags of tables of continuations; of any other its characters."""
+        return f"{_OTHER_TAG.sub('&lt;', html)}\n"
+
+    def inline_html(self, html: str) -> str:
+        """As of a block."""
+        return _OTHER_TAG.sub("&lt;", html)
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        """The text alone: no page links anywhere."""
+        return text
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
         """No image: every figure of a section stands below its text."""
