@@ -10,6 +10,7 @@ from typing import Any
 import mistune
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from rankadaptor.data.text import read_text
 from rankadaptor.errors import BadInput
 from rankadaptor.files import scratch_beside
 from rankadaptor.profiles import load_profile
@@ -100,9 +101,9 @@ def write_report(profile: str, reports: Path | str = "reports") -> Path:
 
 def _section(folder: Path, name: str, title: str, stem: str) -> dict[str, Any]:
     """Text, figures, files and provenance of one section, as the template takes them."""
-    body = str(_markdown((folder / f"{name}.md").read_text(encoding="utf-8"))).replace(_ALIGNED, "")
+    body = str(_markdown(read_text(folder / f"{name}.md"))).replace(_ALIGNED, "")
     provenance = folder / f"{name if name == 'ablations' else stem}-provenance.json"
-    origin = json.loads(provenance.read_text()) if provenance.is_file() else {}
+    origin = _origin(provenance)
     numbers = {*folder.glob(f"{stem}.*"), *folder.glob(f"{stem}-*"), *folder.glob(f"{name}.*")}
     return {
         "name": name,
@@ -116,11 +117,36 @@ def _section(folder: Path, name: str, title: str, stem: str) -> dict[str, Any]:
     }
 
 
+def _origin(path: Path) -> dict[str, Any]:
+    """Content of a provenance file; nothing where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError):
+        content = None
+    if not (isinstance(content, dict) and _are_keys(content.get("ledger_keys")) and
+            _are_seconds(content.get("seconds", {})) and isinstance(content.get("machines", []), list)):
+        raise BadInput(f"{path} is no provenance of a report: remove it, or make the report anew")
+    return content
+
+
+def _are_keys(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(group, list) for group in value.values())
+
+
+def _are_seconds(value: Any) -> bool:
+    """Whether a value is what `provenance.seconds_by_stage` returns."""
+    return isinstance(value, dict) and all(
+        isinstance(time, dict) and all(isinstance(time.get(name), int | float) for name in ("stages", "seconds"))
+        for time in value.values())
+
+
 def _machines(folder: Path, sections: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each machine with its versions, once, and the sections whose results it computed."""
     pages: dict[str, list[str]] = {}
     for section in sections:
         path = folder / section["provenance"]
-        for machine in json.loads(path.read_text()).get("machines", []) if path.is_file() else []:
+        for machine in _origin(path).get("machines", []):
             pages.setdefault(json.dumps(machine, indent=1, sort_keys=True), []).append(section["name"])
     return [{"text": text, "pages": names} for text, names in pages.items()]
