@@ -28,7 +28,7 @@ def test_amounts_within_bounds(value):
 
 @pytest.mark.parametrize("value", [-1e-300, 2.1, float("nan"), float("inf"), -float("inf"), 10**400, True, "1", None])
 def test_amounts_out_of_bounds(value):
-    with pytest.raises(BadInput, match="x is .*: give a finite number from 0 to 2"):
+    with pytest.raises(BadInput, match=r"x is .*: give a finite number from 0 to 2"):
         check_amount("x", value, 0, 2)
 
 

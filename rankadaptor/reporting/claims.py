@@ -57,14 +57,14 @@ def claims_table(folder: Path | str) -> pd.DataFrame:
     lines = []
     for claim in CLAIMS.values():
         path = Path(folder) / claim.file
-        measured, verdict = _found(claim, path) if path.is_file() else ("not run yet", "")
+        measured, verdict = _finding_of(claim, path) if path.is_file() else ("not run yet", "")
         lines.append((claim.statement, claim.where, claim.published, measured, verdict, claim.notebook, claim.command,
                       claim.cost))
     columns = ["claim", "where", "published", "measured", "verdict", "notebook", "command", "cost"]
     return pd.DataFrame(lines, columns=columns)
 
 
-def _found(claim: Claim, path: Path) -> Finding:
+def _finding_of(claim: Claim, path: Path) -> Finding:
     """Raises BadInput where the file is not what its page writes."""
     try:
         return claim.finding(pd.read_csv(path))
