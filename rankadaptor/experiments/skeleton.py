@@ -212,9 +212,14 @@ class ProfileExperiment(Experiment):
         """Raises BadInput where a model or data are not there, before anything runs."""
         super().__post_init__()
         there = tasks_in(self.profile.benchmarks)
-        if lacking := [task for task in self.profile.tasks if task not in there]:
+        if lacking := [task for task in self.profile.tasks if self.scores_tasks and task not in there]:
             raise BadInput(f"evaluation.tasks names {lacking[0]}, which {self.profile.benchmarks.location} does not"
                            f" hold: use some of {', '.join(there)}")
+
+    @property
+    def scores_tasks(self) -> bool:
+        """Whether models are scored on the profile's tasks, all of which its benchmarks must then hold."""
+        return True
 
     @property
     def inputs(self) -> Inputs:

@@ -39,7 +39,7 @@ def read_yaml(path: Path) -> Any:
         loader = yaml.SafeLoader(content.decode())
         if (node := loader.get_single_node()) is None:
             return None
-        _Check(loader, path.name).size(node)
+        _Check(loader, path.name).measure(node)
         return loader.construct_document(node)
     except BadInput:
         raise
@@ -52,24 +52,28 @@ class _Check:
 
     def __init__(self, loader: yaml.SafeLoader, name: str):
         self._loader, self._name = loader, name
-        self._sizes: dict[int, int] = {}  # by node; 0 while its parts are counted
+        self._measured: dict[int, tuple[int, int] | None] = {}  # by node; None while its parts are measured
 
-    def size(self, node: yaml.Node, depth: int = 1) -> int:
-        """Values in a node, those of an alias as often as it is used. Raises BadInput on what is refused."""
-        if depth > _DEEPEST:
-            raise BadInput(f"{self._name} is nested more than {_DEEPEST} deep: a profile is not")
-        if (known := self._sizes.get(id(node))) is not None:
-            if not known:
+    def measure(self, node: yaml.Node) -> tuple[int, int]:
+        """Values in a node, those of an alias as often as it is used, and how deep they are. Raises BadInput on what
+        is refused.
+        """
+        if id(node) in self._measured:
+            if (known := self._measured[id(node)]) is None:
                 raise BadInput(f"{self._name} has an alias within what it stands for: leave it out")
             return known
-        self._sizes[id(node)], count = 0, 1
+        self._measured[id(node)] = None
+        values, depth = 1, 1
         for part in self._parts(node):
-            count += self.size(part, depth + 1)
-            if count > _MOST_VALUES:
+            values_of_part, depth_of_part = self.measure(part)
+            values, depth = values + values_of_part, max(depth, 1 + depth_of_part)
+            if values > _MOST_VALUES:
                 raise BadInput(f"{self._name} has more than {_MOST_VALUES:,} values, its aliases read out: a profile"
                                " has some hundred")
-        self._sizes[id(node)] = count
-        return count
+            if depth > _DEEPEST:
+                raise BadInput(f"{self._name} is nested more than {_DEEPEST} deep: a profile is not")
+        self._measured[id(node)] = values, depth
+        return values, depth
 
     def _parts(self, node: yaml.Node) -> list[yaml.Node]:
         if isinstance(node, yaml.MappingNode):

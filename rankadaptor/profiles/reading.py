@@ -103,9 +103,13 @@ def _merged(base: Any, changes: Any) -> Any:
 
 
 def _with_model_of_environment(profile: Profile) -> Profile:
-    """The profile, with the base model that RANKADAPTOR_MODEL names in place of one of the hub."""
-    location, base = os.environ.get(VARIABLE) or "", profile.base_model
-    if not location or base.source.kind != "hub":
+    """The profile, with the base model that RANKADAPTOR_MODEL names in place of one of the hub; where it names none,
+    with the folder that has the id of the one of the hub, whose contents are then part of keys.
+    """
+    base = profile.base_model
+    given = os.environ.get(VARIABLE) or ""
+    location = given or base.source.location
+    if base.source.kind != "hub" or not (given or Path(location).is_dir()):
         return profile
     try:
         source = Source("dir" if Path(location).is_dir() else "hub", location, None)

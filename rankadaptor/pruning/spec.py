@@ -200,7 +200,12 @@ class Pruner(ABC, Generic[Settings]):
 
     @abstractmethod
     def shapes(self, dense: Architecture, spec: PruneSpec) -> Architecture:
-        """Shapes that `prune` would leave, without weights; see `rankadaptor.pruning.pruned_shapes`."""
+        """Shapes that `prune` would leave, without weights; see `rankadaptor.pruning.pruned_shapes`.
+
+        Raises:
+            BadInput: where `prune` would refuse the model, which a plan then does; under global ranking, where the
+                weights decide.
+        """
 
 
 PRUNERS: dict[str, Pruner[Any]] = {}

@@ -11,6 +11,7 @@ from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.spec import EvaluationSpec, GenerationSpec
 from rankadaptor.experiments.main_table import main_table, with_data
+from rankadaptor.experiments.pruned_models import pruned_models
 from rankadaptor.profiles import FOLDER, load_profile
 from rankadaptor.pruning.spec import PruneSpec
 from rankadaptor.recovery.recipe import Recipe
@@ -64,6 +65,9 @@ FILES = {
     "an alias within itself": ("a: &a [*a]", "an alias within what it stands for"),
     "brackets without end": ("[" * 50_000, "is not YAML"),
     "nested forty deep": ("a: " + "[" * 40 + "]" * 40, "nested more than 32 deep"),
+    "aliases nested eighty deep": (
+        "a: &a " + "[" * 20 + "]" * 20 + "\nb: &b " + "[" * 20 + "*a" + "]" * 20 + "\nc: " + "[" * 20 + "*b" + "]" * 20,
+        "nested more than 32 deep"),
     "a tag that runs code": ("!!python/object/apply:os.system ['touch mark']", "is not YAML"),
     "a tag that does not fit": ("a: !!int ''", "is not YAML"),
     "bytes in base 64": (TINY.replace("workers: 2", "workers: !!binary aGk="), "holds what JSON cannot"),
@@ -305,6 +309,10 @@ def test_a_task_without_its_folder_is_refused_by_a_plan(tiny_profile, tmp_path):
     (tmp_path / "data" / "piqa").mkdir(parents=True)
     with pytest.raises(BadInput, match=r"evaluation\.tasks names boolq, which .*data does not hold: use some of piqa"):
         main_table(str(tiny_profile), benchmarks=str(tmp_path / "data"), ledger=tmp_path / "ledger").plan()
+    content = yaml.safe_load(Path(tiny_profile).read_text())
+    content["benchmarks"]["location"] = str(tmp_path / "data")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    assert pruned_models(str(tmp_path / "mine.yaml"), ledger=tmp_path / "ledger").plan().missing  # it scores none
 
 
 def test_too_wide_an_eva_is_refused_by_a_plan(tiny_profile, tmp_path, monkeypatch):
