@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from rankadaptor.bounds import ITEMS, check_line, check_whole
 from rankadaptor.data.benchmarks import wheel_members
 from rankadaptor.data.decontamination import decontaminated, scored_items
 from rankadaptor.data.hub import data_file
@@ -30,6 +31,11 @@ class RecoveryData:
     label: str  # in tables and records
     source: Source
     rows_per_set: int | None  # at most so many of each question-answer set, or of the file; None for all
+
+    def __post_init__(self) -> None:
+        check_line("label of the recovery data", self.label)
+        if self.rows_per_set is not None:
+            check_whole("rows_per_set", self.rows_per_set, 1, ITEMS)
 
 
 _FIELDS = ("instruction", "input", "output")

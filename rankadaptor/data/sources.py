@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from rankadaptor.data.hub import data_is_here
+from rankadaptor.data.locations import check_location
 from rankadaptor.errors import BadInput, Damaged
 from rankadaptor.files import cache_folder, file_digest, sha256_file
 from rankadaptor.sealed import (
@@ -40,11 +41,17 @@ class Source:
     | hub | ORGANISATION/NAME@COMMIT, of a data file with /FILE | null: the commit pins it |
     | dir | path of a folder, or of a file of recovery rows | null: contents are hashed when a key is made |
     | testbed | seed of the world | of the world's text; where a model is meant, of its weights |
+
+    Raises:
+        BadInput: on a location or a pin of another form; see `locations`.
     """
 
     kind: Literal["wheel", "hub", "dir", "testbed"]
     location: str
     sha256: str | None
+
+    def __post_init__(self) -> None:
+        check_location(self.kind, self.location, self.sha256)
 
 
 def source_identity(source: Source, files: Iterable[str] | None = None) -> str:

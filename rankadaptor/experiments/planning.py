@@ -22,6 +22,7 @@ from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.pruning import pruned_shapes
 from rankadaptor.pruning.spec import PruneSpec
+from rankadaptor.recovery.spec import RecoverySpec, adapter_method
 
 
 class PlanningRunner(Runner):
@@ -35,8 +36,8 @@ class PlanningRunner(Runner):
             dense: Shapes of the base model.
         """
         super().__init__(inputs, ledger)
-        self.results = PlannedResults(self, dense)
         self.knows_layers = base_model_is_cached(inputs.base_model)
+        self.results = PlannedResults(self, dense)
         self._keys: dict[Step, str] = {}
 
     def key(self, step: Step) -> str:
@@ -56,7 +57,7 @@ class PlannedResults(Results):
 
     def __init__(self, runner: PlanningRunner, dense: Architecture):
         super().__init__(runner.inputs, runner.run)
-        self._dense = dense
+        self._dense, self._knows_layers = dense, runner.knows_layers
         self._number = itertools.count()
 
     def architecture(self, step: Step | None) -> Architecture:
@@ -70,7 +71,9 @@ class PlannedResults(Results):
             try:
                 return pruned_shapes(self._dense, step.spec)
             except BadInput:
-                return self._dense  # widths that only the weights decide
+                if self._knows_layers and step.spec.ranking == "local":
+                    raise  # as a run would, hours later
+                return self._dense  # widths that only the weights decide, or a stand-in's that do not fit
 
     def metrics(self, step: Step) -> dict[str, dict[str, float]]:
         """Placeholders for an evaluation: the best on one task after the other, and in between the best on the mean.
@@ -147,3 +150,14 @@ class StepCount:
             self.needed[stage_kind(link)] += 1
             if not runner.is_settled(link):
                 self.missing[stage_kind(link)] += 1
+                _check_recovery(runner, link)
+
+
+def _check_recovery(runner: PlanningRunner, step: Step) -> None:
+    """Raise BadInput where a method could not recover the pruned model of a step, whose shapes are known.
+
+    Which layers depth pruning leaves is not, and no matter to methods that give every layer one rank.
+    """
+    if isinstance(step.spec, RecoverySpec) and step.spec.method != "lora" and runner.knows_layers:
+        pruned = runner.results.architecture(step.parent)
+        adapter_method(step.spec.method).peft_config(step.spec, pruned)

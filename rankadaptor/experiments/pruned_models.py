@@ -51,6 +51,11 @@ class PrunedModels(ProfileExperiment):
         """Title of the plan."""
         return "Pruned models"
 
+    @property
+    def scores_tasks(self) -> bool:
+        """Perplexity alone is measured."""
+        return False
+
     def details(self) -> tuple[str, ...]:
         """Blocks."""
         return (f"blocks {', '.join(map(str, self.blocks))}",)

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from rankadaptor.errors import StageFailed
+from rankadaptor.data.benchmarks import tasks_in
+from rankadaptor.errors import BadInput, StageFailed
 from rankadaptor.experiments.plan import Plan
 from rankadaptor.experiments.planning import PlanningRunner, StepCount, base_architecture
 from rankadaptor.experiments.preflight import require
@@ -206,6 +207,19 @@ class ProfileExperiment(Experiment):
     """An experiment on the model of a profile."""
 
     profile: Profile
+
+    def __post_init__(self) -> None:
+        """Raises BadInput where a model or data are not there, before anything runs."""
+        super().__post_init__()
+        there = tasks_in(self.profile.benchmarks)
+        if lacking := [task for task in self.profile.tasks if self.scores_tasks and task not in there]:
+            raise BadInput(f"evaluation.tasks names {lacking[0]}, which {self.profile.benchmarks.location} does not"
+                           f" hold: use some of {', '.join(there)}")
+
+    @property
+    def scores_tasks(self) -> bool:
+        """Whether models are scored on the profile's tasks, all of which its benchmarks must then hold."""
+        return True
 
     @property
     def inputs(self) -> Inputs:

@@ -17,6 +17,7 @@ import pandas as pd
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, uniform_allocation
 from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.errors import BadInput
+from rankadaptor.escaping import Markup, markdown_text
 from rankadaptor.evaluation.spec import EvaluationSpec, Split
 from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks, report_seeds, whole_number
 from rankadaptor.experiments.skeleton import ProfileExperiment, Run
@@ -278,15 +279,16 @@ class TestbedMeasurements:
             contexts, continuations = zip(*question.choices, strict=True)
             texts = [choice.strip() for choice in (contexts if question.contexts_differ else continuations)]
             text = f"... {continuations[0].strip()}" if question.contexts_differ else contexts[0]
-            row = {"task": question.task, "question": " ".join(text.split()), "choices": " / ".join(
-                f"**{choice}**" if i == question.gold else choice for i, choice in enumerate(texts))}
+            row = {"task": question.task, "question": " ".join(text.split()), "choices": Markup(" / ".join(
+                f"**{markdown_text(choice)}**" if i == question.gold else markdown_text(choice)
+                for i, choice in enumerate(texts)))}
             for name, table in tables.items():
                 scores = np.array(table["log_likelihoods"].iloc[position])
                 if BENCHMARKS[question.task].metric == "acc_norm":
                     scores = scores / np.array(question.choice_characters)
                 row[name] = texts[int(np.argmax(scores))]
             rows.append(row)
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, dtype=object)
 
 
 def equal_allocations(space: SolutionSpace, count: int, generator: np.random.Generator) -> list[RankAllocation]:

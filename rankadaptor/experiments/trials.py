@@ -10,7 +10,8 @@ import numpy as np
 
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.architecture import Architecture
-from rankadaptor.errors import BadInput, RecoveryDiverged
+from rankadaptor.data.tasks import BENCHMARKS
+from rankadaptor.errors import BadInput, RecoveryDiverged, shown
 from rankadaptor.evaluation.spec import Split
 from rankadaptor.experiments.methods import METHODS
 from rankadaptor.pipeline.runner import Runner
@@ -97,6 +98,10 @@ class Trials:
             rounds = -(-max(0, recoveries - settings.initial) // settings.batch)
             settings = dataclasses.replace(settings, rounds=rounds)
         space = self._profile.solution_space(block, architecture)
+        lowest = space.fill([min(space.candidates)] * len(space.free_layers))
+        if not space.neighbours(lowest):
+            raise BadInput(f"search.candidates {shown(self._profile.search.candidates)} leave {block} one allocation"
+                           f" within the budget of rank {space.fixed_rank}: give more of them, or lower ones")
         records = () if rival else self._records(block)
         measured = self._profile.evaluation.perplexity if self._signal == HELD_OUT_LOSS else self._evaluation
         spec = SearchSpec(

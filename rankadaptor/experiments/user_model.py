@@ -85,7 +85,7 @@ def user_model(
         raise BadInput(f"no recovery data {data}: name a .jsonl file with instruction, input and output")
     source = benchmark_source(benchmarks)
     inputs = Inputs(
-        base_model=BaseModel(folder.name, Source("dir", str(folder), None), None, "saved"),
+        base_model=BaseModel(folder.resolve().name or str(folder), Source("dir", str(folder), None), None, "saved"),
         benchmarks=source,
         recovery_data=RecoveryData(Path(data).name, Source("dir", str(data), None), None),
         search_pool=SEARCH_POOL,

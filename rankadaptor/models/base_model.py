@@ -16,9 +16,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from rankadaptor import testbed
+from rankadaptor.bounds import check_line
 from rankadaptor.data.hub import checkpoint_folder, is_here
+from rankadaptor.data.locations import check_member
 from rankadaptor.data.sources import Source, is_cached, source_folder, source_identity
-from rankadaptor.errors import BadInput
+from rankadaptor.errors import BadInput, shown
 from rankadaptor.files import cache_folder, file_digest
 from rankadaptor.keys import sha256_text
 from rankadaptor.models.checkpoints import check_report, load_model
@@ -36,6 +38,18 @@ class BaseModel:
     source: Source
     gguf: str | None  # the GGUF file among the source's files; null for a folder that transformers loads
     dtype: Literal["saved", "bfloat16"]  # it is loaded in; saved: the dtype of the files
+
+    def __post_init__(self) -> None:
+        check_line("label of the base model", self.label)
+        if self.gguf is not None:
+            check_member("gguf", self.gguf)
+            if self.source.kind not in ("wheel", "dir"):
+                raise BadInput(f"gguf {shown(self.gguf)} was given with a source of kind {self.source.kind}: it goes"
+                               " with a wheel or a folder")
+        if self.dtype != "saved" and (self.gguf is not None or self.source.kind == "testbed"):
+            # Keys do not hold the dtype of these two, which are float32.
+            raise BadInput(f"dtype is {self.dtype}, and a GGUF file and the embedded model are read as float32: set"
+                           " dtype to saved")
 
 
 def base_model_identity(base: BaseModel) -> str:

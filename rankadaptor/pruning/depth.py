@@ -53,3 +53,5 @@ def check_removable(count: int, first_layer: int, end_layer: int, layers: int) -
     if count > end_layer - first_layer:
         raise BadInput(f"{count} blocks are to go, but only {end_layer - first_layer} of {layers} are not protected:"
                        " remove fewer")
+    if count >= layers:
+        raise BadInput(f"{count} blocks are to go of a model that has {layers}: leave one at least")

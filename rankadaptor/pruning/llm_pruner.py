@@ -21,6 +21,7 @@ from rankadaptor.pruning.spec import (
     PruneSpec,
     PruningSettings,
     Ranking,
+    check_rate,
     register,
 )
 from rankadaptor.pruning.width import keep_units
@@ -33,6 +34,13 @@ class WidthPruning(PruningSettings):
     importance: UnitCriterion
     ratios: dict[int, float]  # rate in percent -> LLM-Pruner's own ratio on the range
     match_decoder_share: bool  # solve the MLP width so that the rate of decoder parameters is met
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for rate, ratio in self.ratios.items():
+            check_rate(rate)
+            if not 0 < ratio < 1:
+                raise BadInput(f"ratio at {rate} % is {ratio}: give a number between 0 and 1")
 
 
 class LlmPruner(Pruner[WidthPruning]):

@@ -70,4 +70,4 @@ def write_provenance(result: TableResult, ledger: Ledger, folder: Path | str) ->
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     """Write a report's JSON file, its folder included."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

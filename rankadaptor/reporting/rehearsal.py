@@ -21,6 +21,7 @@ from transformers import LlamaConfig
 from rankadaptor.architecture import Architecture
 from rankadaptor.data.sources import Source
 from rankadaptor.errors import BadInput
+from rankadaptor.escaping import markdown_text
 from rankadaptor.experiments.main_table import main_table
 from rankadaptor.machine import machine
 from rankadaptor.models.base_model import BaseModel
@@ -30,7 +31,7 @@ from rankadaptor.profiles import Budget, Profile, load_profile
 from rankadaptor.pruning import pruned_shapes
 from rankadaptor.reporting import pages
 from rankadaptor.reporting.paper import published_architecture, published_config
-from rankadaptor.reporting.tables import markdown
+from rankadaptor.reporting.tables.writing import markdown, write_markdown
 from rankadaptor.testbed import MODEL as EMBEDDED
 
 PAGE, ALONGSIDE = "table2", ("table6", "figure5")  # the first is rendered as well
@@ -63,7 +64,7 @@ def rehearse(name: str, folder: Path, full_size: bool = False, blocks: str = "")
     place = folder / f"{real.name}-{size}"
     _write_model(config, place / "model", full_size)
     profile = place / f"{real.name}-rehearsal.yaml"
-    profile.write_text(yaml.safe_dump(_plain(_rehearsed(real, place / "model", full_size))))
+    profile.write_text(yaml.safe_dump(_plain(_rehearsed(real, place / "model", full_size))), encoding="utf-8")
     parameters: dict[str, Any] = {"profile": str(profile), "blocks": rehearsed, "budget": "quick", "seeds": [],
                                   "ledger": str(place / "ledger")}
     pages.reproduce(PAGE, parameters, place / "reports", quiet=True)
@@ -139,18 +140,18 @@ def _write_record(real: Profile, size: str, blocks: str, place: Path) -> Path:
     dense = published_architecture(real.name)
     pruned = {str(block): pruned_shapes(dense, real.prune_spec(block)) for block in real.blocks()}
     about = machine()
-    text = "\n\n".join([
+    path = place / "rehearsal.md"
+    write_markdown([
         f"# Rehearsal of {real.name}, {size}",
-        f"Random weights, the embedded testbed's questions and rows, blocks {blocks}; {', '.join((PAGE, *ALONGSIDE))}"
-        f" and every stage behind them. On {about['processor']}, {about['accelerator'] or 'no accelerator'}, torch"
-        f" {about['versions']['torch']}.",
+        markdown_text(
+            f"Random weights, the embedded testbed's questions and rows, blocks {blocks};"
+            f" {', '.join((PAGE, *ALONGSIDE))} and every stage behind them. On {about['processor']},"
+            f" {about['accelerator'] or 'no accelerator'}, torch {about['versions']['torch']}."),
         markdown(by_stage.reset_index().rename(columns={"seconds": "seconds (median)", "peak": "peak memory (GB)"})),
         "Peak memory is the process's until then. Rows of the testbed are shorter than Alpaca's, which take more.",
         "Parameters of the real shapes:",
         markdown(pd.DataFrame([_counted(label, shape, dense) for label, shape in {"dense": dense, **pruned}.items()])),
-    ])
-    path = place / "rehearsal.md"
-    path.write_text(text + "\n")
+    ], path)
     return path
 
 

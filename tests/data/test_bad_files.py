@@ -197,7 +197,7 @@ def changed(place: Path, change) -> None:
 
 PROFILES = [
     (lambda c: c["base_model"]["source"].update(kind="hub", location="org/name"), "is not pinned to a commit"),
-    (lambda c: c["base_model"]["source"].update(kind="hub", location="org/name@main"), "is not pinned to a commit"),
+    (lambda c: c["base_model"]["source"].update(kind="hub", location="org/name@main"), "followed by 40 hex digits"),
     (lambda c: c["base_model"]["source"].update(kind="hub", location="org/name@" + "0" * 40), "HF_HUB_OFFLINE is set"),
     (lambda c: c["base_model"]["source"].update(location="nowhere"), "no file or folder 'nowhere'"),
     (lambda c: c["base_model"].update(dtype="int4"), "base_model.dtype is 'int4'"),
@@ -206,7 +206,7 @@ PROFILES = [
     (lambda c: c.update(threads="all"), "threads is 'all'"),
     (lambda c: c.update(stage_limit_s="1h"), "stage_limit_s is '1h': give a value of type float"),
     (lambda c: c.update(stage_limit_s=0), "stage_limit_s is 0.0: give seconds above 0, or null for no limit"),
-    (lambda c: c.update(stage_limit_s=float("nan")), "stage_limit_s is nan: give seconds above 0"),
+    (lambda c: c.update(stage_limit_s=float("nan")), "stage_limit_s is nan: give a finite number"),
     (lambda c: c.update(workers=None), "workers is None"),
     (lambda c: c["pruning"]["shortened"]["blocks"].update({20: 99}), "99"),
     (lambda c: c["search"].update(records="nowhere.parquet"), "nowhere.parquet"),

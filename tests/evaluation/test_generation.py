@@ -91,7 +91,7 @@ def test_an_end_of_text_ends_a_continuation(tokenizer):
     ({"max_new_tokens": 0}, "max_new_tokens is 0: give at least 1"),
     ({"samples": -1}, "samples is -1"),
     ({"temperature": 0.0}, r"temperature is 0\.0"),
-    ({"top_p": 1.5}, r"top_p 1\.5"),
+    ({"top_p": 1.5}, r"top_p is 1\.5"),
 ])
 def test_settings_out_of_range_are_refused(change, says):
     with pytest.raises(BadInput, match=says):

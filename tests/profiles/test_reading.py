@@ -79,6 +79,16 @@ def test_a_folder_replaces_a_hub_model(tmp_path, monkeypatch):
     assert load_profile("tiny").base_model.source.kind == "testbed"
 
 
+def test_a_folder_with_the_id_of_a_hub_model_is_a_folder(tmp_path, monkeypatch):
+    """The hub's client would read it, too: its contents, and not its name, must then be a part of keys."""
+    monkeypatch.chdir(tmp_path)
+    name = load_profile("llama-7b").base_model.source.location
+    assert load_profile("llama-7b").base_model.source.kind == "hub"
+    Path(name).mkdir(parents=True)
+    source = load_profile("llama-7b").base_model.source
+    assert (source.kind, source.location, source.sha256) == ("dir", name, None)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [

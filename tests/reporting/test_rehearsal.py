@@ -1,12 +1,13 @@
 """Paper-scale profiles: they plan, say what stands in the way, and rehearse every stage."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.profile import write_checkpoint
 
 from rankadaptor.__main__ import main
+from rankadaptor.errors import BadInput
 from rankadaptor.experiments import preflight
 from rankadaptor.experiments.main_table import main_table
 from rankadaptor.pipeline.ledger_tools import ledger_frame
@@ -86,16 +87,19 @@ def test_preflight_looks_at_memory_disk_model_and_network(tmp_path, monkeypatch)
     assert "has 1,000 MB free, and" in preflight.check(plan, tmp_path)[0]
 
 
-def test_preflight_looks_into_a_folder_given_as_the_model(tmp_path, monkeypatch, tiny_profile):
+def test_preflight_looks_into_a_folder_given_as_the_model(tmp_path, monkeypatch, tokenizer, tiny_profile):
+    monkeypatch.setenv("RANKADAPTOR_MODEL", load_profile(str(tiny_profile)).base_model.source.location)
+    with pytest.raises(BadInput, match=r"layers 4\.\.29 do not lie in a model of 6 layers"):
+        main_table("vicuna-7b", "llm-pruner:20", ledger=tmp_path / "ledger").plan()
     folder = tmp_path / "model"
-    shutil.copytree(load_profile(str(tiny_profile)).base_model.source.location, folder)
+    write_checkpoint(folder, tokenizer, layers=32)
     told = preflight.check(plan_of("vicuna-7b", tmp_path, monkeypatch, str(folder)), tmp_path)
     assert "safetensors" not in " ".join(told)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     told = preflight.check(plan_of("vicuna-7b", tmp_path, monkeypatch, str(folder)), tmp_path)
     assert f"no safetensors files in {folder}: other weights are never read" in told[0]
-    told = preflight.check(plan_of("vicuna-7b", tmp_path, monkeypatch, str(tmp_path / "typo")), tmp_path)
-    assert "typo is no folder: give MODEL=FOLDER" in told[0]
+    with pytest.raises(BadInput, match=r"typo' of RANKADAPTOR_MODEL is no folder: give MODEL=FOLDER"):
+        plan_of("vicuna-7b", tmp_path, monkeypatch, str(tmp_path / "typo"))
 
 
 def test_needs_on_one_disk_add_up(tmp_path, monkeypatch):
