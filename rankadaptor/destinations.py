@@ -1,4 +1,4 @@
-"""Folders that results go to, probed before work begins: hours of work are lost where only the writing at the end fails.
+"""Folders that results go to, probed before work begins: where writing fails at the end, hours are lost.
 """
 
 import os

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import json
 import os
+import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -87,7 +88,7 @@ def flushed(status: int) -> int:
 
 def status_of(error: BaseException) -> int:
     """Print the one line of an error that ended a command, and return the exit status."""
-    if isinstance(error, OSError) and (lost := _lost_output()) is not None:
+    if isinstance(error, OSError) and (lost := _lost_output(error)) is not None:
         return _status_of_lost_output(lost)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return print_line("interrupted: start again, what was finished is kept", INTERRUPTED)
@@ -163,16 +164,32 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
-def _lost_output() -> OSError | None:
-    """The error of standard output where it cannot be written to; it leads nowhere from then on, and fails once."""
+def _lost_output(raised: OSError | None = None) -> OSError | None:
+    """The error of standard output where it cannot be written to; it leads nowhere from then on, and fails once.
+
+    Args:
+        raised: An error that may be its: without a buffer (PYTHONUNBUFFERED), nothing is left to fail again.
+    """
+    if sys.stdout is None or sys.stdout.closed:
+        return None
     try:
-        if sys.stdout is not None and not sys.stdout.closed:
-            sys.stdout.flush()
+        sys.stdout.flush()
+        if isinstance(raised, BrokenPipeError) and _reader_is_gone():
+            raise raised
     except OSError as error:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return error
     return None
+
+
+def _reader_is_gone() -> bool:
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # no poll in this system, or no file behind the stream
+        return False
 
 
 def _status_of_lost_output(error: OSError) -> int:

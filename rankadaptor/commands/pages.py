@@ -92,8 +92,8 @@ def _reproduce(page: str) -> Callable[[PageOptions], None]:
                 _print_page(page, pages.reproduce(page, parameters, options.reports))
         except PapermillExecutionError as error:
             reason = " ".join(str(error.evalue).split())
-            raise typer.Exit(print_line(
-                f"{page} stopped with {error.ename}: {reason}: see .failed.ipynb in {options.reports}", FAILED)) from None
+            line = f"{page} stopped with {error.ename}: {reason}: see .failed.ipynb in {options.reports}"
+            raise typer.Exit(print_line(line, FAILED)) from None
 
     return command
 

@@ -56,7 +56,7 @@ class UserSearch(Experiment):
         return True
 
     def check(self, plan: Plan) -> None:
-        """Raises BadInput where the ledger cannot be written; the model and the data were checked when they were named."""
+        """Raises BadInput where the ledger cannot be written; model and data were checked when they were named."""
         if plan.missing:
             require_writable("the ledger", self.ledger.folder)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import papermill
+from nbclient.exceptions import DeadKernelError
 
+from rankadaptor.errors import StageFailed
 from rankadaptor.experiments.parameters import check_declared
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -32,6 +34,7 @@ def run_notebook(name: str, target: Path, parameters: dict[str, Any], quiet: boo
 
     Raises:
         BadInput: on a parameter that the notebook does not declare.
+        StageFailed: if the kernel was killed.
         papermill.PapermillExecutionError: with the cell's own error; what ran is then in NAME.failed.ipynb.
     """
     check_declared(list(parameters), declared_parameters(name))
@@ -49,6 +52,9 @@ def run_notebook(name: str, target: Path, parameters: dict[str, Any], quiet: boo
             stderr_file=None if quiet else sys.stderr,
             cwd=str(Path.cwd()),
         )
+    except DeadKernelError:
+        raise StageFailed("killed", f"the kernel of notebook {name} died, look for what kills processes here, often the"
+                                    " system when memory ends: start again, what was finished is kept") from None
     finally:
         if running.is_file():
             _tidy(running, hashlib.sha256(source.read_bytes()).hexdigest())
