@@ -225,6 +225,7 @@ def test_a_hanging_worker_is_killed_and_its_stage_retried(tiny_profile, tmp_path
     assert [note["kind"] for note in failures.notes_of(ledger, runner.key(step))] == ["timed out"]
 
 
+@pytest.mark.slow  # starts a worker
 def test_an_error_in_the_progress_callback_hangs_nothing(tiny_profile, tmp_path):
     """A terminal that was closed raises what a worker's death raises, too."""
     profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
