@@ -205,7 +205,7 @@ def test_what_can_be_meant_reaches_the_page_as_it_was_meant(arguments, expected,
     assert given.items() >= expected.items()
 
 
-def test_an_output_inside_the_models_folder_leaves_the_model_alone(typed, model, capfd):
+def test_an_output_in_the_models_folder_leaves_the_model_alone(typed, model, capfd):
     before = state(model)
     assert main(typed([*PRUNE[:-1], str(model / "pruned")])) == 0, capfd.readouterr().err
     after = state(model)
