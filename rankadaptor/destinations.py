@@ -1,5 +1,4 @@
-"""Folders that results go to, probed before work begins: where writing fails at the end, hours are lost.
-"""
+"""Folders that results go to, probed before work begins: where writing fails at the end, hours are lost."""
 
 import os
 import tempfile
@@ -25,11 +24,11 @@ def require_writable(what: str, folder: Path | str) -> Path:
     """
     target = Path(folder)
     try:
-        there = next(path for path in (target, *target.absolute().parents) if os.path.lexists(path))
+        there = _nearest(target)
         if not there.is_dir():
             reason = "a broken link" if there.is_symlink() and not there.exists() else "not a folder"
             raise BadInput(f"{what} cannot be in {str(folder)!r}, {there} is {reason}: name another folder")
-        _require_short_names(what, target, there)
+        _require_short_names(what, target)
         with tempfile.TemporaryFile(dir=there, prefix=".probe-") as stream:
             stream.write(b"\0" * _PROBE_BYTES)
     except OSError as error:
@@ -62,10 +61,10 @@ def require_file(what: str, file: Path | str) -> Path:
         BadInput: with the reason.
     """
     target = _named(what, file)
+    _require_short_names(what, target)
     if os.path.lexists(target) and not target.is_file():
         raise BadInput(f"{what} cannot be written to {str(file)!r}, it is not a file: name one")
     require_writable(what, target.parent)
-    _require_short_names(what, target, target.parent)
     return target
 
 
@@ -85,10 +84,14 @@ def _named(what: str, path: Path | str) -> Path:
     return Path(path)
 
 
-def _require_short_names(what: str, target: Path, there: Path) -> None:
+def _nearest(target: Path) -> Path:
+    """The path itself, or the first above it that is there."""
+    return next(path for path in (target, *target.absolute().parents) if os.path.lexists(path))
+
+
+def _require_short_names(what: str, target: Path) -> None:
     """Raises BadInput where a name that is to be made is longer than the file system takes."""
-    most = os.pathconf(there, "PC_NAME_MAX")
-    for part in target.parts:
-        if len(os.fsencode(part)) > most:
-            raise BadInput(f"{what} cannot be written, a name of its path has {len(part)} characters: give at most"
-                           f" {most}")
+    most = os.pathconf(_nearest(target.parent), "PC_NAME_MAX")
+    size = max((len(os.fsencode(part)) for part in target.parts), default=0)
+    if size > most:
+        raise BadInput(f"{what} cannot be written, a name of its path has {size} bytes: give at most {most}")

@@ -12,6 +12,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import select
@@ -124,6 +125,8 @@ def _explained(error: BaseException) -> str:
         case OSError() if error.errno in _REMEDIES:
             place = f": {os.fspath(error.filename)!r}" if isinstance(error.filename, str | bytes | os.PathLike) else ""
             return f"{error.strerror}{place}: {_REMEDIES[error.errno]}"
+        case io.UnsupportedOperation():
+            return ""
         case OSError() if error.errno is None and error.args:  # of the hub's libraries, about files of a model
             return f"{_first_line(error)}: check the folder or the id"
         case UnicodeDecodeError():

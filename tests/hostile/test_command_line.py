@@ -105,7 +105,7 @@ REFUSED = {
     "an output behind a broken link": ([*PRUNE, "--out", "broken"], "broken is there already"),
     "an output under a file": ([*SEARCH, "--out", "file/new"], "out cannot be in 'file/new'"),
     "an output without a name": ([*RECOVER, *RANKS, "--out", ""], "out is '.': name a folder"),
-    "a name too long for an output": ([*PRUNE, "--out", f"new/{LONG}"], "has 5000 characters: give at most 255"),
+    "a name too long for an output": ([*PRUNE, "--out", f"new/{LONG}"], "has 5000 bytes: give at most 255"),
     "an output where nothing is written": ([*SEARCH, "--out", "/proc/new"], "out cannot be written to '/proc/new'"),
     "the model as its output": ([*PRUNE, "--out", "{model}"], "is there already"),
     "a folder as a table": ([*TABLE_FILE, "folder"], "the table cannot be written to 'folder', it is not a file"),
