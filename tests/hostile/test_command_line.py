@@ -9,9 +9,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import papermill
 import pytest
 import torch
 from helpers.profile import write_checkpoint
+from jupyter_client.kernelspec import NoSuchKernel
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
 from safetensors.torch import load
 
 from rankadaptor.__main__ import main
@@ -295,6 +299,23 @@ def test_an_error_of_the_outside_is_one_line(kind, typed, monkeypatch, capfd):
     assert says in error
     assert error.startswith("rankadaptor: ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("error", "status", "says"), [
+    (PapermillExecutionError(3, 1, "", "OSError", "[Errno 28] No space\nleft on device", []), 1,
+     "table2 stopped with OSError: [Errno 28] No space left on device: see .failed.ipynb in reports"),
+    (PapermillExecutionError(3, 1, "", "BadInput", "no rows: give some", []), 2, "rankadaptor: no rows: give some"),
+    (DeadKernelError("Kernel died"), 1, "killed: the kernel of notebook 03_main_tables died"),
+    (NoSuchKernel("python3"), 2, "Jupyter has no kernel python3 here: make setup"),
+    (KeyboardInterrupt(), 130, "interrupted"),
+], ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None)
+def test_what_ends_a_notebook_is_one_line(error, status, says, typed, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: raise_(error))
+    assert main(typed(DRAWN)) == status
+    shown = capfd.readouterr().err
+    assert says in shown
+    assert shown.count("\n") == 1
+    assert not list(tmp_path.rglob("*.ipynb"))
 
 
 def endless() -> None:
