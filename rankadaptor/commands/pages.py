@@ -1,7 +1,6 @@
 """plan, reproduce and report: the paper's tables and figures, and our own pages."""
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from rankadaptor.commands.boundary import FAILED, print_line
 from rankadaptor.commands.groups import Command, Ledger, Profile, Reports, group, takes
+from rankadaptor.destinations import require_apart, require_writable
 from rankadaptor.reporting import pages
 
 plan = group("Print what a page would compute. And what that costs; nothing is computed.")
@@ -57,11 +58,11 @@ class PageOptions:
         from rankadaptor.pipeline.execution import execution_from_environment
         from rankadaptor.profiles import load_profile
 
-        for name in ("workers", "executor"):  # notebooks run in processes of their own, and read the environment
-            if value := getattr(self, name):
-                os.environ[f"RANKADAPTOR_{name.upper()}"] = value
-        execution_from_environment(load_profile(self.profile).workers)
-        parameters = asdict(self) | {"seeds": list(whole_numbers("seeds", self.seeds))}
+        given = {name: value if value.strip() else "" for name, value in asdict(self).items()}
+        execution = {f"RANKADAPTOR_{name.upper()}": given[name] for name in ("workers", "executor") if given[name]}
+        execution_from_environment(load_profile(self.profile).workers, os.environ | execution)
+        os.environ.update(execution)  # notebooks run in processes of their own, and read it
+        parameters: dict[str, Any] = given | {"seeds": list(whole_numbers("seeds", self.seeds))}
         return {name: value for name, value in parameters.items() if name not in ("reports", "workers", "executor")}
 
 
@@ -81,6 +82,8 @@ def _reproduce(page: str) -> Callable[[PageOptions], None]:
         from papermill import PapermillExecutionError
 
         parameters = options.parameters()
+        require_apart(options.ledger, options.reports)
+        require_writable("reports", options.reports)
         try:
             if page == "all":
                 pages.reproduce_all(parameters, options.reports, _print_page)
@@ -88,8 +91,9 @@ def _reproduce(page: str) -> Callable[[PageOptions], None]:
             else:
                 _print_page(page, pages.reproduce(page, parameters, options.reports))
         except PapermillExecutionError as error:
-            print(f"rankadaptor: {page} stopped with {error.ename}: {error.evalue}", file=sys.stderr)
-            raise typer.Exit(1) from None
+            reason = " ".join(str(error.evalue).split())
+            line = f"{page} stopped with {error.ename}: {reason}: see .failed.ipynb in {options.reports}"
+            raise typer.Exit(print_line(line, FAILED)) from None
 
     return command
 

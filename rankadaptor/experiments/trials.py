@@ -10,7 +10,6 @@ import numpy as np
 
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.architecture import Architecture
-from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.errors import BadInput, RecoveryDiverged, shown
 from rankadaptor.evaluation.spec import Split
 from rankadaptor.experiments.methods import METHODS

@@ -122,7 +122,7 @@ def _read_windows(path: Path, vocabulary: int) -> torch.Tensor:
     try:
         windows = json.loads(read_text(path))
         ids = torch.tensor(windows)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise BadInput(f"{path} is not a JSON list of token-id lists of one length ({str(error).splitlines()[0]}):"
                        " mend it") from None
     if ids.dim() != 2 or ids.dtype != torch.int64 or ids.shape[1] < 2:

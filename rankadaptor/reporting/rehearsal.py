@@ -23,6 +23,7 @@ from rankadaptor.data.sources import Source
 from rankadaptor.errors import BadInput
 from rankadaptor.escaping import markdown_text
 from rankadaptor.experiments.main_table import main_table
+from rankadaptor.experiments.parameters import parse_blocks
 from rankadaptor.machine import machine
 from rankadaptor.models.base_model import BaseModel
 from rankadaptor.models.checkpoints import load_tokenizer, random_weights
@@ -56,7 +57,8 @@ def rehearse(name: str, folder: Path, full_size: bool = False, blocks: str = "")
     """
     real = load_profile(name)
     config = published_config(real.name)
-    rehearsed = blocks or " ".join({block.pruner: str(block) for block in reversed(real.blocks())}.values())
+    rehearsed = blocks.strip() or " ".join({block.pruner: str(block) for block in reversed(real.blocks())}.values())
+    parse_blocks(rehearsed, real)
     if full_size and not torch.cuda.is_available():
         raise BadInput(f"no GPU is visible to rehearse {real.name} at full size on: take a machine that has one,"
                        " or rehearse a narrow copy")

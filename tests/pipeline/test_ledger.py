@@ -163,6 +163,7 @@ def _dies_at(count):
         setattr(place, name, mortal(getattr(place, name)))
 
 
+@pytest.mark.slow  # dozens of processes
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_crash_at_any_step_loses_nothing_that_was_finished(tmp_path):
     other = OTHER
