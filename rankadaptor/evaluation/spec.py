@@ -18,7 +18,7 @@ class EvaluationSpec:
     """One zero-shot evaluation through lm-eval.
 
     Raises:
-        BadInput: on an unknown engine or task, or less than one item per task.
+        BadInput: on an unknown engine or task, a task that is named twice, or less than one item per task.
     """
 
     numerics_version: ClassVar[int] = 1
@@ -38,6 +38,8 @@ class EvaluationSpec:
         unknown = [task for task in self.tasks if task not in BENCHMARKS]
         if unknown:
             raise BadInput(f"unknown task {unknown[0]!r}: use some of {', '.join(BENCHMARKS)}")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise BadInput(f"tasks {' '.join(self.tasks)} repeat themselves: name each once")
         if self.items_per_task is not None and self.items_per_task < 1:
             raise BadInput(f"items_per_task is {self.items_per_task}: give at least 1, or null for every item")
 
