@@ -58,9 +58,10 @@ def item_table(questions: Sequence[Question], log_likelihoods: Sequence[float]) 
                   float(np.argmax(scores / characters) == question.gold), probability)
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     if not_finite:
-        counts = ", ".join(f"{count} items of {task}" for task, count in not_finite.items())
-        raise NotFinite(f"log-likelihoods are NaN or infinite in {counts} (of {len(questions)} items): check the"
-                        " model's weights, or give it a type of wider range, such as float32")
+        totals = Counter(question.task for question in questions)
+        counts = ", ".join(f"{count} of {totals[task]} items of {task}" for task, count in not_finite.items())
+        raise NotFinite(f"log-likelihoods are NaN or infinite in {counts}: check the model's weights, or give them a"
+                        " type of wider range, such as float32")
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

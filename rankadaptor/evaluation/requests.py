@@ -94,7 +94,8 @@ class Requests:
 
     def _print_joined(self) -> None:
         """Tell on stderr where the tokens of a question and its choice are not those of the question alone."""
-        joined = [f"{count} items of {task}" for task, count in self.joined_items.items() if count]
+        totals = Counter(question.task for question in self.questions)
+        joined = [f"{count} of {totals[task]} items of {task}" for task, count in self.joined_items.items() if count]
         if joined:
             print(f"one token spans the end of the question and the start of a choice in {', '.join(joined)}: scored is"
                   " what follows as many tokens as the question alone has, as in lm-eval", file=sys.stderr, flush=True)
