@@ -154,7 +154,7 @@ def _questions(name: str, task: Any, rows: Sequence[Row]) -> list[Question]:
             document_sha256=hash_string(
                 json.dumps(instances[0].doc, indent=2, default=handle_non_serializable, ensure_ascii=False)),
             gold=_gold(name, item, rows[item], len(instances)),
-            choice_characters=_choice_characters(task, instances),
+            choice_characters=_choice_characters(name, task, instances),
             choices=tuple(instance.args for instance in sorted(instances, key=lambda instance: instance.idx)),
             contexts_differ=bool(task.multiple_input),
         )
@@ -171,11 +171,15 @@ def _gold(name: str, item: int, row: Row, choices: int) -> int:
     return gold
 
 
-def _choice_characters(task: Any, instances: Sequence[Any]) -> tuple[int, ...]:
+def _choice_characters(name: str, task: Any, instances: Sequence[Any]) -> tuple[int, ...]:
+    """Characters of each choice. Raises BadInput where there are none, since no score by length follows from them."""
     # Choices that differ in their context are scored by the same continuation, so its length does not matter.
     if task.multiple_input:
         return (1,) * len(instances)
-    return tuple(map(len, task.doc_to_choice(instances[0].doc)))
+    choices = task.doc_to_choice(instances[0].doc)
+    if not all(map(str.strip, choices)):
+        raise BadInput(f"item {instances[0].doc_id} of {name} has an empty choice as lm-eval words it: give it text")
+    return tuple(map(len, choices))
 
 
 def _definition(task: str, source: Source | None) -> tuple[str, Path]:

@@ -72,12 +72,22 @@ def test_items_that_the_tokenizer_joins_are_counted_and_told(joining, tokenizer,
     assert capsys.readouterr().err == ""
 
 
-def test_a_choice_without_a_token_is_refused(joining):
-    rows = {"piqa": [benchmark_row("piqa", 0), benchmark_row("piqa", 1) | {"sol2": ""}]}
+def test_a_choice_that_joins_the_question_wholly_is_refused():
+    vocabulary = {token: number for number, token in enumerate(["<end>", *map(chr, range(32, 127)), "\n", ": ", ": a"])}
+    core = Tokenizer(models.BPE(vocabulary, [(":", " "), (": ", "a")]))
+    joining = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>", pad_token="<end>")
+    rows = {"piqa": [benchmark_row("piqa", 0), benchmark_row("piqa", 1) | {"sol2": "a"}]}
     spec = dataclasses.replace(SPEC, tasks=("piqa",))
-    requests = Requests(spec, rows)
     with pytest.raises(BadInput, match="item 1 of piqa has a choice without a token to score: give it text"):
-        requests.tokenised(backend_of(tiny_llama(vocabulary=98), joining, spec))
+        Requests(spec, rows).tokenised(backend_of(tiny_llama(vocabulary=99), joining, spec))
+
+
+def test_a_choice_that_is_empty_without_its_tags_is_refused():
+    """HellaSwag's brackets are taken out by lm-eval: no score by length follows from nothing."""
+    row = benchmark_row("hellaswag", 1)
+    rows = {"hellaswag": [row, row | {"endings": [*row["endings"][:3], "[header]"]}]}
+    with pytest.raises(BadInput, match="item 1 of hellaswag has an empty choice as lm-eval words it: give it text"):
+        Requests(dataclasses.replace(SPEC, tasks=("hellaswag",)), rows)
 
 
 def question(task, item):
