@@ -40,6 +40,10 @@ def cut(text: str, most: int = _MOST_SHOWN) -> str:
     return text if len(text) <= most else f"{text[: most * 2 // 3]} ... {text[-(most // 3):]}"
 
 
+class NotFinite(BadInput):
+    """A model's scores are NaN or infinite, so no answer follows from them."""
+
+
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """What an error about an unknown word ends with: the names most like it, or nothing where none is like it."""
     close = difflib.get_close_matches(word[:_MOST_COMPARED], list(names), n=2)

@@ -29,7 +29,8 @@ def evaluate(model: PreTrainedModel, tokenizer: Tokenizer, spec: EvaluationSpec,
         One row an item, with the columns `items.COLUMNS`.
 
     Raises:
-        BadInput: if the spec's tokenisation is not offered.
+        BadInput: if the spec's tokenisation is not offered, or a choice has no token to score.
+        NotFinite: if the model's log-likelihoods are NaN or infinite.
     """
     backend = backend_of(model, tokenizer, spec)
     pairs = requests.tokenised(backend)

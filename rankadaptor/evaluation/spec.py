@@ -21,7 +21,7 @@ class EvaluationSpec:
     """One zero-shot evaluation through lm-eval.
 
     Raises:
-        BadInput: on an unknown engine or task, or less than one item per task.
+        BadInput: on an unknown engine or task, a task that is named twice, or less than one item per task.
     """
 
     numerics_version: ClassVar[int] = 1
@@ -41,6 +41,8 @@ class EvaluationSpec:
         unknown = [task for task in self.tasks if task not in BENCHMARKS]
         if unknown:
             raise BadInput(f"unknown task {shown(unknown[0])}: use some of {', '.join(BENCHMARKS)}")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise BadInput(f"tasks {shown(' '.join(self.tasks))} repeat themselves: name each once")
         if self.items_per_task is not None:
             check_whole("items_per_task", self.items_per_task, 1, ITEMS)
         check_seed("item_seed", self.item_seed)

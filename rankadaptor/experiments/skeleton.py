@@ -20,7 +20,7 @@ from rankadaptor.errors import BadInput, StageFailed
 from rankadaptor.experiments.plan import Plan
 from rankadaptor.experiments.planning import PlanningRunner, StepCount, base_architecture
 from rankadaptor.experiments.preflight import require
-from rankadaptor.experiments.progress import ProgressBar
+from rankadaptor.experiments.progress import ProgressBar, print_rows_left_out
 from rankadaptor.machine import computing_with
 from rankadaptor.pipeline.cost import Cost
 from rankadaptor.pipeline.execution import Batches, Progress, execution_from_environment, follow
@@ -186,6 +186,7 @@ class Experiment(ABC):
                 compute_ahead([self], on_progress)
             result = self.collect(run, [run.drive(piece) for piece in self.pieces(run.runner)])
         run.runner.release()
+        print_rows_left_out(run.runner)
         return result
 
     def check(self, plan: Plan) -> None:

@@ -27,6 +27,7 @@ from rankadaptor.data.instruction_rows import RecoveryData
 from rankadaptor.data.sources import Source
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.spec import EvaluationSpec
+from rankadaptor.experiments.progress import print_rows_left_out
 from rankadaptor.experiments.search_files import new_folder, read_search, write_search
 from rankadaptor.experiments.user_scores import BATCH_SIZE, benchmark_source, model_folder, scores, task_names
 from rankadaptor.experiments.user_search import UserSearch
@@ -193,7 +194,9 @@ class UserModel:
         target = new_folder(out)
         ranks = self._read(Path(allocation)) if isinstance(allocation, (Path, str)) else tuple(allocation)
         step = Step("recover", self._recovery(validate_allocation(ranks, self.architecture), seed))
-        entry = Runner(self.inputs, self.ledger).run(step)
+        runner = Runner(self.inputs, self.ledger)
+        entry = runner.run(step)
+        print_rows_left_out(runner)
         if reason := entry.result["result"].get("diverged"):
             raise BadInput(f"the recovery diverged, {reason}")
         with scratch_beside(target) as scratch:

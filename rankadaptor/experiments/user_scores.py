@@ -35,8 +35,8 @@ def benchmark_source(folder: Path | str) -> Source:
 
 
 def task_names(text: str, source: Source) -> tuple[str, ...]:
-    """Benchmarks named in a text such as "piqa arc_easy"; all that the source holds where it is empty."""
-    return tuple(text.replace(",", " ").split()) or tasks_in(source)
+    """Benchmarks named in a text such as "piqa arc_easy", each once; all that the source holds where it is empty."""
+    return tuple(dict.fromkeys(text.replace(",", " ").split())) or tasks_in(source)
 
 
 def scores(

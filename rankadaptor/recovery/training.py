@@ -11,7 +11,7 @@ from torch import nn
 from transformers import get_linear_schedule_with_warmup
 
 from rankadaptor.data.benchmarks import Row
-from rankadaptor.errors import RecoveryDiverged
+from rankadaptor.errors import BadInput, RecoveryDiverged
 from rankadaptor.models.checkpoints import Tokenizer
 from rankadaptor.models.kernels.cross_entropy import summed_cross_entropy
 from rankadaptor.models.kernels.fast_layers import quick_layers
@@ -118,9 +118,14 @@ def _accumulate(
     """Gradients of one batch's mean loss over supervised tokens, plus the penalty's; returns the loss, in nats.
 
     The output head reads the states of supervised tokens only.
+
+    Raises:
+        BadInput: if no token of the batch is supervised.
     """
     model = adapted.get_base_model()
     supervised = sum(len(piece.targets) for piece in batch_pieces)
+    if not supervised:  # the mean over no token is NaN, and would look like a recovery that diverged
+        raise BadInput("a batch holds no token to learn: give rows that have an answer within max_length_tokens")
     losses = []
     for piece in [piece.to(model.device) for piece in batch_pieces]:  # all at once: a GPU would wait between them
         hidden = model.model(input_ids=piece.ids, position_ids=piece.positions, rows=piece.rows, use_cache=False)

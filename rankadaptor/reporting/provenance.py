@@ -48,7 +48,8 @@ def entries_provenance(profile: Profile, keys: Mapping[str, Sequence[str]], ledg
         keys: Label of a result -> its ledger keys.
 
     Returns:
-        ledger_keys (as given), base_model, revisions (of models and data), machines (each with its versions, once).
+        ledger_keys (as given), base_model, revisions (of models and data), machines (each with its versions, once), and
+        recovery_rows: how many were read, and left out because they share text with scored items; empty without them.
     """
     entries = [entry for group in keys.values() for key in group if (entry := ledger.find(key)) is not None]
     machines = {canonical_json(entry.result["provenance"]["machine"]) for entry in entries}
@@ -57,7 +58,16 @@ def entries_provenance(profile: Profile, keys: Mapping[str, Sequence[str]], ledg
         "base_model": profile.base_model.label,
         "revisions": dict(sorted(item for entry in entries for item in entry.spec["revisions"].items())),
         "machines": [json.loads(machine) for machine in sorted(machines)],
+        "recovery_rows": _recovery_rows([entry.result["result"] for entry in entries]),
     }
+
+
+def _recovery_rows(results: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Rows of the recoveries among some results: all of one profile's read the same ones."""
+    for result in results:
+        if "rows_read" in result:
+            return {"read": result["rows_read"], "left_out": result["rows_left_out"]}
+    return {}
 
 
 def write_provenance(result: TableResult, ledger: Ledger, folder: Path | str) -> dict[str, Any]:

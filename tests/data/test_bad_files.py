@@ -115,7 +115,7 @@ def test_calibration_text(content, says, place, capsys):
 ROWS = [
     ("not json", "line 1 of"),
     ('{"instruction": "a", "input": "", "output": "b"}\n{"instruction": "a"}', "line 2 of"),
-    ('["a", "b", "c"]', "line 1 of"),
+    ('["a", "b", "c"]', 'row 1 of rows.jsonl: the row is "a": give a JSON object'),
     ("null", "line 1 of"),
     ("", "recovery"),
 ]

@@ -173,5 +173,5 @@ def test_recovery_rows_from_a_file(recovery_file, benchmark_folder, tmp_path):
     assert len(rows) == 10
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"instruction": "a", "input": "", "output": "b"}\n{"instruction": "a"}\n')
-    with pytest.raises(BadInput, match=r"line 2 of .*bad\.jsonl is not a JSON object with instruction"):
+    with pytest.raises(BadInput, match=r"line 2 of .*bad\.jsonl: there is no field output among"):
         recovery_rows(RecoveryData("x", Source("dir", str(bad), None), None), source, 12, 0)

@@ -1,5 +1,6 @@
 """Stage `perplexity`: a model's perplexity on text."""
 
+import math
 from typing import Any, ClassVar
 
 from rankadaptor.data.text import perplexity_identity, perplexity_texts
@@ -24,14 +25,17 @@ class Perplexity(Stage):
         return inputs.item_revisions() | {"text": perplexity_identity(inputs.benchmarks)}
 
     def compute(self, task: Task) -> dict[str, Any]:
-        """Returns what `evaluation.perplexity.perplexity` does."""
+        """Returns what `evaluation.perplexity.perplexity` does; or that it is NaN, as of a recovery that diverged."""
         spec, inputs = task.step.spec, task.models.inputs
         assert isinstance(spec, PerplexitySpec)
         if task.diverged:
             return {"diverged": task.diverged}
         texts = perplexity_texts(inputs.benchmarks, *inputs.protection)
         with task.models.ready(task.step.parent) as model:
-            return perplexity(model, task.models.tokenizer, texts, spec)
+            result = perplexity(model, task.models.tokenizer, texts, spec)
+        if math.isnan(result["perplexity"]):
+            return {"diverged": "perplexity is NaN: check the model's weights, or give it a type of wider range"}
+        return result
 
     def size(self, spec: PerplexitySpec) -> int | None:
         """Windows; None: all."""
