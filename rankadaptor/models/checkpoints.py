@@ -1,5 +1,6 @@
 """Checkpoints in folders, dense or pruned: their shapes, their models and their tokenizers."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 from rankadaptor.models.pruned_llama import PrunedLlamaConfig
+from rankadaptor.models.tied import is_tied, tied_by_fact
 
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
 
@@ -64,10 +66,11 @@ def check_llama(folder: Path, pruned: bool = False) -> Architecture:
 
 def _shapes(folder: Path, config: dict[str, Any]) -> Architecture:
     try:
-        return Architecture.from_config(config)
+        shapes = Architecture.from_config(config)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise BadInput(f"{folder / 'config.json'} does not say the shapes of a LLaMA ({reason}): restore it") from None
+    return dataclasses.replace(shapes, tied_embeddings=tied_by_fact(folder, shapes.tied_embeddings))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -106,6 +109,7 @@ def load_model(folder: Path, device: torch.device | None = None, dtype: str = "s
         folder, dtype="auto" if dtype == "saved" else torch.bfloat16, use_safetensors=True, trust_remote_code=False,
         local_files_only=True,
     )
+    model.config.tie_word_embeddings = is_tied(model)
     return model.to(device or default_device()).eval()
 
 
