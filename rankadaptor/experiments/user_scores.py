@@ -14,7 +14,8 @@ from rankadaptor.evaluation.items import task_metrics
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.models.checkpoints import check_llama, check_weights, load_model, load_tokenizer
 from rankadaptor.profiles import load_profile
-from rankadaptor.recovery.adapters import load_adapter, merged
+from rankadaptor.recovery.adapters import load_adapter
+from rankadaptor.recovery.merging import merged
 from rankadaptor.statistics import wilson_interval
 
 BATCH_SIZE = 16  # of lm-eval's own backend
