@@ -105,6 +105,7 @@ def prune(
     require_new_folder("out", out)
     dense = check_llama(checkpoint_folder(options.model, weights=False))
     pruned = prune_folder(options.model, options.spec(dense), calibration, out)
+    dense = check_llama(checkpoint_folder(options.model))  # with its weights, which tell whether embeddings are tied
     print(f"{pruned}: {summary(dense, read_architecture(pruned))}")
 
 

@@ -15,7 +15,8 @@ from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.models.checkpoints import load_model, load_tokenizer
 from rankadaptor.models.gate import check_checkpoint
 from rankadaptor.profiles import load_profile
-from rankadaptor.recovery.adapters import load_adapter, merged
+from rankadaptor.recovery.adapters import load_adapter
+from rankadaptor.recovery.merging import merged
 from rankadaptor.statistics import wilson_interval
 
 BATCH_SIZE = 16  # of lm-eval's own backend

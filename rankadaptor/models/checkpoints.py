@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 from rankadaptor.models.gate import check_llama, check_weights
+from rankadaptor.models.tied import is_tied
 
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
 
@@ -51,6 +52,7 @@ def load_model(folder: Path, device: torch.device | None = None, dtype: str = "s
         local_files_only=True, output_loading_info=True,
     )
     check_report(report, folder)
+    model.config.tie_word_embeddings = is_tied(model)
     model = model.to(device or default_device()).eval()
     check_finite(model, folder)
     return model

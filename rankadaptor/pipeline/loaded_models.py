@@ -14,8 +14,9 @@ from rankadaptor.models.checkpoints import Tokenizer, load_model, load_tokenizer
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.ledger_files import Entry
 from rankadaptor.pipeline.step import Step
-from rankadaptor.recovery.adapters import load_adapter, merged
+from rankadaptor.recovery.adapters import load_adapter
 from rankadaptor.recovery.loaded import LoadedModel
+from rankadaptor.recovery.merging import merged
 
 
 class LoadedModels:

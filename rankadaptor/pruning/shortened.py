@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from rankadaptor.architecture import Architecture
 from rankadaptor.bounds import check_whole
 from rankadaptor.errors import BadInput
+from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.pruning.depth import check_removable, remove_layers
 from rankadaptor.pruning.importance import LayerCriterion, layer_importance
 from rankadaptor.pruning.spec import Pruned, Pruner, PruneSpec, PruningSettings, check_rate, register
@@ -68,6 +69,7 @@ class Shortened(Pruner[DepthPruning]):
 
     def prune(self, model: PreTrainedModel, spec: PruneSpec, windows: torch.Tensor) -> Pruned:
         """Remove the layers with the lowest scores."""
+        self.shapes(architecture_of(model), spec)  # before scores are computed that are not needed
         scores = layer_importance(model, windows, cast(LayerCriterion, spec.importance))
         pruned, kept_layers, order = remove_layers(
             model, scores, spec.first_layer, spec.end_layer, spec.blocks_removed or 0)

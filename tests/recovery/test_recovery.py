@@ -17,7 +17,8 @@ from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.pruning import prune
 from rankadaptor.pruning.spec import PruneSpec
 from rankadaptor.recovery import training
-from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, save_adapter
+from rankadaptor.recovery.adapters import attach_adapter, load_adapter, save_adapter
+from rankadaptor.recovery.merging import merged
 from rankadaptor.recovery.methods.eva import initialise_eva
 from rankadaptor.recovery.methods.lora import to_lora_config
 from rankadaptor.recovery.packing import padded
