@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from rankadaptor.evaluation.spec import GenerationSpec
-from rankadaptor.models.checkpoints import Tokenizer
+from rankadaptor.models.tokenizers import Tokenizer
 
 COLUMNS = ("prompt", "decoding", "number", "text", "tokens", "own_perplexity", "dense_perplexity", "repetition",
            "distinct_1", "distinct_2")

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.spec import PerplexitySpec
-from rankadaptor.models.checkpoints import Tokenizer
 from rankadaptor.models.kernels.products import quick_products
+from rankadaptor.models.tokenizers import Tokenizer
 
 
 def perplexity(

@@ -21,7 +21,7 @@ from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.evaluation.layout import Batch, Limits, TokenisedPair, lay_out
 from rankadaptor.evaluation.shared_context import limits_of
 from rankadaptor.evaluation.spec import EvaluationSpec
-from rankadaptor.models.checkpoints import Tokenizer
+from rankadaptor.models.tokenizers import Tokenizer
 from rankadaptor.testbed import TASK_DEFINITIONS, Row
 
 _SPLIT = "items"

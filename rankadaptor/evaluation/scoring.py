@@ -11,7 +11,7 @@ from rankadaptor.evaluation.items import item_table
 from rankadaptor.evaluation.requests import Requests
 from rankadaptor.evaluation.shared_context import SharedContextLM, score
 from rankadaptor.evaluation.spec import EvaluationSpec
-from rankadaptor.models.checkpoints import Tokenizer
+from rankadaptor.models.tokenizers import Tokenizer
 
 
 def evaluate(model: PreTrainedModel, tokenizer: Tokenizer, spec: EvaluationSpec, requests: Requests) -> pd.DataFrame:

@@ -8,7 +8,8 @@ from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.footprint import footprint
 from rankadaptor.evaluation.perplexity import perplexity
 from rankadaptor.evaluation.spec import Bos, PerplexitySpec
-from rankadaptor.models.checkpoints import check_llama, check_weights, load_tokenizer
+from rankadaptor.models.checkpoints import check_llama, check_weights
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.pruning.checkpoints import load_pruned
 
 

@@ -12,7 +12,8 @@ from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.evaluation import Requests, evaluate
 from rankadaptor.evaluation.items import task_metrics
 from rankadaptor.evaluation.spec import EvaluationSpec
-from rankadaptor.models.checkpoints import check_llama, check_weights, load_model, load_tokenizer
+from rankadaptor.models.checkpoints import check_llama, check_weights, load_model
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.profiles import load_profile
 from rankadaptor.recovery.adapters import load_adapter, merged
 from rankadaptor.statistics import wilson_interval

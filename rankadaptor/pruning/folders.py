@@ -15,7 +15,8 @@ from rankadaptor.data.hub import checkpoint_folder
 from rankadaptor.data.text import calibration_windows, read_text
 from rankadaptor.errors import BadInput
 from rankadaptor.files import scratch_beside, settle
-from rankadaptor.models.checkpoints import Tokenizer, check_llama, check_weights, load_model, load_tokenizer
+from rankadaptor.models.checkpoints import check_llama, check_weights, load_model
+from rankadaptor.models.tokenizers import Tokenizer, load_tokenizer
 from rankadaptor.pruning import prune, pruned_shapes
 from rankadaptor.pruning.checkpoints import save_pruned
 from rankadaptor.pruning.spec import PruneSpec

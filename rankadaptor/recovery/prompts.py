@@ -12,7 +12,7 @@ import torch
 
 from rankadaptor.data.benchmarks import Row
 from rankadaptor.errors import BadInput
-from rankadaptor.models.checkpoints import Tokenizer
+from rankadaptor.models.tokenizers import Tokenizer
 from rankadaptor.recovery.recipe import Recipe
 
 IGNORED = -100  # label of a token that no loss is taken on

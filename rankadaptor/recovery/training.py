@@ -12,11 +12,11 @@ from transformers import get_linear_schedule_with_warmup
 
 from rankadaptor.data.benchmarks import Row
 from rankadaptor.errors import RecoveryDiverged
-from rankadaptor.models.checkpoints import Tokenizer
 from rankadaptor.models.kernels.cross_entropy import summed_cross_entropy
 from rankadaptor.models.kernels.fast_layers import quick_layers
 from rankadaptor.models.kernels.fused_lora import fused
 from rankadaptor.models.kernels.products import quick_products
+from rankadaptor.models.tokenizers import Tokenizer
 from rankadaptor.recovery.packing import Piece, packing, pieces
 from rankadaptor.recovery.prompts import batches
 from rankadaptor.recovery.spec import RecoverySpec, adapter_method

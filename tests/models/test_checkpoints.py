@@ -7,7 +7,8 @@ import torch
 
 from rankadaptor.errors import BadInput
 from rankadaptor.models.base_model import base_model_folder, base_model_is_cached
-from rankadaptor.models.checkpoints import load_model, load_tokenizer
+from rankadaptor.models.checkpoints import load_model
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.profiles import load_profile
 
 BASE = load_profile("smollm2").base_model
