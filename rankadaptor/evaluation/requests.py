@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from lm_eval.utils import handle_non_serializable, hash_string
 
 from rankadaptor.data.sources import Source
 from rankadaptor.data.tasks import BENCHMARKS
+from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.layout import Batch, Limits, TokenisedPair, lay_out
 from rankadaptor.evaluation.shared_context import limits_of
 from rankadaptor.evaluation.spec import EvaluationSpec
-from rankadaptor.models.tokenizers import Tokenizer
+from rankadaptor.models.tokenizers import Tokenizer, check_ids, vocabulary_of
 from rankadaptor.testbed import TASK_DEFINITIONS, Row
 
 _SPLIT = "items"
@@ -60,22 +62,37 @@ class Requests:
         self.tasks = manager.load(group)["tasks"]
         self.questions = [question for task in spec.tasks
                           for question in _questions(task, self.tasks[definitions[task][0]], rows[task])]
-        self._tokenised: tuple[Tokenizer, list[TokenisedPair]] | None = None
-        self._batches: tuple[tuple[Tokenizer, int, Limits], list[Batch]] | None = None
+        self._tokenised: tuple[tuple[Tokenizer, bool, int], list[TokenisedPair]] | None = None
+        self._batches: tuple[tuple[list[TokenisedPair], int, Limits], list[Batch]] | None = None
 
     def tokenised(self, backend: HFLM) -> list[TokenisedPair]:
-        """Every choice of every question, tokenised by lm-eval's rule; cached as long as the tokenizer is the same."""
-        tokenizer = backend.tokenizer
-        if self._tokenised is None or self._tokenised[0] is not tokenizer:
-            pairs = [pair for question in self.questions for pair in question.choices]
-            self._tokenised = tokenizer, [(pair, *backend._encode_pair(*pair)) for pair in pairs]
+        """Every choice of every question, tokenised by lm-eval's rule; cached for models of one tokenizer, BOS and
+        number of embeddings.
+
+        Raises:
+            BadInput: if a question has no text before its choices, or a token has no embedding in the model.
+        """
+        tokenizer, vocabulary = backend.tokenizer, vocabulary_of(backend.model)
+        tokenised_for = tokenizer, backend.add_bos_token, vocabulary
+        if self._tokenised is None or self._tokenised[0] != tokenised_for:
+            pairs = []
+            for question in self.questions:
+                for pair in question.choices:
+                    context, continuation = backend._encode_pair(*pair) if pair[0] else ([], [])
+                    if not context or not continuation:
+                        raise BadInput(f"item {question.item} of {question.task} has {len(context)} tokens before a"
+                                       f" choice of {len(continuation)}: give every question and every choice some text")
+                    pairs.append((pair, context, continuation))
+            check_ids(chain.from_iterable(context + continuation for _, context, continuation in pairs), tokenizer,
+                      vocabulary, "benchmark text")
+            self._tokenised = tokenised_for, pairs
         return self._tokenised[1]
 
     def batches(self, backend: HFLM) -> list[Batch]:
         """Every choice, laid out for `shared_context.score`; cached for models of one tokenizer, length and device."""
-        laid_out_for = backend.tokenizer, backend.max_length, limits_of(backend.model.device)
-        if self._batches is None or self._batches[0] != laid_out_for:
-            self._batches = laid_out_for, lay_out(self.tokenised(backend), *laid_out_for[1:])
+        pairs, max_length, limits = self.tokenised(backend), backend.max_length, limits_of(backend.model.device)
+        if self._batches is None or self._batches[0][0] is not pairs or self._batches[0][1:] != (max_length, limits):
+            self._batches = (pairs, max_length, limits), lay_out(pairs, max_length, limits)
         return self._batches[1]
 
 

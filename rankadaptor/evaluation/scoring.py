@@ -11,6 +11,7 @@ from rankadaptor.evaluation.items import item_table
 from rankadaptor.evaluation.requests import Requests
 from rankadaptor.evaluation.shared_context import SharedContextLM, score
 from rankadaptor.evaluation.spec import EvaluationSpec
+from rankadaptor.evaluation.tokenisation import PlainLM
 from rankadaptor.models.tokenizers import Tokenizer
 
 
@@ -29,7 +30,8 @@ def evaluate(model: PreTrainedModel, tokenizer: Tokenizer, spec: EvaluationSpec,
         One row an item, with the columns `items.COLUMNS`.
 
     Raises:
-        BadInput: if the spec's tokenisation is not offered.
+        BadInput: if the spec's tokenisation is not offered, a question has no text before its choices, or a token has
+            no embedding in the model.
     """
     backend = backend_of(model, tokenizer, spec)
     pairs = requests.tokenised(backend)
@@ -49,5 +51,5 @@ def backend_of(model: PreTrainedModel, tokenizer: Tokenizer, spec: EvaluationSpe
     if spec.tokenisation != "joint":
         raise BadInput(f"tokenisation {spec.tokenisation!r} is not offered: use joint")
     settings: dict[str, Any] = {"batch_size": spec.batch_size, "add_bos_token": spec.bos, "backend": "causal"}
-    backend = HFLM if spec.engine == "lm_eval" else SharedContextLM
+    backend = PlainLM if spec.engine == "lm_eval" else SharedContextLM
     return backend(pretrained=model, tokenizer=tokenizer, **settings)

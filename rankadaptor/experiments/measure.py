@@ -32,7 +32,8 @@ def measure_folder(model: Path | str, text: Path | str | None = None, max_window
     check_llama(checkpoint_folder(str(model), weights=False), pruned=True)
     folder = checkpoint_folder(str(model))
     check_weights(folder)
-    loaded, tokenizer = load_pruned(folder), load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
+    loaded = load_pruned(folder)
     cost = footprint(loaded)
     lines = [
         f"{cost.parameters:,} parameters",

@@ -8,6 +8,7 @@ Source: the SentencePiece model file (Kudo and Richardson 2018); `LlamaConverter
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ from rankadaptor.errors import BadInput
 _BPE, _ORDINARY = 2, 1  # ModelProto's numbers of a model type, and of a piece that text is merged to
 _SPACE = "▁"
 _PROBES = ("The cat's 3 dogs, 1999.", " a  leading space ", "\n\n= A heading =\n", "def f(x):\n\treturn x**2  # é", "",
-           "世界 🙂 ﬁne ２０２４ \u200b\u00a0Größe", "A\tb  \n  c", "http://x.org/a_b?c=d&e=%20", "▁the", "   ", "aaaaaaaa")
+           "世界 🙂 ﬁne ２０２４ Größe", "zero\u200bwidth, hard\u00a0space", "A\tb  \n  c",
+           "http://x.org/a_b?c=d&e=%20", "▁the", "   ", "aaaaaaaa")
 
 
-def read_sentencepiece(folder: Path, add_prefix_space: bool, named: Mapping[str, str | None]) -> PreTrainedTokenizerBase:
+def read_sentencepiece(
+    folder: Path, add_prefix_space: bool, named: Mapping[str, str | None]
+) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder with `tokenizer.model`, and without `tokenizer.json`.
 
     Args:
@@ -68,7 +72,7 @@ def _read_model(path: Path) -> Any:
         raise BadInput(f"{path} is a SentencePiece model of type {model.trainer_spec.model_type}, LLaMA's are BPE"
                        f" (type {_BPE}): put the model's tokenizer.json beside it")
     scores = [piece.score for piece in model.pieces if piece.type == _ORDINARY]
-    if any(score <= following for score, following in zip(scores, scores[1:], strict=False)):
+    if any(score <= following for score, following in pairwise(scores)):
         raise BadInput(f"{path} ranks its pieces by scores that do not fall with their ids, as transformers takes them:"
                        " put the model's tokenizer.json beside it")
     return model

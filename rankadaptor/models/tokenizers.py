@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rankadaptor.errors import BadInput
 from rankadaptor.models.sentencepiece_model import read_sentencepiece
@@ -97,14 +97,14 @@ def _content(token: Any) -> Any:
 
 def _name_end_of_text(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
     """Give a tokenizer that has no end of text within the vocabulary the one of `config.json`, where that is valid."""
-    vocabulary, end = config.get("vocab_size"), tokenizer.eos_token_id
-    size = vocabulary if isinstance(vocabulary, int) else len(tokenizer)
+    given, end = config.get("vocab_size"), tokenizer.eos_token_id
+    size: int = given if isinstance(given, int) else len(tokenizer)
     if end is not None and end < size:
         return
     ids = config.get("eos_token_id")
-    for number in ids if isinstance(ids, list) else [ids]:
-        if number in tokenizer.added_tokens_decoder and number < size:  # an ordinary word is no end of text
-            tokenizer.eos_token = tokenizer.added_tokens_decoder[number].content
+    for number, token in sorted(tokenizer.added_tokens_decoder.items()):  # an ordinary word is no end of text
+        if number < size and number in (ids if isinstance(ids, list) else [ids]):
+            tokenizer.eos_token = token.content
             return
 
 
@@ -153,6 +153,11 @@ def check_ids(ids: Iterable[int], tokenizer: Tokenizer, vocabulary: int, source:
         raise BadInput(f"{source} has token id {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}), the model has"
                        f" embeddings of {vocabulary} tokens: leave that token out of the text, or give a model whose"
                        " embeddings were resized for its tokenizer")
+
+
+def vocabulary_of(model: PreTrainedModel) -> int:
+    """How many token ids have an embedding in a model."""
+    return model.get_input_embeddings().num_embeddings
 
 
 def padding_id(tokenizer: Tokenizer, vocabulary: int) -> int:

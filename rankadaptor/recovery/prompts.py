@@ -12,7 +12,7 @@ import torch
 
 from rankadaptor.data.benchmarks import Row
 from rankadaptor.errors import BadInput
-from rankadaptor.models.tokenizers import Tokenizer
+from rankadaptor.models.tokenizers import Tokenizer, end_id, with_bos
 from rankadaptor.recovery.recipe import Recipe
 
 IGNORED = -100  # label of a token that no loss is taken on
@@ -48,17 +48,26 @@ def alpaca_prompt(row: Row) -> str:
     return (_WITH_INPUT if row["input"] else _WITHOUT_INPUT).format(**row)
 
 
-def tokenise(row: Row, tokenizer: Tokenizer, max_length_tokens: int) -> Example:
-    """One row as token ids. Prompt and answer are tokenised as one text; labels begin after the prompt's tokens."""
-    return _tokenised(tokenizer, alpaca_prompt(row), row["output"], max_length_tokens)
+def tokenise(row: Row, tokenizer: Tokenizer, max_length_tokens: int, bos: bool = False) -> Example:
+    """One row as token ids. Prompt and answer are tokenised as one text; labels begin after the prompt's tokens.
+
+    Args:
+        bos: Whether exactly one BOS stands in front; it belongs to the prompt.
+
+    Raises:
+        BadInput: if the tokenizer has no end of text, or no BOS where one is wanted.
+    """
+    return _tokenised(tokenizer, alpaca_prompt(row), row["output"], max_length_tokens, bos)
 
 
 @lru_cache(maxsize=2**14)  # all recoveries of a profile train on the same rows
-def _tokenised(tokenizer: Tokenizer, prompt: str, answer: str, max_length_tokens: int) -> Example:
-    prompt_length = len(tokenizer(prompt, add_special_tokens=False).input_ids)
-    ids = tokenizer(prompt + answer, add_special_tokens=False).input_ids[:max_length_tokens]
+def _tokenised(tokenizer: Tokenizer, prompt: str, answer: str, max_length_tokens: int, bos: bool) -> Example:
+    prompt_ids, ids = (tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, prompt + answer))
+    if bos:
+        prompt_ids, ids = with_bos(prompt_ids, tokenizer), with_bos(ids, tokenizer)
+    prompt_length, ids = len(prompt_ids), ids[:max_length_tokens]
     if len(ids) < max_length_tokens:
-        ids = [*ids, tokenizer.eos_token_id]
+        ids = [*ids, end_id(tokenizer)]
     return Example(ids, [IGNORED] * min(prompt_length, len(ids)) + ids[prompt_length:])
 
 
@@ -76,7 +85,7 @@ def batches(rows: Sequence[Row], tokenizer: Tokenizer, recipe: Recipe, seed: int
     needed = recipe.steps * recipe.batch_rows
     examples: list[Example] = []
     while len(examples) < needed:
-        epoch = [tokenise(rows[i], tokenizer, recipe.max_length_tokens)
+        epoch = [tokenise(rows[i], tokenizer, recipe.max_length_tokens, recipe.bos)
                  for i in generator.sample(range(len(rows)), min(len(rows), 2 * (needed - len(examples))))]
         useful = [example for example in epoch if any(label != IGNORED for label in example.labels)]
         if not useful:
