@@ -81,7 +81,7 @@ class Requests:
                     context, continuation = backend._encode_pair(*pair) if pair[0] else ([], [])
                     if not context or not continuation:
                         raise BadInput(f"item {question.item} of {question.task} has {len(context)} tokens before a"
-                                       f" choice of {len(continuation)}: give every question and every choice some text")
+                                       f" choice of {len(continuation)}: give each of both some text")
                     pairs.append((pair, context, continuation))
             check_ids(chain.from_iterable(context + continuation for _, context, continuation in pairs), tokenizer,
                       vocabulary, "benchmark text")

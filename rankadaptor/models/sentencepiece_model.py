@@ -61,11 +61,11 @@ def _read_model(path: Path) -> Any:
     """The ModelProto of a file. Raises BadInput where transformers could not tokenise as it does."""
     try:
         model = SentencePieceExtractor(str(path)).proto
-        SentencePieceProcessor(model_proto=model.SerializeToString())
+        SentencePieceProcessor(model_proto=model.SerializeToString()).piece_to_id(model.pieces[0].piece)
     except ImportError as error:
         raise BadInput(f"{path} cannot be read ({' '.join(str(error).split())[:80]}): install sentencepiece and"
                        " protobuf, or put tokenizer.json beside it") from None
-    except Exception:  # protobuf's DecodeError, or SentencePiece's RuntimeError
+    except Exception:  # protobuf's DecodeError, SentencePiece's RuntimeError, or IndexError: no pieces
         raise BadInput(f"{path} is no SentencePiece model: restore it, or put the model's tokenizer.json beside it (the"
                        " tokenizer.model of LLaMA 3 is tiktoken's, which is not read)") from None
     if model.trainer_spec.model_type != _BPE:

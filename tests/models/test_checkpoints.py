@@ -28,14 +28,6 @@ def test_conversion_gives_the_pinned_weights():
     assert "Paris" in tokenizer.decode(model.generate(**prompt, max_new_tokens=4, do_sample=False)[0])
 
 
-def test_a_tokenizer_without_padding_gets_one(tokenizer, tmp_path):
-    tokenizer.save_pretrained(tmp_path)
-    bare = load_tokenizer(tmp_path)
-    bare.pad_token = None
-    bare.save_pretrained(tmp_path / "bare")
-    assert load_tokenizer(tmp_path / "bare").pad_token_id == tokenizer.eos_token_id
-
-
 def test_a_folder_without_a_model_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="no model in"):
         load_model(tmp_path)
