@@ -42,13 +42,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     special = _json_object(folder / "special_tokens_map.json")
     tokenizer = _read(folder, settings, {name: _content(special.get(name)) or _content(settings.get(name))
                                          for name in _NAMED if name in special or name in settings})
-    declared = settings.get("added_tokens_decoder")
-    added = {_content(token): int(number) for number, token in declared.items()} if declared else _json_object(
-        folder / "added_tokens.json")
-    for token, number in added.items():
-        if (actual := tokenizer.convert_tokens_to_ids(token)) != number:
-            raise BadInput(f"added token {token!r} has id {number} in the files of {folder}, and {actual} in the"
-                           " tokenizer that they make: number added tokens from the vocabulary's end, without a gap")
+    _check_added_tokens(folder, settings, tokenizer)
     _name_end_of_text(tokenizer, _json_object(folder / "config.json"))
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:  # LLaMA has none; padding is always masked
         tokenizer.pad_token = tokenizer.eos_token
@@ -75,6 +69,20 @@ def _read(folder: Path, settings: dict[str, Any], named: dict[str, str | None]) 
         remedy = "install it" if isinstance(error, ImportError) else "restore its files"
         raise BadInput(f"the tokenizer in {folder} cannot be read ({type(error).__name__}: {reason}): {remedy}"
                        ) from None
+
+
+def _check_added_tokens(folder: Path, settings: dict[str, Any], tokenizer: Tokenizer) -> None:
+    """Raise BadInput if an added token has another id than a file says: the libraries number them anew over gaps."""
+    fast = _json_object(folder / "tokenizer.json").get("added_tokens", [])
+    declared = [(token["content"], token["id"]) for token in fast]
+    if decoder := settings.get("added_tokens_decoder"):
+        declared += [(_content(token), int(number)) for number, token in decoder.items()]
+    else:  # transformers reads it only then
+        declared += _json_object(folder / "added_tokens.json").items()
+    for token, number in declared:
+        if (actual := tokenizer.convert_tokens_to_ids(token)) != number:
+            raise BadInput(f"added token {token!r} has id {number} in the files of {folder}, and {actual} in the"
+                           " tokenizer that they make: number added tokens from the vocabulary's end, without a gap")
 
 
 def _json_object(path: Path) -> dict[str, Any]:

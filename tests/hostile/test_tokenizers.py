@@ -1,16 +1,18 @@
 """Tokenizers as they lie in folders of strangers: one line and status 2, or the right ids; never wrong numbers."""
 
+import dataclasses
 import json
 import shutil
 
 import pytest
-from helpers.data import sentence
+from helpers.data import benchmark_row, sentence
 from helpers.models import tiny_llama
 from helpers.tokenizers import with_flat_scores, write_sentencepiece
 from tokenizers import Tokenizer
 
 from rankadaptor.__main__ import main
-from rankadaptor.evaluation import Requests
+from rankadaptor.errors import BadInput
+from rankadaptor.evaluation import Requests, evaluate
 from rankadaptor.evaluation.generation import continuations
 from rankadaptor.evaluation.perplexity import text_windows
 from rankadaptor.evaluation.scoring import backend_of
@@ -70,11 +72,18 @@ DAMAGE = {
         lambda f, s: [edit(f / "added_tokens.json", **{"[PAD]": 105}),
                       edit(f / "tokenizer_config.json", added_tokens_decoder={})],
         "added token '[PAD]' has id 105 in the files of"),
+    "added tokens of tokenizer.json with a gap": (
+        lambda f, s: [grown(f), (f / "tokenizer.json").write_text(
+            (f / "tokenizer.json").read_text().replace('"id": 96', '"id": 98'))],
+        "added token '<|im_start|>' has id 98 in the files of"),
     "a tokenizer of its own code": (
         lambda f, s: edit(f / "tokenizer_config.json", auto_map={"AutoTokenizer": ["code.Slow", None]}),
         "needs code of its own (auto_map in tokenizer_config.json), which is never run"),
     "its own code, as older files name it": (
         lambda f, s: edit(f / "tokenizer_config.json", auto_map=["code.Slow", "code.Fast"]), "needs code of its own"),
+    "a mark of byte order": (
+        lambda f, s: (f / "tokenizer_config.json").write_text("{}", "utf-8-sig"),
+        "tokenizer_config.json is not a JSON object"),
     "only settings": (lambda f, s: (f / "tokenizer.json").unlink(), "cannot be read"),
     "no tokenizer": (lambda f, s: [path.unlink() for path in f.glob("tokenizer*")], "no tokenizer in"),
     "a link to nothing": (
@@ -260,10 +269,27 @@ def test_eager_tokenizers_add_nothing_that_was_not_wanted(eager, start, bos):
     assert example.labels[0] == (-100 if bos else example.input_ids[0])
 
 
-def test_a_prompt_without_tokens_is_refused(dense, tokenizer):
+def test_a_prompt_beyond_the_embeddings_is_refused(dense):
+    grown(dense)
+    spec = GenerationSpec((sentence(1), f"the {BEYOND} cat"), 4, 0, 1.0, 50, 0.95, 0)
+    with pytest.raises(BadInput, match=r"a prompt has token id 96 \('<\|im_start\|>'\), the model has emb"):
+        continuations(tiny_llama(), tiny_llama(), load_tokenizer(dense), spec)
+
+
+def test_a_question_without_text_is_refused(tokenizer):
+    """Of a benchmark of one's own, or a task whose wording gives nothing."""
+    spec = EvaluationSpec(("openbookqa",), "report", 1, 0, 1)
+    rows = {"openbookqa": [benchmark_row("openbookqa", 0) | {"question_stem": ""}]}
+    for engine in ("shared_context", "lm_eval"):
+        spec = dataclasses.replace(spec, engine=engine)
+        with pytest.raises(BadInput, match="item 0 of openbookqa has 0 tokens before a choice of 0: give each"):
+            evaluate(tiny_llama(), tokenizer, spec, Requests(spec, rows))
+
+
+def test_a_prompt_without_tokens_is_refused(dense):
     core = json.loads((dense / "tokenizer.json").read_text())
     core["normalizer"] = {"type": "Strip", "strip_left": True, "strip_right": True}
     (dense / "tokenizer.json").write_text(json.dumps(core))
     spec = GenerationSpec(("  ",), 4, 0, 1.0, 50, 0.95, 0)
-    with pytest.raises(ValueError, match="the prompt '  ' has no tokens: give some text"):
+    with pytest.raises(BadInput, match="the prompt '  ' has no tokens: give some text"):
         continuations(tiny_llama(), tiny_llama(), load_tokenizer(dense), spec)

@@ -331,8 +331,8 @@ def test_a_row_begins_with_one_bos_where_it_is_wanted(tokenizer, most):
         assert loud.input_ids == [96, *plain.input_ids][:most]
         assert loud.labels == [IGNORED, *plain.labels][:most]
     assert tokenise(row | {"output": "<s>" + row["output"]}, grown, most, True) == loud
-    bos_first = batches(ROWS, grown, Recipe(**(vars(RECIPE) | {"bos": True})), 0)
-    assert {(example.input_ids[0], example.input_ids.count(96)) for batch in bos_first for example in batch} == {(96, 1)}
+    loud = batches(ROWS, grown, Recipe(**(vars(RECIPE) | {"bos": True})), 0)
+    assert {(row.input_ids[0], row.input_ids.count(96)) for batch in loud for row in batch} == {(96, 1)}
     assert all(96 not in example.input_ids for batch in batches(ROWS, grown, RECIPE, 0) for example in batch)
 
 
