@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 from rankadaptor import machine as provenance
 from rankadaptor.architecture import Architecture
 from rankadaptor.models.base_model import base_model_folder
-from rankadaptor.models.checkpoints import load_tokenizer, random_weights
+from rankadaptor.models.checkpoints import random_weights
 from rankadaptor.models.kernels.products import product
 from rankadaptor.models.pruned_llama import PrunedLlamaConfig
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step

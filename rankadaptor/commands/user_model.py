@@ -37,11 +37,16 @@ class RecoveryOptions:
     batch: Annotated[int | None, typer.Option(help="Rows a step; 16, or the search's, by default.")] = None
     learning_rate: Annotated[float | None, typer.Option(help="3e-4, or the search's, by default.")] = None
     max_length: Annotated[int | None, typer.Option(help="Tokens of a row; 256, or the search's, by default.")] = None
+    bos: Annotated[bool | None, typer.Option(
+        "--bos/--no-bos", help="One BOS in front of every row and of every question that a search scores; none, or the"
+        " search's, by default.")] = None
 
     def recipe(self, base: "Recipe") -> "Recipe":
         """A recipe with what these options replace of it."""
         from rankadaptor.experiments.user_model import RECIPE
 
+        if self.bos is not None:
+            base = dataclasses.replace(base, bos=self.bos)
         options = {"steps": self.steps, "batch_rows": self.batch, "learning_rate": self.learning_rate,
                    "max_length_tokens": self.max_length}
         changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -149,10 +154,11 @@ def evaluate(
     tasks: _Tasks = "",
     benchmarks: _Benchmarks = "",
     items: Annotated[int | None, typer.Option(help="At most so many a task; all by default.")] = None,
+    bos: Annotated[bool, typer.Option("--bos", help="One BOS in front of every question.")] = False,
 ) -> None:
     """Print zero-shot scores of a LLaMA. With an adapter or without; through lm-eval."""
     from rankadaptor.experiments.user_scores import scores
 
-    table = scores(model, adapter, benchmarks, tasks, items)
+    table = scores(model, adapter, benchmarks, tasks, items, bos)
     percent = table.assign(**{name: 100 * table[name] for name in ("score", "low", "high", "gold probability")})
     print(percent.to_string(index=False, float_format=lambda value: f"{value:.2f}", na_rep=""))

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.layout import Batch, Limits, TokenisedPair, lay_out
 from rankadaptor.evaluation.shared_context import limits_of
 from rankadaptor.evaluation.spec import EvaluationSpec
-from rankadaptor.models.checkpoints import Tokenizer
+from rankadaptor.models.tokenizers import Tokenizer, check_ids, vocabulary_of
 from rankadaptor.testbed import TASK_DEFINITIONS, Row
 
 _SPLIT = "items"
@@ -65,19 +66,21 @@ class Requests:
         self.questions = [question for task in spec.tasks
                           for question in _questions(task, self.tasks[definitions[task][0]], rows[task])]
         self.joined_items: Counter[str] = Counter()  # by task: a choice's first token begins within the question
-        self._tokenised: tuple[Tokenizer, list[TokenisedPair]] | None = None
-        self._batches: tuple[tuple[Tokenizer, int, Limits], list[Batch]] | None = None
+        self._tokenised: tuple[tuple[Tokenizer, bool, int], list[TokenisedPair]] | None = None
+        self._batches: tuple[tuple[list[TokenisedPair], int, Limits], list[Batch]] | None = None
 
     def tokenised(self, backend: HFLM) -> list[TokenisedPair]:
-        """Every choice of every question, tokenised by lm-eval's rule; cached as long as the tokenizer is the same.
+        """Every choice of every question, tokenised by lm-eval's rule; cached for models of one tokenizer, BOS and
+        number of embeddings.
 
         Tells once on stderr how many items have a choice that the tokenizer joins to the end of the question.
 
         Raises:
-            BadInput: if a choice has no token to score.
+            BadInput: if a choice has no token to score, or a token has no embedding in the model.
         """
-        tokenizer = backend.tokenizer
-        if self._tokenised is None or self._tokenised[0] is not tokenizer:
+        tokenizer, vocabulary = backend.tokenizer, vocabulary_of(backend.model)
+        tokenised_for = tokenizer, backend.add_bos_token, vocabulary
+        if self._tokenised is None or self._tokenised[0] != tokenised_for:
             self.joined_items = Counter()
             pairs: list[TokenisedPair] = []
             for question in self.questions:
@@ -88,7 +91,9 @@ class Requests:
                 pairs += [(pair, context, continuation)
                           for pair, (context, continuation, _) in zip(question.choices, encoded, strict=True)]
                 self.joined_items[question.task] += any(is_joined for _, _, is_joined in encoded)
-            self._tokenised = tokenizer, pairs
+            check_ids(chain.from_iterable(context + continuation for _, context, continuation in pairs), tokenizer,
+                      vocabulary, "benchmark text")
+            self._tokenised = tokenised_for, pairs
             self._print_joined()
         return self._tokenised[1]
 
@@ -102,9 +107,9 @@ class Requests:
 
     def batches(self, backend: HFLM) -> list[Batch]:
         """Every choice, laid out for `shared_context.score`; cached for models of one tokenizer, length and device."""
-        laid_out_for = backend.tokenizer, backend.max_length, limits_of(backend.model.device)
-        if self._batches is None or self._batches[0] != laid_out_for:
-            self._batches = laid_out_for, lay_out(self.tokenised(backend), *laid_out_for[1:])
+        pairs, max_length, limits = self.tokenised(backend), backend.max_length, limits_of(backend.model.device)
+        if self._batches is None or self._batches[0][0] is not pairs or self._batches[0][1:] != (max_length, limits):
+            self._batches = (pairs, max_length, limits), lay_out(pairs, max_length, limits)
         return self._batches[1]
 
 

@@ -32,7 +32,7 @@ class EvaluationSpec:
     item_seed: int  # which items a limit picks
     batch_size: int
     tokenisation: Literal["joint"] = "joint"  # context and continuation tokenised as one string
-    bos: bool = False
+    bos: bool = False  # exactly one BOS in front of every question
     engine: EvaluationEngine = later("shared_context")  # noqa: RUF009 (both give the same, to rounding)
 
     def __post_init__(self) -> None:
@@ -66,6 +66,7 @@ class GenerationSpec:
     top_k: int
     top_p: float
     seed: int
+    bos: bool = later(False, nested=True)  # exactly one BOS in front of every prompt
 
     def __post_init__(self) -> None:
         if not self.prompts or not all(self.prompts):

@@ -12,7 +12,8 @@ from rankadaptor.evaluation import Requests, evaluate
 from rankadaptor.evaluation.items import task_metrics
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.experiments.pretraining import PretrainingRecipe, pretrain
-from rankadaptor.models.checkpoints import load_model, load_tokenizer
+from rankadaptor.models.checkpoints import load_model
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.recovery.prompts import alpaca_prompt
 from rankadaptor.testbed.corpus import recovery_rows
 from rankadaptor.testbed.tasks import task_rows

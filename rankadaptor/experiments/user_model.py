@@ -34,6 +34,7 @@ from rankadaptor.experiments.user_search import UserSearch
 from rankadaptor.files import scratch_beside
 from rankadaptor.models.base_model import BaseModel
 from rankadaptor.models.gate import read_architecture
+from rankadaptor.models.tokenizers import end_id, load_tokenizer, with_bos
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
@@ -73,7 +74,7 @@ def user_model(
         data: A .jsonl of instruction, input and output to recover on.
         benchmarks: Folder of <task>/<split>.jsonl in the hub's schema; empty for the seven, from a wheel.
         tasks: Some of the benchmarks, such as "piqa arc_easy"; empty for all that the source holds.
-        recipe: How adapters are trained.
+        recipe: How adapters are trained; its `bos` also puts one BOS in front of every question that is scored.
         scaling: Of LoRA.
         search_items: Training items per task that every trial is scored on; None for all of the pool of 500.
         ledger: Folder of finished recoveries.
@@ -84,6 +85,10 @@ def user_model(
     folder = model_folder(model)
     if not Path(data).is_file():
         raise BadInput(f"no recovery data {data}: name a .jsonl file with instruction, input and output")
+    tokenizer = load_tokenizer(folder)
+    end_id(tokenizer)
+    if recipe.bos:
+        with_bos((), tokenizer)  # raises BadInput now, and not after the first model was loaded
     source = benchmark_source(benchmarks)
     inputs = Inputs(
         base_model=BaseModel(folder.resolve().name or str(folder), Source("dir", str(folder), None), None, "saved"),
@@ -95,7 +100,7 @@ def user_model(
         stage_limit_s=STAGE_LIMIT_S,
         needs_accelerator=False,
     )
-    scored = EvaluationSpec(task_names(tasks, source), "search", search_items, 0, BATCH_SIZE)
+    scored = EvaluationSpec(task_names(tasks, source), "search", search_items, 0, BATCH_SIZE, bos=recipe.bos)
     return UserModel(inputs, scored, recipe, scaling, Ledger(ledger))
 
 
@@ -216,7 +221,8 @@ class UserModel:
         """See `user_scores.scores`, of this model, on its tasks."""
         source = self.inputs.benchmarks
         folder = source.location if source.kind == "dir" else ""
-        return scores(self.inputs.base_model.source.location, adapter, folder, " ".join(self.scored.tasks), items)
+        return scores(self.inputs.base_model.source.location, adapter, folder, " ".join(self.scored.tasks), items,
+                      self.scored.bos)
 
 
 def check_search(recoveries: int, space: SolutionSpace) -> None:

@@ -10,7 +10,8 @@ from rankadaptor.data.benchmarks import evaluation_rows
 from rankadaptor.evaluation import Requests
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.models.base_model import base_model, base_model_folder
-from rankadaptor.models.checkpoints import Tokenizer, load_model, load_tokenizer
+from rankadaptor.models.checkpoints import load_model
+from rankadaptor.models.tokenizers import Tokenizer, load_tokenizer
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.ledger_files import Entry
 from rankadaptor.pipeline.step import Step

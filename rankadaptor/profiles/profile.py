@@ -140,6 +140,7 @@ class TrainingBudget:
     weight_decay: float
     clip_norm: float
     length_grouping: LengthGrouping
+    bos: bool = field(default=False, metadata={IMPLICIT: True})  # one BOS in front of every row
 
     def recipe(self, learning_rate: float) -> Recipe:
         """The recipe with a learning rate; raises BadInput if no recovery could run it."""
@@ -189,6 +190,7 @@ class Evaluation:
     perplexity: PerplexitySpec
     generation: GenerationSpec
     tasks: tuple[str, ...] = field(default=TASKS, metadata={IMPLICIT: True})  # the paper's seven by default
+    bos: bool = field(default=False, metadata={IMPLICIT: True})  # one BOS in front of every question
 
     def __post_init__(self) -> None:
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
@@ -318,4 +320,4 @@ class Profile:
         """All tasks on the budget's number of items of a split; the tuning split has as many as the report split."""
         items = budget.search_items if split == "search" else budget.report_items
         return EvaluationSpec(self.tasks, split, items, self.evaluation.item_seed, self.evaluation.batch_size,
-                              engine=self.evaluation.engine)
+                              bos=self.evaluation.bos, engine=self.evaluation.engine)

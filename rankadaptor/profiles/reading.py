@@ -131,6 +131,8 @@ _TYPES = {"finite_number": "a finite number", "int_type": "a value of type int",
 def _check_complete(value: Any, content: Any, where: str) -> None:
     """Raise BadInput where the YAML leaves a field to a default of its dataclass, or a key was converted.
 
+    A field that was added later (`keys.later`) may be left out: profiles of before mean what they meant.
+
     Args:
         value: What was read.
         content: The YAML that it was read from.
@@ -145,7 +147,7 @@ def _check_complete(value: Any, content: Any, where: str) -> None:
         for part in dataclasses.fields(value):
             if part.name in content:
                 _check_complete(getattr(value, part.name), content[part.name], f"{where}.{part.name}")
-            elif not part.metadata.get(IMPLICIT):
+            elif not (part.metadata.get(IMPLICIT) or part.metadata.get("later")):
                 raise BadInput(_missing(where, part.name))
 
 

@@ -32,6 +32,7 @@ class Recipe:
     weight_decay: float
     clip_norm: float
     length_grouping: LengthGrouping = later("batches", nested=True)  # that hold rows of about one length  # noqa: RUF009
+    bos: bool = later(False, nested=True)  # exactly one BOS in front of every row, as in LLM-Pruner; a token of its own
 
     def __post_init__(self) -> None:
         if self.length_grouping not in LENGTH_GROUPINGS:

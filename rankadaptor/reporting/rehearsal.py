@@ -26,7 +26,8 @@ from rankadaptor.experiments.main_table import main_table
 from rankadaptor.experiments.parameters import parse_blocks
 from rankadaptor.machine import machine
 from rankadaptor.models.base_model import BaseModel
-from rankadaptor.models.checkpoints import load_tokenizer, random_weights
+from rankadaptor.models.checkpoints import random_weights
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.pipeline.ledger_tools import ledger_frame
 from rankadaptor.profiles import Budget, Profile, load_profile
 from rankadaptor.pruning import pruned_shapes

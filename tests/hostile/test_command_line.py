@@ -22,7 +22,7 @@ from rankadaptor.__main__ import main
 from rankadaptor.allocation import MOST_RANK, validate_allocation
 from rankadaptor.commands import boundary
 from rankadaptor.errors import BadInput, StageFailed
-from rankadaptor.models.checkpoints import read_architecture
+from rankadaptor.models.gate import read_architecture
 from rankadaptor.reporting import pages
 
 LONG, DIGITS = "a" * 5000, "9" * 5000

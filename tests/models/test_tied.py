@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from rankadaptor.__main__ import main
-from rankadaptor.models.checkpoints import check_llama, load_model, read_architecture
+from rankadaptor.models.checkpoints import load_model
+from rankadaptor.models.gate import check_llama, read_architecture
 from rankadaptor.models.tied import is_tied, tied_by_fact
 from rankadaptor.pruning import prune
 from rankadaptor.pruning.spec import PruneSpec

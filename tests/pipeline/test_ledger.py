@@ -1,5 +1,6 @@
 """Entries are whole or absent, computed once, and damage is named."""
 
+import dataclasses
 import errno
 import json
 import multiprocessing
@@ -460,6 +461,18 @@ def test_keys_depend_on_content_alone():
         canonical_json({"a": float("nan")})
     assert json.loads(canonical_json(spec))["tasks"] == ["boolq"]
     assert str(Block.parse(" llm-pruner:20 ")) == "llm-pruner:20"
+
+
+@pytest.mark.parametrize("spec", [
+    RecoverySpec("lora", (8, 4, 0), "fixed_alpha", 16, Recipe(100, 8, 8, 4e-3, 10, 128, 0.0, 0.0, 1.0), 0),
+    EvaluationSpec(TASKS, "report", 300, 0, 16),
+    GenerationSpec(("a",), 5, 1, 1.0, 50, 0.95, 0),
+])
+def test_bos_is_part_of_a_key_once_it_is_on(spec):
+    change = {"recipe": dataclasses.replace(spec.recipe, bos=True)} if isinstance(spec, RecoverySpec) else {"bos": True}
+    loud = dataclasses.replace(spec, **change)
+    keys = {identity_key(stage_identity("any", which, "parent", {})) for which in (spec, loud)}
+    assert len(keys) == 2
 
 
 @pytest.mark.parametrize(("stage", "spec", "key"), [

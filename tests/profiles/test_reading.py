@@ -30,7 +30,28 @@ def load(folder: Path, content: dict, name: str = "mine"):
 
 @pytest.mark.parametrize("name", DIGESTS)
 def test_shipped_profiles_are_unchanged(name):
-    assert sha256_text(canonical_json(load_profile(name))) == DIGESTS[name]
+    """The digests are of before the switches `bos`, which are off."""
+
+    def without_switches(value):
+        if not isinstance(value, dict):
+            return value
+        return {name: without_switches(part) for name, part in value.items() if not (name == "bos" and part is False)}
+
+    assert sha256_text(canonical_json(without_switches(dataclasses.asdict(load_profile(name))))) == DIGESTS[name]
+
+
+def test_bos_is_a_switch_of_rows_questions_and_prompts(tmp_path):
+    quiet = load_profile("tiny")
+    load(tmp_path, {"extends": "tiny", "name": "with", "evaluation": {"bos": True, "generation": {"bos": True}},
+                    "budgets": {"quick": {"training": {"bos": True}}}}, "with")
+    loud = load_profile(str(tmp_path / "with.yaml"))
+    for profile, bos in ((quiet, False), (loud, True)):
+        budget = profile.budget("quick")
+        assert profile.lora_spec(budget, (8,) * 6, 1e-3, 0).recipe.bos is bos
+        assert profile.evaluation_spec(budget, "report").bos is bos
+        assert profile.evaluation.generation.bos is bos
+    with pytest.raises(BadInput, match=r"evaluation\.bos is 'first': give a value of type bool"):
+        load(tmp_path, {"extends": "tiny", "evaluation": {"bos": "first"}}, "odd")
 
 
 def test_profiles_compare_pickle_and_replace():
