@@ -1,0 +1,252 @@
+"""The one-time conversion of a checkpoint that ships pickled weights alone, as LLaMA's and Vicuna's copies do.
+
+    convert("organisation/model@commit")    # into the cache, where `checkpoint_folder` finds it from then on
+    convert("/models/llama-7b")             # into the cache as well: name the folder that is returned
+
+The pickles are opened by a process of its own (`pickled_weights`), with limits and without the network or anything of
+this process's environment. `conversion.json` in the result has digests of what was read and of what was written, and
+what was mended of the configuration (`mending`); it says nothing of the machine or the time, so that two conversions of
+the same files are the same, byte for byte.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from rankadaptor import models
+from rankadaptor.architecture import Architecture, module_name
+from rankadaptor.data.hub import CONVERSION, converted_folder, pickled_folder
+from rankadaptor.errors import BadInput
+from rankadaptor.files import cache_folder, file_digest, scratch_beside, settle, sha256_file
+from rankadaptor.keys import sha256_text
+from rankadaptor.models.checkpoints import check_llama
+from rankadaptor.models.mending import mend
+from rankadaptor.models.pickled_weights import EMBEDDING, HEAD, is_rotary
+
+_INDEX, _SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
+_SHARD = re.compile(r"pytorch_model[\w.-]*\.bin")
+_SECONDS, _BYTES_PER_SECOND = 300, 5e6  # a conversion may take so long, and longer by its bytes
+_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "LANG", "LC_ALL")
+_ROPE_THETA = 10_000.0  # where a configuration names none
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted checkpoint, and what `conversion.json` says of it."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    def __str__(self) -> str:
+        dropped = f", {len(self.record['dropped'])} buffers dropped" if self.record["dropped"] else ""
+        return "\n".join([
+            f"{len(self.record['files'])} files of pickled weights -> {len(self.record['weights'])} of safetensors"
+            f"{dropped}",
+            *(f"mended: {line}" for line in self.record["mends"]),
+            str(self.folder),
+        ])
+
+
+def convert(name: str) -> Conversion:
+    """Write the safetensors of a checkpoint of pickles into the cache; one that is there is checked, and returned.
+
+    Args:
+        name: `organisation/model@commit`, fetched where the hub's cache lacks it, or a folder.
+
+    Raises:
+        BadInput: on anything but tensors in the files, on names and shapes other than those of `config.json`, and on
+            files that lie elsewhere; nothing is written then.
+    """
+    source = pickled_folder(name)
+    architecture = check_llama(source)
+    files = _weight_files(source)
+    digests = {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in files}
+    is_hub = not Path(name).is_dir()
+    target = converted_folder(name) if is_hub else _folder_of(source, digests)
+    if target.is_dir():
+        return _checked(target)
+    _check_disk(target, sum(path.stat().st_size for path in files))
+    with scratch_beside(target) as scratch:
+        draft = scratch / "model"
+        draft.mkdir()
+        mends = mend(source, draft)
+        weights, dropped = _write_weights(source, files, architecture, draft)
+        for path in files:
+            if file_digest(path) != digests[path.name]["sha256"]:
+                raise BadInput(f"{path} was changed while it was read: convert it once nothing writes there")
+        with _named(draft, source):
+            check_converted(draft)
+        record = {"source": name if is_hub else None, "files": digests, "weights": weights, "dropped": dropped,
+                  "mends": mends}
+        (draft / CONVERSION).write_text(json.dumps(record, indent=1) + "\n")
+        settle(draft, target)
+    return Conversion(target, record)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights, each once, in the order of their names.
+
+    Raises:
+        BadInput: on an index that names a file that is missing or elsewhere, or on a link that leads elsewhere.
+    """
+    names = sorted(set(_weight_map(folder).values())) or [_SINGLE]
+    for name in names:
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            raise BadInput(f"{folder / _INDEX} names the file {name!r:.80}: give pytorch_model*.bin in that folder")
+        if not (folder / name).is_file():
+            raise BadInput(f"{folder} lacks {name}: fetch the file, or give a folder with pytorch_model*.bin")
+        real, allowed = (folder / name).resolve(), [folder.resolve()]
+        if folder.resolve().parent.name == "snapshots":  # of the hub's cache, which links into the folder beside
+            allowed.append(folder.resolve().parents[1] / "blobs")
+        if not any(real.is_relative_to(place) for place in allowed):
+            raise BadInput(f"{folder / name} is a link to {real}: put the file itself there")
+    return [folder / name for name in names]
+
+
+def _weight_map(folder: Path) -> dict[str, Any]:
+    """Name of the file by name of the tensor, as the index has it; empty where there is none."""
+    path = folder / _INDEX
+    if not path.is_file():
+        if not (folder / _SINGLE).is_file() and any(folder.glob("pytorch_model-*.bin")):
+            raise BadInput(f"{folder} lacks {_INDEX}, which says what is in which file: fetch it")
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        content = None
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise BadInput(f"{path} has no weight_map: fetch it again")
+    return weight_map
+
+
+def _folder_of(source: Path, digests: dict[str, Any]) -> Path:
+    """Where the conversion of a folder goes: by the content of its weights and of its configuration."""
+    beside = {path.name: file_digest(path) for pattern in ("*.json", "*.jinja", "tokenizer.model")
+              for path in source.glob(pattern)}
+    content = json.dumps([digests, beside], sort_keys=True)
+    return cache_folder() / "models" / f"converted-{sha256_text(content)[:16]}"
+
+
+def _checked(folder: Path) -> Conversion:
+    """A conversion that is there, if its files are those that were written."""
+    try:
+        record = json.loads((folder / CONVERSION).read_text(encoding="utf-8"))
+        damaged = [name for name, about in record["weights"].items()
+                   if not (folder / name).is_file() or sha256_file(folder / name) != about["sha256"]]
+        conversion = Conversion(folder, record)
+        str(conversion)  # reads every entry
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        damaged = [CONVERSION]
+    if damaged:
+        raise BadInput(f"{damaged[0]} in {folder} is not as it was written: remove that folder, and convert again")
+    return conversion
+
+
+def _check_disk(target: Path, needed: int) -> None:
+    existing = next(folder for folder in target.absolute().parents if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise BadInput(f"{existing} has {free / 1e6:,.0f} MB free, and the conversion takes {needed / 1e6:,.0f}: free"
+                       " some, or set RANKADAPTOR_CACHE")
+
+
+@contextlib.contextmanager
+def _named(draft: Path, source: Path) -> Iterator[None]:
+    """Errors about the draft name what it was made from: the draft is gone when they are read."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(str(error).replace(str(draft), str(source))) from None
+
+
+def check_converted(folder: Path) -> None:
+    """Raise BadInput unless a folder of safetensors holds the tensors that its `config.json` says, and no others."""
+    architecture = check_llama(folder)
+    hidden, vocabulary = architecture.hidden_size, architecture.vocab_size
+    expected: dict[str, tuple[int, ...]] = {EMBEDDING: (vocabulary, hidden), "model.norm.weight": (hidden,)}
+    if not architecture.tied_embeddings:
+        expected[HEAD] = (vocabulary, hidden)
+    for layer in range(len(architecture.layers)):
+        expected |= {f"{module_name(layer, projection)}.weight": shape
+                     for projection, shape in architecture.weight_shapes(layer).items()}
+        expected |= {f"model.layers.{layer}.{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
+    stored: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            stored |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    for name in sorted(expected.keys() | stored.keys()):
+        if stored.get(name) != expected.get(name):
+            raise BadInput(f"{folder} has {name} of shape {list(stored.get(name, ())) or 'none'}, config.json gives it"
+                           f" {list(expected.get(name, ())) or 'none'}: restore the files of one model")
+
+
+# -- the process ------------------------------------------------------------------------------------------------------
+
+
+def _write_weights(
+    source: Path, files: list[Path], architecture: Architecture, out: Path
+) -> tuple[dict[str, Any], list[str]]:
+    """Write model*.safetensors and their index; returns size and SHA-256 by file, and names of dropped buffers."""
+    names: dict[str, list[str] | None] = {path.name: None for path in files}
+    if weight_map := _weight_map(source):
+        names = {path.name: [name for name, file in weight_map.items() if file == path.name and not is_rotary(name)]
+                 for path in files}
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    request = {"files": {str(path.resolve()): names[path.name] for path in files}, "out": str(out.absolute()),
+               "theta": float(config.get("rope_theta") or _ROPE_THETA), "head_dim": architecture.head_dim,
+               "tied": architecture.tied_embeddings,
+               "seconds": _SECONDS + sum(path.stat().st_size for path in files) / _BYTES_PER_SECOND}
+    answer = in_a_process(request)
+    if reason := answer.get("refused"):
+        raise BadInput(reason)
+    pieces, weights, written = answer["pieces"], {}, {}
+    for number, tensors in enumerate(pieces):
+        name = "model.safetensors"
+        if len(pieces) > 1:
+            name = f"model-{number + 1:05d}-of-{len(pieces):05d}.safetensors"
+        (out / f"{number}.safetensors").rename(out / name)
+        weights[name] = {"bytes": (out / name).stat().st_size, "sha256": sha256_file(out / name)}
+        written |= dict.fromkeys(tensors, name)
+    if len(pieces) > 1:
+        index = {"metadata": {"total_size": sum(about["bytes"] for about in weights.values())}, "weight_map": written}
+        (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=1, sort_keys=True) + "\n")
+    return weights, answer["dropped"]
+
+
+def in_a_process(request: dict[str, Any]) -> dict[str, Any]:
+    """The answer of `pickled_weights` to a request.
+
+    Raises:
+        BadInput: if the process ends without one, or takes longer than the request allows.
+    """
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "CUDA_VISIBLE_DEVICES": "",
+        "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    command = [sys.executable, "-P", "-m", f"{models.__name__}.pickled_weights"]
+    try:
+        done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, env=environment,
+                              cwd=request["out"], timeout=request["seconds"])
+    except subprocess.TimeoutExpired:
+        raise BadInput(f"reading the pickled weights took more than {request['seconds']:,.0f} seconds: do not use these"
+                       " files, or use a faster disk") from None
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        code = done.returncode
+        ended = signal.Signals(-code).name if code < 0 else f"status {code}, {last:.200}"
+        raise BadInput(f"reading the pickled weights ended with {ended}: do not use these files, or free some memory"
+                       ) from None
+    return answer
