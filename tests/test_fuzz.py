@@ -14,7 +14,7 @@ from rankadaptor.data.instruction_rows import _read_instructions
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments.parameters import number_range, whole_numbers
 from rankadaptor.experiments.search_files import ALLOCATION_FILE, read_search
-from rankadaptor.models.checkpoints import check_llama
+from rankadaptor.models.gate import check_llama
 from rankadaptor.pipeline.leases import read_holder
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import FOLDER, load_profile

@@ -12,7 +12,8 @@ import torch
 from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments import main_table as experiments
-from rankadaptor.models.checkpoints import check_weights, load_model
+from rankadaptor.models.checkpoints import load_model
+from rankadaptor.models.gate import check_weights
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import load_profile
 from rankadaptor.recovery.adapters import attach_adapter, load_adapter, save_adapter

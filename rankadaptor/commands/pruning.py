@@ -98,7 +98,7 @@ def prune(
 ) -> None:
     """Prune a LLaMA checkpoint."""
     from rankadaptor.data.hub import checkpoint_folder
-    from rankadaptor.models.checkpoints import check_llama, read_architecture
+    from rankadaptor.models.gate import check_llama, read_architecture
     from rankadaptor.pruning.folders import prune_folder, summary
 
     dense = check_llama(checkpoint_folder(options.model, weights=False))
@@ -109,7 +109,7 @@ def prune(
 def plan_prune(options: PruningOptions) -> None:
     """Print sizes of a pruned LLaMA. Reads its configuration alone; MODEL may be a published one, such as llama-7b."""
     from rankadaptor.data.hub import checkpoint_folder
-    from rankadaptor.models.checkpoints import check_llama
+    from rankadaptor.models.gate import check_llama
     from rankadaptor.pruning import pruned_shapes
     from rankadaptor.pruning.folders import summary
     from rankadaptor.pruning.spec import PRUNERS

@@ -20,7 +20,7 @@ from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_bloc
 from rankadaptor.experiments.tables import TABLES
 from rankadaptor.experiments.trials import Trials
 from rankadaptor.models.base_model import base_model_folder, base_model_is_cached
-from rankadaptor.models.checkpoints import read_architecture
+from rankadaptor.models.gate import read_architecture
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step

@@ -8,7 +8,8 @@ from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.footprint import footprint
 from rankadaptor.evaluation.perplexity import perplexity
 from rankadaptor.evaluation.spec import Bos, PerplexitySpec
-from rankadaptor.models.checkpoints import check_llama, check_weights, load_tokenizer
+from rankadaptor.models.checkpoints import load_tokenizer
+from rankadaptor.models.gate import check_checkpoint, check_llama
 from rankadaptor.pruning.checkpoints import load_pruned
 
 
@@ -30,7 +31,7 @@ def measure_folder(model: Path | str, text: Path | str | None = None, max_window
     texts = _read_texts(Path(text)) if text else ()
     check_llama(checkpoint_folder(str(model), weights=False), pruned=True)
     folder = checkpoint_folder(str(model))
-    check_weights(folder)
+    check_checkpoint(folder, pruned=True)
     loaded, tokenizer = load_pruned(folder), load_tokenizer(folder)
     cost = footprint(loaded)
     lines = [

@@ -13,7 +13,7 @@ from rankadaptor.errors import BadInput, NotInLedger, StageFailed
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.experiments.plan import StageKind, stage_kind
 from rankadaptor.models.base_model import BaseModel, base_model_folder, base_model_is_cached
-from rankadaptor.models.checkpoints import read_architecture
+from rankadaptor.models.gate import read_architecture
 from rankadaptor.pipeline.execution import Batches
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.ledger import Entry, Ledger

@@ -13,7 +13,7 @@ from rankadaptor.errors import BadInput
 from rankadaptor.experiments.plan import Plan
 from rankadaptor.files import cache_folder
 from rankadaptor.models.base_model import BaseModel
-from rankadaptor.models.checkpoints import check_llama, check_weights
+from rankadaptor.models.gate import check_checkpoint
 from rankadaptor.pipeline.cost import Cost
 
 _RESERVED = 0.05  # of a GPU's memory, which its driver and the framework take
@@ -59,8 +59,7 @@ def _model(base: BaseModel) -> str:
 
 def _checkpoint(folder: Path) -> str:
     try:
-        check_llama(folder)
-        check_weights(folder)
+        check_checkpoint(folder)
     except BadInput as error:
         return str(error)
     return ""

@@ -32,7 +32,7 @@ from rankadaptor.experiments.user_scores import BATCH_SIZE, benchmark_source, mo
 from rankadaptor.experiments.user_search import UserSearch
 from rankadaptor.files import scratch_beside
 from rankadaptor.models.base_model import BaseModel
-from rankadaptor.models.checkpoints import read_architecture
+from rankadaptor.models.gate import read_architecture
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner

@@ -12,7 +12,8 @@ from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.evaluation import Requests, evaluate
 from rankadaptor.evaluation.items import task_metrics
 from rankadaptor.evaluation.spec import EvaluationSpec
-from rankadaptor.models.checkpoints import check_llama, check_weights, load_model, load_tokenizer
+from rankadaptor.models.checkpoints import load_model, load_tokenizer
+from rankadaptor.models.gate import check_checkpoint
 from rankadaptor.profiles import load_profile
 from rankadaptor.recovery.adapters import load_adapter, merged
 from rankadaptor.statistics import wilson_interval
@@ -24,8 +25,7 @@ _WHEEL_PROFILE = "smollm2"  # pins the wheel of the seven benchmarks
 def model_folder(model: Path | str) -> Path:
     """Folder of a LLaMA, dense or pruned. Raises BadInput if it is none."""
     folder = checkpoint_folder(str(model))
-    check_llama(folder, pruned=True)
-    check_weights(folder)
+    check_checkpoint(folder, pruned=True)
     return folder
 
 

@@ -20,7 +20,8 @@ from rankadaptor.data.sources import Source, is_cached, source_folder, source_id
 from rankadaptor.errors import BadInput
 from rankadaptor.files import cache_folder, file_digest, settle
 from rankadaptor.keys import sha256_text
-from rankadaptor.models.checkpoints import check_llama, check_weights, load_model
+from rankadaptor.models.checkpoints import check_report, load_model
+from rankadaptor.models.gate import check_checkpoint
 
 _NUMERICS_VERSION = 1  # of the weights that are read from a source; part of every key
 
@@ -82,9 +83,7 @@ def base_model_folder(base: BaseModel) -> Path:
     if base.gguf is None:
         is_hub = base.source.kind == "hub"
         folder = checkpoint_folder(base.source.location) if is_hub else source_folder(base.source, lambda _: True)
-        if is_hub:
-            check_llama(folder)
-            check_weights(folder)
+        check_checkpoint(folder, pruned=not is_hub)  # a folder may be a user's model, which was pruned already
         return folder
     target = _converted_folder(base)
     if not target.is_dir():
@@ -103,7 +102,9 @@ def _converted_folder(base: BaseModel) -> Path:
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
     """Dequantise to float32, without the quantisation entry: transformers refuses to save a model that has one."""
-    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    quantised, report = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True)
+    check_report(report, gguf)
     settings: dict[str, Any] = quantised.config.to_dict()
     settings.pop("quantization_config", None)
     model = LlamaForCausalLM(LlamaConfig(**settings))

@@ -1,6 +1,6 @@
-"""Checkpoints in folders, dense or pruned: their shapes, their models and their tokenizers."""
+"""Models and tokenizers in memory, from checkpoints in folders that passed the gate (`gate`)."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
-from rankadaptor.models.pruned_llama import PrunedLlamaConfig
+from rankadaptor.models.gate import check_llama, check_weights
 
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
 
@@ -33,64 +33,6 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def read_architecture(folder: Path) -> Architecture:
-    """Shapes of a checkpoint, dense or pruned, from its `config.json`.
-
-    Raises:
-        BadInput: if there is none, or it lacks shapes.
-    """
-    return _shapes(folder, _read_config(folder))
-
-
-def check_llama(folder: Path, pruned: bool = False) -> Architecture:
-    """Shapes of a LLaMA checkpoint, from its `config.json`.
-
-    Args:
-        pruned: Whether a pruned checkpoint is accepted.
-
-    Raises:
-        BadInput: on another architecture, on biases in the projections, or on a pruned one that is not accepted.
-    """
-    config = _read_config(folder)
-    kind = config.get("model_type")
-    if kind not in ("llama", PrunedLlamaConfig.model_type):
-        raise BadInput(f"the model in {folder} is of type {kind!r}, and only llama models are read: give one")
-    if config.get("attention_bias") or config.get("mlp_bias"):
-        raise BadInput(f"the model in {folder} has biases in its projections: give a LLaMA without them")
-    if not pruned and (kind != "llama" or "original_layers" in config):
-        raise BadInput(f"the model in {folder} is pruned already: give the dense one")
-    return _shapes(folder, config)
-
-
-def _shapes(folder: Path, config: dict[str, Any]) -> Architecture:
-    try:
-        return Architecture.from_config(config)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise BadInput(f"{folder / 'config.json'} does not say the shapes of a LLaMA ({reason}): restore it") from None
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise BadInput(f"no model in {folder}: name a folder with config.json and safetensors files")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise BadInput(f"{path} is not a JSON object: restore it")
-    return config
-
-
-def check_weights(folder: Path) -> None:
-    """Raise BadInput unless a folder has safetensors files and a tokenizer."""
-    if not any(folder.glob("*.safetensors")):
-        raise BadInput(f"no safetensors files in {folder}: other weights are never read, convert them")
-    if not any(folder.glob("tokenizer*")):
-        raise BadInput(f"no tokenizer in {folder}: put its files beside the model")
-
-
 def load_model(folder: Path, device: torch.device | None = None, dtype: str = "saved") -> PreTrainedModel:
     """A checkpoint, dense or pruned, in evaluation mode.
 
@@ -99,14 +41,39 @@ def load_model(folder: Path, device: torch.device | None = None, dtype: str = "s
         dtype: "saved" for the dtype of its files, or "bfloat16".
 
     Raises:
-        BadInput: if the folder holds no model.
+        BadInput: if the folder does not hold exactly one LLaMA, see `gate`, or a weight of it is not finite.
     """
-    _read_config(folder)
-    model = AutoModelForCausalLM.from_pretrained(
+    check_llama(folder, pruned=True)
+    check_weights(folder)
+    model, report = AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto" if dtype == "saved" else torch.bfloat16, use_safetensors=True, trust_remote_code=False,
-        local_files_only=True,
+        local_files_only=True, output_loading_info=True,
     )
-    return model.to(device or default_device()).eval()
+    check_report(report, folder)
+    model = model.to(device or default_device()).eval()
+    check_finite(model, folder)
+    return model
+
+
+def check_report(report: Mapping[str, Any], folder: Path) -> None:
+    """Raise BadInput where transformers itself says that a model was not loaded whole: a second fence.
+
+    Args:
+        report: `output_loading_info` of `from_pretrained`.
+    """
+    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if report.get(fault):
+            example = " ".join(str(min(map(str, report[fault]))).split())[:100]
+            raise BadInput(f"transformers did not load {folder} whole, {fault.replace('_', ' ')}: {example}; restore"
+                           " the folder")
+
+
+def check_finite(model: PreTrainedModel, folder: Path) -> None:
+    """Raise BadInput if a weight is NaN or infinite: every score of such a model would be one of chance."""
+    for name, weight in model.named_parameters():
+        # A sum is finite only if all of its terms are, and reads the weights once without a mask of their size.
+        if not torch.isfinite(weight.detach().sum(dtype=torch.float32)) and not torch.isfinite(weight).all():
+            raise BadInput(f"{name} in {folder} holds NaN or infinity: restore the weights")
 
 
 def random_weights(config: LlamaConfig) -> PreTrainedModel:

@@ -12,7 +12,7 @@ from rankadaptor.data.benchmarks import evaluation_rows, item_subjects
 from rankadaptor.errors import RecoveryDiverged
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.models.base_model import base_model_folder
-from rankadaptor.models.checkpoints import read_architecture
+from rankadaptor.models.gate import read_architecture
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.ledger_files import Entry
 from rankadaptor.pipeline.step import Step

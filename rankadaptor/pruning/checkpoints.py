@@ -8,14 +8,15 @@ blocks from the least important on.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from rankadaptor.architecture import Architecture, module_name
+from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
-from rankadaptor.models.checkpoints import load_model, read_architecture
+from rankadaptor.models.checkpoints import load_model
+from rankadaptor.models.gate import check_weights, read_architecture
 from rankadaptor.pruning.spec import Pruned
 
 
@@ -37,25 +38,9 @@ def load_pruned(folder: Path | str, device: torch.device | None = None) -> PreTr
         BadInput: if there is none, or if its JSON and its tensors disagree; the first disagreement is named.
     """
     folder = Path(folder)
-    architecture = read_architecture(folder)
-    stored = _stored_shapes(folder)
-    for position in range(len(architecture.layers)):
-        for projection, shape in architecture.weight_shapes(position).items():
-            name = f"{module_name(position, projection)}.weight"
-            if stored.get(name) != shape:
-                raise BadInput(f"{folder}: config.json gives {name} the shape {list(shape)}, its tensor has"
-                               f" {list(stored.get(name, ())) or 'none'}: restore the folder as it was written")
-    _check_kept(folder, architecture)
+    check_weights(folder)
+    _check_kept(folder, read_architecture(folder))
     return load_model(folder, device)
-
-
-def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor, from the headers alone."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    return shapes
 
 
 def _check_kept(folder: Path, architecture: Architecture) -> None:
@@ -63,7 +48,15 @@ def _check_kept(folder: Path, architecture: Architecture) -> None:
     path = folder / "kept.json"
     if not path.is_file():
         return
-    content = json.loads(path.read_text())
+    try:
+        _compare_kept(path, json.loads(path.read_text(encoding="utf-8")), architecture)
+    except BadInput:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise BadInput(f"{path} does not list what pruning kept: restore the folder as it was written") from None
+
+
+def _compare_kept(path: Path, content: dict[str, Any], architecture: Architecture) -> None:
     if "blocks" in content:
         if tuple(content["blocks"]) != architecture.original_layers:
             raise BadInput(f"{path} keeps blocks {content['blocks']}, config.json {list(architecture.original_layers)}:"

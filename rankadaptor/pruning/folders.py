@@ -15,7 +15,8 @@ from rankadaptor.data.hub import checkpoint_folder
 from rankadaptor.data.text import calibration_windows, read_text
 from rankadaptor.errors import BadInput
 from rankadaptor.files import scratch_beside, settle
-from rankadaptor.models.checkpoints import Tokenizer, check_llama, check_weights, load_model, load_tokenizer
+from rankadaptor.models.checkpoints import Tokenizer, load_model, load_tokenizer
+from rankadaptor.models.gate import check_checkpoint, check_llama
 from rankadaptor.pruning import prune, pruned_shapes
 from rankadaptor.pruning.checkpoints import save_pruned
 from rankadaptor.pruning.spec import PruneSpec
@@ -50,7 +51,7 @@ def prune_folder(model: Path | str, spec: PruneSpec, calibration: Path | str, ou
     if spec.ranking == "local":  # widths under global ranking depend on the weights
         pruned_shapes(dense, spec)
     source = checkpoint_folder(str(model))
-    check_weights(source)
+    check_checkpoint(source)
     windows = read_calibration(Path(calibration), load_tokenizer(source), spec)
     with scratch_beside(target) as scratch:
         save_pruned(prune(load_model(source), spec, windows), scratch / "model")

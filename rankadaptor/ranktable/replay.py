@@ -16,7 +16,7 @@ import pandas as pd
 from rankadaptor.allocation import RankAllocation, SolutionSpace, parse_allocation
 from rankadaptor.errors import BadInput
 from rankadaptor.models.base_model import base_model_folder
-from rankadaptor.models.checkpoints import read_architecture
+from rankadaptor.models.gate import read_architecture
 from rankadaptor.profiles import Profile
 from rankadaptor.pruning import pruned_shapes
 from rankadaptor.pruning.spec import Block
