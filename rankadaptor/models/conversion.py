@@ -22,17 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from rankadaptor import models
-from rankadaptor.architecture import Architecture, module_name
+from rankadaptor.architecture import Architecture
 from rankadaptor.data.hub import CONVERSION, converted_folder, pickled_folder
+from rankadaptor.data.sources import Source
 from rankadaptor.errors import BadInput
 from rankadaptor.files import cache_folder, file_digest, scratch_beside, settle, sha256_file
 from rankadaptor.keys import sha256_text
-from rankadaptor.models.checkpoints import check_llama
+from rankadaptor.models.gate import check_checkpoint, check_llama
 from rankadaptor.models.mending import mend
-from rankadaptor.models.pickled_weights import EMBEDDING, HEAD, is_rotary
+from rankadaptor.models.pickled_weights import is_rotary
 
 _INDEX, _SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
 _SHARD = re.compile(r"pytorch_model[\w.-]*\.bin")
@@ -49,13 +48,33 @@ class Conversion:
     record: dict[str, Any]
 
     def __str__(self) -> str:
-        dropped = f", {len(self.record['dropped'])} buffers dropped" if self.record["dropped"] else ""
+        record, name = self.record, self.record["source"] or self.folder
         return "\n".join([
-            f"{len(self.record['files'])} files of pickled weights -> {len(self.record['weights'])} of safetensors"
-            f"{dropped}",
-            *(f"mended: {line}" for line in self.record["mends"]),
-            str(self.folder),
+            f"{len(record['files'])} files of pickled weights are {len(record['weights'])} of safetensors in {self.folder}",
+            *([f"dropped: {len(record['dropped'])} buffers, such as {record['dropped'][0]}"] if record["dropped"] else []),
+            *(f"mended: {line}" for line in record["mends"]),
+            f"read from now on as MODEL={name}",
         ])
+
+    @property
+    def note(self) -> str:
+        """What a report says of it beside the model's name."""
+        mends = len(self.record["mends"])
+        return "converted from pickled weights" + (f", {mends} entries of its configuration mended" if mends else "")
+
+
+def conversion_of(source: Source) -> Conversion | None:
+    """What a model was converted from, if a model of the hub or a folder was. Reads `conversion.json` alone.
+
+    Raises:
+        BadInput: if that is damaged.
+    """
+    try:
+        folder = converted_folder(source.location) if source.kind == "hub" else Path(source.location)
+    except BadInput:  # not pinned, which is told where a model is read
+        return None
+    is_model = source.kind in ("hub", "dir")
+    return _read_conversion(folder) if is_model and (folder / CONVERSION).is_file() else None
 
 
 def convert(name: str) -> Conversion:
@@ -86,7 +105,7 @@ def convert(name: str) -> Conversion:
             if file_digest(path) != digests[path.name]["sha256"]:
                 raise BadInput(f"{path} was changed while it was read: convert it once nothing writes there")
         with _named(draft, source):
-            check_converted(draft)
+            check_checkpoint(draft)
         record = {"source": name if is_hub else None, "files": digests, "weights": weights, "dropped": dropped,
                   "mends": mends}
         (draft / CONVERSION).write_text(json.dumps(record, indent=1) + "\n")
@@ -141,17 +160,26 @@ def _folder_of(source: Path, digests: dict[str, Any]) -> Path:
 
 def _checked(folder: Path) -> Conversion:
     """A conversion that is there, if its files are those that were written."""
-    try:
-        record = json.loads((folder / CONVERSION).read_text(encoding="utf-8"))
-        damaged = [name for name, about in record["weights"].items()
-                   if not (folder / name).is_file() or sha256_file(folder / name) != about["sha256"]]
-        conversion = Conversion(folder, record)
-        str(conversion)  # reads every entry
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        damaged = [CONVERSION]
-    if damaged:
-        raise BadInput(f"{damaged[0]} in {folder} is not as it was written: remove that folder, and convert again")
+    conversion = _read_conversion(folder)
+    for name, about in conversion.record["weights"].items():
+        if not (folder / name).is_file() or sha256_file(folder / name) != about["sha256"]:
+            raise _damaged(folder, name)
     return conversion
+
+
+def _read_conversion(folder: Path) -> Conversion:
+    try:
+        conversion = Conversion(folder, json.loads((folder / CONVERSION).read_text(encoding="utf-8")))
+        shown = str(conversion) + conversion.note  # reads every entry
+        if not shown or any(len(about["sha256"]) != 64 for about in conversion.record["weights"].values()):
+            raise ValueError("no SHA-256")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise _damaged(folder, CONVERSION) from None
+    return conversion
+
+
+def _damaged(folder: Path, name: str) -> BadInput:
+    return BadInput(f"{name} in {folder} is not as it was written: remove that folder, and convert again")
 
 
 def _check_disk(target: Path, needed: int) -> None:
@@ -169,27 +197,6 @@ def _named(draft: Path, source: Path) -> Iterator[None]:
         yield
     except BadInput as error:
         raise BadInput(str(error).replace(str(draft), str(source))) from None
-
-
-def check_converted(folder: Path) -> None:
-    """Raise BadInput unless a folder of safetensors holds the tensors that its `config.json` says, and no others."""
-    architecture = check_llama(folder)
-    hidden, vocabulary = architecture.hidden_size, architecture.vocab_size
-    expected: dict[str, tuple[int, ...]] = {EMBEDDING: (vocabulary, hidden), "model.norm.weight": (hidden,)}
-    if not architecture.tied_embeddings:
-        expected[HEAD] = (vocabulary, hidden)
-    for layer in range(len(architecture.layers)):
-        expected |= {f"{module_name(layer, projection)}.weight": shape
-                     for projection, shape in architecture.weight_shapes(layer).items()}
-        expected |= {f"model.layers.{layer}.{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
-    stored: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            stored |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    for name in sorted(expected.keys() | stored.keys()):
-        if stored.get(name) != expected.get(name):
-            raise BadInput(f"{folder} has {name} of shape {list(stored.get(name, ())) or 'none'}, config.json gives it"
-                           f" {list(expected.get(name, ())) or 'none'}: restore the files of one model")
 
 
 # -- the process ------------------------------------------------------------------------------------------------------
@@ -217,6 +224,7 @@ def _write_weights(
         if len(pieces) > 1:
             name = f"model-{number + 1:05d}-of-{len(pieces):05d}.safetensors"
         (out / f"{number}.safetensors").rename(out / name)
+        (out / name).chmod(0o644)  # safetensors leaves it to its owner alone, and a cache may be shared
         weights[name] = {"bytes": (out / name).stat().st_size, "sha256": sha256_file(out / name)}
         written |= dict.fromkeys(tensors, name)
     if len(pieces) > 1:

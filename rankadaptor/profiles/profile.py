@@ -165,6 +165,14 @@ class Evaluation:
         EvaluationSpec(self.tasks, "report", None, self.item_seed, self.batch_size)  # raises BadInput on unknown tasks
 
 
+@dataclass(frozen=True)
+class Defaults:
+    """What a page computes where neither the command line nor the page itself names a budget or blocks."""
+
+    budget: str
+    blocks: list[str]
+
+
 @with_config(ConfigDict(strict=True, extra="forbid"))
 @dataclass(frozen=True)
 class Profile:
@@ -184,8 +192,13 @@ class Profile:
     evaluation: Evaluation
     cost: Cost
     budgets: dict[str, Budget]
+    defaults: Defaults | None = field(default=None, metadata={IMPLICIT: True})  # null: each page's own
 
     def __post_init__(self) -> None:
+        if self.defaults is not None:
+            self.budget(self.defaults.budget)
+            for block in self.defaults.blocks:
+                self.prune_spec(Block.parse(block))
         if self.stage_limit_s is not None and not self.stage_limit_s > 0:
             raise BadInput(f"stage_limit_s is {self.stage_limit_s}: give seconds above 0, or null for no limit")
         if not self.pruning:

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 
 from rankadaptor.data.sources import Source
 from rankadaptor.errors import BadInput
+from rankadaptor.models.conversion import conversion_of
 from rankadaptor.plugins import load_plugins
 from rankadaptor.profiles.profile import IMPLICIT, Profile
 from rankadaptor.pruning.spec import PRUNERS, PruningSettings
@@ -95,12 +96,16 @@ def _merged(base: Any, changes: Any) -> Any:
 
 
 def _with_model_of_environment(profile: Profile) -> Profile:
-    """The profile, with the base model that RANKADAPTOR_MODEL names in place of one of the hub."""
+    """The profile, with the base model that RANKADAPTOR_MODEL names in place of one of the hub.
+
+    Its label says whether it was converted.
+    """
     location, base = os.environ.get("RANKADAPTOR_MODEL") or "", profile.base_model
-    if not location or base.source.kind != "hub":
-        return profile
-    source = Source("dir" if Path(location).is_dir() else "hub", location, None)
-    return dataclasses.replace(profile, base_model=dataclasses.replace(base, source=source))
+    if location and base.source.kind == "hub":
+        base = dataclasses.replace(base, source=Source("dir" if Path(location).is_dir() else "hub", location, None))
+    if (conversion := conversion_of(base.source)) is not None:
+        base = dataclasses.replace(base, label=f"{base.label}, {conversion.note}")
+    return dataclasses.replace(profile, base_model=base)
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------

@@ -118,6 +118,7 @@ def _rehearsed(real: Profile, model: Path, full_size: bool) -> Profile:
             real.cost, accelerator_gigabytes=None, pruned_model_megabytes=tiny.cost.pruned_model_megabytes,
             adapter_megabytes=tiny.cost.adapter_megabytes),
         budgets={"quick": short},
+        defaults=None,
     )
 
 
