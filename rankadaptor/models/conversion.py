@@ -22,19 +22,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankadaptor import models
 from rankadaptor.architecture import Architecture
 from rankadaptor.data.hub import CONVERSION, converted_folder, pickled_folder
 from rankadaptor.data.sources import Source
 from rankadaptor.errors import BadInput
 from rankadaptor.files import cache_folder, file_digest, scratch_beside, settle, sha256_file
 from rankadaptor.keys import sha256_text
+from rankadaptor.models import pickled_weights
 from rankadaptor.models.gate import check_checkpoint, check_llama
 from rankadaptor.models.mending import mend
-from rankadaptor.models.pickled_weights import is_rotary
 
 _INDEX, _SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
 _SHARD = re.compile(r"pytorch_model[\w.-]*\.bin")
+_MODULE = ("-m", pickled_weights.__name__)
 _SECONDS, _BYTES_PER_SECOND = 300, 5e6  # a conversion may take so long, and longer by its bytes
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "LANG", "LC_ALL")
 _ROPE_THETA = 10_000.0  # where a configuration names none
@@ -48,12 +48,12 @@ class Conversion:
     record: dict[str, Any]
 
     def __str__(self) -> str:
-        record, name = self.record, self.record["source"] or self.folder
+        files, weights, dropped = (self.record[name] for name in ("files", "weights", "dropped"))
         return "\n".join([
-            f"{len(record['files'])} files of pickled weights are {len(record['weights'])} of safetensors in {self.folder}",
-            *([f"dropped: {len(record['dropped'])} buffers, such as {record['dropped'][0]}"] if record["dropped"] else []),
-            *(f"mended: {line}" for line in record["mends"]),
-            f"read from now on as MODEL={name}",
+            f"{len(files)} files of pickled weights are {len(weights)} of safetensors in {self.folder}",
+            *([f"dropped: {len(dropped)} tensors that config.json implies, such as {dropped[0]}"] if dropped else []),
+            *(f"mended: {line}" for line in self.record["mends"]),
+            f"read from now on as MODEL={self.record['source'] or self.folder}",
         ])
 
     @property
@@ -121,7 +121,7 @@ def _weight_files(folder: Path) -> list[Path]:
     """
     names = sorted(set(_weight_map(folder).values())) or [_SINGLE]
     for name in names:
-        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+        if not _SHARD.fullmatch(name):
             raise BadInput(f"{folder / _INDEX} names the file {name!r:.80}: give pytorch_model*.bin in that folder")
         if not (folder / name).is_file():
             raise BadInput(f"{folder} lacks {name}: fetch the file, or give a folder with pytorch_model*.bin")
@@ -133,7 +133,7 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _weight_map(folder: Path) -> dict[str, Any]:
+def _weight_map(folder: Path) -> dict[str, str]:
     """Name of the file by name of the tensor, as the index has it; empty where there is none."""
     path = folder / _INDEX
     if not path.is_file():
@@ -145,8 +145,8 @@ def _weight_map(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         content = None
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise BadInput(f"{path} has no weight_map: fetch it again")
+    if not (isinstance(weight_map, dict) and weight_map and all(isinstance(name, str) for name in weight_map.values())):
+        raise BadInput(f"{path} has no weight_map from names to files: fetch it again")
     return weight_map
 
 
@@ -208,17 +208,19 @@ def _write_weights(
     """Write model*.safetensors and their index; returns size and SHA-256 by file, and names of dropped buffers."""
     names: dict[str, list[str] | None] = {path.name: None for path in files}
     if weight_map := _weight_map(source):
-        names = {path.name: [name for name, file in weight_map.items() if file == path.name and not is_rotary(name)]
-                 for path in files}
+        listed = [(name, file) for name, file in weight_map.items() if not pickled_weights.is_rotary(name)]
+        names = {path.name: [name for name, file in listed if file == path.name] for path in files}
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     request = {"files": {str(path.resolve()): names[path.name] for path in files}, "out": str(out.absolute()),
                "theta": float(config.get("rope_theta") or _ROPE_THETA), "head_dim": architecture.head_dim,
                "tied": architecture.tied_embeddings,
                "seconds": _SECONDS + sum(path.stat().st_size for path in files) / _BYTES_PER_SECOND}
-    answer = in_a_process(request)
+    answer = _answer_of_process(request)
     if reason := answer.get("refused"):
         raise BadInput(reason)
-    pieces, weights, written = answer["pieces"], {}, {}
+    pieces: list[list[str]] = answer["pieces"]
+    weights: dict[str, dict[str, Any]] = {}
+    written: dict[str, str] = {}
     for number, tensors in enumerate(pieces):
         name = "model.safetensors"
         if len(pieces) > 1:
@@ -233,7 +235,7 @@ def _write_weights(
     return weights, answer["dropped"]
 
 
-def in_a_process(request: dict[str, Any]) -> dict[str, Any]:
+def _answer_of_process(request: dict[str, Any]) -> dict[str, Any]:
     """The answer of `pickled_weights` to a request.
 
     Raises:
@@ -242,7 +244,7 @@ def in_a_process(request: dict[str, Any]) -> dict[str, Any]:
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    command = [sys.executable, "-P", "-m", f"{models.__name__}.pickled_weights"]
+    command = [sys.executable, "-P", *_MODULE]
     try:
         done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, env=environment,
                               cwd=request["out"], timeout=request["seconds"])

@@ -49,7 +49,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     except MemoryError:
         raise BadInput(f"{path.name} takes more memory than its size: do not use this file") from None
     except Exception as error:  # of whatever the unpickler raises on what it does not know
-        called = re.search(r"GLOBAL (\S+) was not", str(error))
+        called = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it calls {called[1]}" if called else type(error).__name__
         raise BadInput(f"{path.name} holds more than tensors ({reason}): do not use this file") from None
     if not isinstance(content, dict) or not content:
@@ -68,6 +68,8 @@ def _check_archive(path: Path) -> None:
             _check_members(path, members)
             damaged = archive.testzip()
             order = [archive.read(member) for member in members if member.filename.endswith("/byteorder")]
+    except BadInput:
+        raise
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError):
         raise BadInput(f"{path.name} is no whole archive of torch.save: fetch it again, or save it with torch 1.6 or"
                        " later") from None
@@ -225,17 +227,21 @@ def _lower(limit: int, most: int) -> None:
     resource.setrlimit(limit, (most, most))
 
 
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """What `convert_files` returns, or why the files are refused."""
+    try:
+        return convert_files(request)
+    except BadInput as error:
+        return {"refused": str(error)}
+    except MemoryError:
+        return {"refused": "the files take more memory than their size: do not use them"}
+
+
 def main() -> None:
-    """Answer the request on the standard input."""
+    """Answer the request on the standard input, within limits."""
     request = json.load(sys.stdin)
     _limit(request)
-    try:
-        answer = convert_files(request)
-    except BadInput as error:
-        answer = {"refused": str(error)}
-    except MemoryError:
-        answer = {"refused": "the files take more memory than their size: do not use them"}
-    print(json.dumps(answer))
+    print(json.dumps(answer(request)))
 
 
 if __name__ == "__main__":
