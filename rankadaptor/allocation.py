@@ -180,7 +180,7 @@ class SolutionSpace:
         draws: list[RankAllocation] = []
         for _ in range(100 if len(candidates) > 1 else 0):
             batch = np.tile(allocation, (2 * count + 16, 1))  # (draws, l)
-            order = generator.random((len(batch), len(free))).argsort(axis=1)  # a permutation of the free layers each
+            order = generator.random((len(batch), len(free))).argsort(axis=1)  # (draws, free), a permutation a row
             changed = order < generator.integers(1, most + 1, size=(len(batch), 1))
             places = np.searchsorted(candidates, batch[:, free])
             moved = (places + generator.integers(1, len(candidates), size=places.shape)) % len(candidates)
@@ -245,7 +245,8 @@ def proportional_allocation(space: SolutionSpace, weights: Sequence[float] | np.
         """Of two candidates that are equally near, the higher one."""
         return space.fill(candidates[np.searchsorted(middles * (1 - 1e-12), shares * scale, side="right")])
 
-    # Ranks grow with the scale, and change only where a weight passes a middle between two candidates: bisect these.
+    # Ranks grow with the scale, and only at scales where a layer's share reaches the middle of two candidates: bisect
+    # over these scales.
     scales = np.unique([0.0, *(middles / shares[shares > 0][:, None]).ravel()])
     low, high = 0, len(scales) - 1
     while low < high:

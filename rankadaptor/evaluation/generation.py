@@ -21,7 +21,7 @@ from rankadaptor.models.checkpoints import Tokenizer
 
 COLUMNS = ("prompt", "decoding", "number", "text", "tokens", "own_perplexity", "dense_perplexity", "repetition",
            "distinct_1", "distinct_2")
-_REPEATED = 4  # tokens of an n-gram whose return counts as repetition
+_REPEATED = 4  # length in tokens of the n-grams that count as repetition when they return
 
 
 def continuations(

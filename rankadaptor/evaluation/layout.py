@@ -134,7 +134,7 @@ def _trees(pairs: Sequence[TokenisedPair], max_length: int, max_tokens: int) -> 
 
 
 def _shared_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences have in common at their beginning."""
+    """Number of tokens that two sequences share at their beginning."""
     length = min(len(first), len(second))
     if first[:length] == second[:length]:
         return length

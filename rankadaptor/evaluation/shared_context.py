@@ -55,7 +55,8 @@ def score(model: PreTrainedModel, batches: Sequence[Batch], count: int) -> tuple
 
 
 class _GroupIndices(NamedTuple):
-    """Where attention of one group finds its tensors, among tokens x kv heads, and what it hides."""
+    """Indices into (tokens x kv heads) from which attention gathers the tensors of one group, and the mask of the
+    group."""
 
     queries: torch.Tensor  # (segments, kv heads, queries)
     keys: torch.Tensor  # (segments, kv heads, keys)

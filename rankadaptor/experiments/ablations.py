@@ -115,7 +115,7 @@ class AblationTables:
         self.profile, self.tables, self.ledger = profile, tables, ledger
 
     def plan(self) -> Plan:
-        """What would run; a step that two variants share is counted once, with the first of them."""
+        """The steps that would run; a step that two variants share is counted once, with the first of them."""
         count, notes = StepCount(), [f"{'ablation':<20}{'variant':<32}{'to run at most':>15}{'minutes':>9}"]
         for name, variants in self.tables.items():
             for label, table in variants.items():

@@ -23,7 +23,7 @@ from rankadaptor.search.rounds import SearchResult
 
 @dataclass(frozen=True)
 class BlockWork:
-    """What was done on a block, in steps that the ledger holds: a row is made of them for every method."""
+    """The finished steps of a block, from which the rows of every method are made."""
 
     pruned: Step
     methods: dict[str, list[RecoverySpec]] = field(default_factory=dict)  # -> a recovery a training seed

@@ -31,7 +31,7 @@ def stage_seconds(kind: StageKind, cost: Cost) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an experiment needs, and what of it has to be computed. `print` it, or read the counters."""
+    """The steps that an experiment needs, and those that have to be computed. `print` it, or read the counters."""
 
     title: str  # such as "Table 2 · profile tiny"
     details: tuple[str, ...]  # lines under the title

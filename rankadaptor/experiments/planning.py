@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rankadaptor.architecture import Architecture, LayerShape
+from rankadaptor.data.sources import source_folder
 from rankadaptor.errors import BadInput, NotInLedger, StageFailed
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.experiments.plan import StageKind, stage_kind
@@ -73,8 +74,9 @@ class PlannedResults(Results):
                 return self._dense  # widths that only the weights decide
 
     def metrics(self, step: Step) -> dict[str, dict[str, float]]:
-        """Of an evaluation. Placeholders are best on one task after the other, and in between best on the mean: so no
-        two of those share their best, and an allocation for each is counted.
+        """Placeholders for an evaluation: the best on one task after the other, and in between the best on the mean.
+
+        So no two tasks, nor a task and the mean, have the same best allocation, and the plan counts one for each.
         """
         try:
             return super().metrics(step)
@@ -89,14 +91,14 @@ class PlannedResults(Results):
                     for task, score in zip(tasks, scores, strict=True)}
 
     def perplexity(self, step: Step) -> float:
-        """Of a perplexity step."""
+        """A placeholder for the result of a perplexity step."""
         try:
             return super().perplexity(step)
         except NotInLedger:
             return 1.0 + next(self._number)
 
     def read_json(self, step: Step, name: str) -> Any:
-        """Of a pruning step: `importance.json` and `kept.json`; see `pruning.checkpoints`."""
+        """Placeholders for a pruning step's files, `importance.json` and `kept.json`; see `pruning.checkpoints`."""
         try:
             return super().read_json(step, name)
         except NotInLedger:
@@ -116,6 +118,8 @@ class PlannedResults(Results):
 
 def base_architecture(base: BaseModel, layers: int = 0) -> Architecture:
     """Shapes of a base model; of a stand-in with some number of layers where it is not on this machine yet."""
+    if base.source.kind == "dir" and base.gguf is None:  # whose weights may stand in the way: `preflight` says so
+        return read_architecture(source_folder(base.source, lambda _: True))
     if base_model_is_cached(base) or not layers:
         return read_architecture(base_model_folder(base))
     shape = LayerShape(heads=32, kv_heads=32, mlp_width=11008)  # LLaMA-7B's: only counts of steps are read off

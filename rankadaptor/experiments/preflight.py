@@ -19,7 +19,7 @@ from rankadaptor.models.gate import check_checkpoint
 from rankadaptor.pipeline.cost import Cost
 
 _VARIABLES = {"rank_table": "TABLE"}  # of make, where an option is not called so
-_RESERVED = 0.05  # of a GPU's memory, which its driver and the framework take
+_RESERVED = 0.05  # share of a GPU's memory that its driver and the framework take
 
 
 def check(plan: Plan, ledger: Path) -> list[str]:

@@ -53,7 +53,7 @@ class ProgressBar:
 
 
 def _label(step: Step) -> str:
-    """What a bar says of a step, such as `recover llm-pruner:20 lora`."""
+    """The text of a bar for a step, such as `recover llm-pruner:20 lora`."""
     parts = [step.stage]
     specs = {link.stage: link.spec for link in step.chain()}
     pruning = specs.get("prune")

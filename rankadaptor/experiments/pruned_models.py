@@ -48,7 +48,7 @@ class PrunedModels(ProfileExperiment):
 
     @property
     def title(self) -> str:
-        """Of its plan."""
+        """Title of the plan."""
         return "Pruned models"
 
     def details(self) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ class PrunedModels(ProfileExperiment):
         return Step("perplexity", self.profile.evaluation.perplexity, parent)
 
     def collect(self, run: Run, outcomes: Sequence[Any]) -> "PrunedModelsResult":
-        """What the ledger holds of them."""
+        """Results that the ledger holds."""
         return PrunedModelsResult(self, run.runner, run.computed)
 
 
@@ -83,7 +83,7 @@ class PrunedModelsResult:
         self.profile, self.blocks, self.ledger = work.profile, work.blocks, work.ledger
 
     def keys(self) -> dict[str, list[str]]:
-        """Of the pruned models and the perplexities behind the page, in the ledger, by block."""
+        """Keys of the pruned models and perplexities behind the page, by block."""
         keys = {"Dense": [self._runner.key(self._work.perplexity(None))]}
         for block in self.blocks:
             pruned = self._work.prune(block)
@@ -128,7 +128,7 @@ class PrunedModelsResult:
         return rates
 
     def losses(self) -> pd.DataFrame:
-        """What each rate costs: block, share of all parameters left, MACs of 64 tokens, perplexity; dense first."""
+        """Cost of each rate: block, share of all parameters left, MACs of 64 tokens, perplexity; dense first."""
         lines = []
         for block in (None, *self.blocks):
             parent = None if block is None else self._work.prune(block)

@@ -106,7 +106,7 @@ class RankTable(ProfileExperiment):
 
     @property
     def title(self) -> str:
-        """Of its plan."""
+        """Title of the plan."""
         return "Rank table"
 
     def details(self) -> tuple[str, ...]:
@@ -212,7 +212,8 @@ def named_allocations(space: SolutionSpace) -> dict[str, RankAllocation]:
 def drawn_allocations(
     space: SolutionSpace, counts: Sequence[int], seed: int, excluded: Mapping[RankAllocation, str]
 ) -> dict[RankAllocation, str]:
-    """Distinct allocations within budget that are not excluded, by origin. Fewer are the first of more.
+    """Distinct allocations within budget that are not excluded, by origin. A larger count begins with those of a
+    smaller one.
 
     Args:
         counts: How many are to be random (uniform over S), mutant (one to three layers of one of the first 20 random

@@ -24,7 +24,7 @@ class Row:
     method: str
     outcomes: dict[str, np.ndarray]
     gold_probability: dict[str, np.ndarray]
-    subjects: dict[str, np.ndarray]  # of tasks whose items share subjects: a number an item, see `statistics`
+    subjects: dict[str, np.ndarray]  # by task: the number of each item's subject, where items share subjects
     parameters: int  # of the model, adapters left out
     trainable_parameters: int  # of the adapter; 0 without one
     learning_rate: float | None
@@ -50,7 +50,7 @@ class BlockResult:
 
 @dataclass(frozen=True, eq=False)  # hashed as the thing it is: what is drawn of it is computed once
 class TableResult:
-    """What a run of a table returns."""
+    """Results of a table: one row per block and method."""
 
     contents: Contents
     profile: Profile
@@ -65,7 +65,7 @@ class TableResult:
     unfinished: Mapping[str, str] = field(default_factory=dict)  # blocks without any row: what became of them
 
     def failures(self) -> list[str]:
-        """What has no result, and why."""
+        """Steps without a result, and the reasons."""
         whole = [f"{name}: {why}" for name, why in self.unfinished.items()]
         return whole + [f"{method} on {name}: {why}" for name, block in self.blocks.items()
                         for method, why in block.failed.items()]

@@ -36,7 +36,7 @@ from rankadaptor.search.rounds import Round
 
 _CONTENTS = Contents("rivals", "Rivals at equal budget", (LORA, RANKADAPTOR), CLAIMED)
 UNIFORM_RANKS = (2, 4, 6, 10, 12, 16)
-_RATES = (1 / 4, 4.0)  # of the first learning rate: the span in which LoRA's is tuned
+_RATES = (1 / 4, 4.0)  # factors on the first learning rate: the span in which LoRA's is tuned
 
 
 def rival_table(
@@ -111,5 +111,5 @@ class RivalTable(BlockTable):
 
 
 def _recoveries(rounds: Sequence[Round]) -> int:
-    """How many recoveries a search made."""
+    """Number of recoveries that a search made."""
     return sum(len(entry.proposals) for entry in rounds)

@@ -50,7 +50,7 @@ def write_search(
 
 
 def read_search(folder: Path) -> dict[str, Any]:
-    """What a search wrote: allocation, recipe, scaling and model.
+    """The content of a search's folder: allocation, recipe, scaling and model.
 
     Raises:
         BadInput: if it is not there, or not what a search writes.

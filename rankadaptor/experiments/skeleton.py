@@ -40,10 +40,10 @@ class Planned(Protocol):
 
     @property
     def profile(self) -> Profile:
-        """Whose model and data it is about."""
+        """The profile that gives model and data."""
 
     def plan(self) -> Plan:
-        """What it needs, what of it the ledger lacks, and what that will cost. Computes nothing."""
+        """The steps that the experiment needs, those that the ledger lacks, and their cost. Computes nothing."""
 
     def run(self) -> Any:
         """Computes what the ledger lacks and reads the results."""
@@ -103,12 +103,12 @@ class Experiment(ABC):
     @property
     @abstractmethod
     def title(self) -> str:
-        """Such as "Table 2"."""
+        """Name of the experiment, such as "Table 2"."""
 
     @property
     @abstractmethod
     def inputs(self) -> Inputs:
-        """What its steps are computed from."""
+        """Base model, data and limits that the steps are computed from."""
 
     @property
     @abstractmethod
@@ -122,12 +122,12 @@ class Experiment(ABC):
 
     @property
     def subject(self) -> str:
-        """What it is about, in the title of its plan."""
+        """The model that the title of the plan names."""
         return self.inputs.base_model.label
 
     @property
     def cost(self) -> Cost | None:
-        """What its stages cost; None where that was never measured."""
+        """Cost of the stages; None where that was never measured."""
         return None
 
     @abstractmethod
@@ -152,7 +152,7 @@ class Experiment(ABC):
         return PlanningRunner(self.inputs, self.ledger, base_architecture(self.inputs.base_model))
 
     def plan(self) -> Plan:
-        """What this needs, what of it the ledger lacks, and what that will cost. Computes nothing."""
+        """The steps that the experiment needs, those that the ledger lacks, and their cost. Computes nothing."""
         count = StepCount()
         runner = self.planning_runner()
         for piece in self.pieces(runner):
@@ -209,7 +209,7 @@ class ProfileExperiment(Experiment):
 
     @property
     def inputs(self) -> Inputs:
-        """What its steps are computed from."""
+        """Base model, data and limits that the steps are computed from."""
         return self.profile.inputs()
 
     @property

@@ -21,7 +21,7 @@ CLAIMED = {RANKADAPTOR: LEAST_GAIN, RANKADAPTOR_PER_TASK: LEAST_GAIN}
 
 @dataclass(frozen=True)
 class Contents:
-    """What a table compares, and with which of the paper's numbers."""
+    """The methods that a table compares, and the paper's numbers beside them."""
 
     name: str  # of its files
     title: str

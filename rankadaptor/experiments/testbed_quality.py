@@ -84,12 +84,12 @@ class TestbedQuality(ProfileExperiment):
 
     @property
     def budget(self) -> Budget:
-        """Whose recipe and items are used."""
+        """The budget whose recipe and items are used."""
         return self.profile.budget(self.budget_name)
 
     @property
     def title(self) -> str:
-        """Of its plan."""
+        """Title of the plan."""
         return "Quality of the testbed"
 
     def details(self) -> tuple[str, ...]:
@@ -146,12 +146,12 @@ class TestbedQuality(ProfileExperiment):
         return equal_allocations(space, self.allocations, np.random.default_rng(_ALLOCATION_SEED))
 
     def collect(self, run: Run, outcomes: Sequence[Any]) -> "TestbedMeasurements":
-        """What was measured."""
+        """The results that the ledger holds, as tables."""
         return TestbedMeasurements(self, run.runner, run.computed)
 
 
 class TestbedMeasurements:
-    """What the ledger holds of a `TestbedQuality`, as tables.
+    """The results of a `TestbedQuality` that the ledger holds, as tables.
 
     Attributes:
         computed: (stage, key) of every step that the run computed.
@@ -163,7 +163,7 @@ class TestbedMeasurements:
         self.seeds, self.split = testbed.seeds, testbed.split
 
     def keys(self) -> dict[str, list[str]]:
-        """Of every evaluation behind the page, in the ledger, by block."""
+        """Keys of the evaluations behind the page, by block."""
         steps = [self.testbed.evaluate(None)]
         for block in self.testbed.blocks:
             steps += [self.testbed.evaluate(self.testbed.prune(block)),

@@ -156,7 +156,7 @@ class UserModel:
         """Find an allocation with at most so many real recoveries, at most 8 of them before the first prediction.
 
         Rounds are kept in the ledger as they end, and read from there by a search that is asked for again. Recover with
-        another seed than the search's: what looked best there was lucky, too.
+        another seed than the search's: the best of many scores is too high by chance.
 
         Args:
             on_trial: Called with the scores of every recovery that this call makes.
@@ -168,7 +168,7 @@ class UserModel:
         return RecoverySpec("lora", allocation, self.scaling, ALPHA, self.recipe, seed)
 
     def _origin(self) -> dict[str, Any]:
-        """What an allocation is found with."""
+        """Model, data, recipe and scaling that an allocation was found with."""
         return {
             "model_and_data": Runner(self.inputs, self.ledger).model_and_rows(),
             "recipe": self.recipe,

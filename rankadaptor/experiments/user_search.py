@@ -36,7 +36,7 @@ class UserSearch(Experiment):
 
     @property
     def title(self) -> str:
-        """Of its plan."""
+        """Title of the plan."""
         return "Search"
 
     @property

@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
 )
+from transformers.utils import logging as transformers_logging
 
 from rankadaptor import testbed
 from rankadaptor.data.hub import checkpoint_folder, is_here
@@ -28,7 +30,7 @@ _NUMERICS_VERSION = 1  # of the weights that are read from a source; part of eve
 
 @dataclass(frozen=True)
 class BaseModel:
-    """Where an unpruned model comes from, and how it is loaded."""
+    """An unpruned model: its source, and how it is loaded."""
 
     label: str  # its name in every report
     source: Source
@@ -101,9 +103,26 @@ def _converted_folder(base: BaseModel) -> Path:
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
-    """Dequantise to float32, without the quantisation entry: transformers refuses to save a model that has one."""
-    quantised, report = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True)
+    """Dequantise to float32, without the quantisation entry: transformers refuses to save a model that has one.
+
+    Raises:
+        BadInput: on a file that transformers cannot read, another architecture than LLaMA, or a tensor that is missing.
+    """
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # its report of missing tensors is an error below
+    try:
+        kind = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name).model_type
+        if kind != "llama":
+            raise BadInput(f"the model in {gguf} is of type {kind!r}, and only llama models are read: give one")
+        quantised, report = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True)
+    except BadInput:
+        raise
+    except Exception as error:  # of whatever the readers raise on a damaged file
+        raise BadInput(f"transformers cannot read {gguf} ({' '.join(str(error).split())[:100]}): give a whole GGUF file"
+                       " of a LLaMA") from None
+    finally:
+        transformers_logging.set_verbosity(verbosity)
     check_report(report, gguf)
     settings: dict[str, Any] = quantised.config.to_dict()
     settings.pop("quantization_config", None)

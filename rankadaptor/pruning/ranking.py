@@ -18,7 +18,11 @@ class KeptUnits:
     channels: list[int]
 
     def subset(self, units: "KeptUnits") -> "KeptUnits":
-        """Those of these units that stay when they are numbered from 0 and pruned to `units`."""
+        """The units that a further pruning keeps, by their indices before the first one.
+
+        Args:
+            units: What the further pruning keeps, counted from 0 within these units.
+        """
         return KeptUnits([self.kv_heads[unit] for unit in units.kv_heads],
                          [self.channels[unit] for unit in units.channels])
 

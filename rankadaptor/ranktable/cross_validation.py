@@ -26,7 +26,7 @@ def cross_validated(
     folds: int = 5,
     workers: int = 2,
 ) -> pd.DataFrame:
-    """Out-of-sample predictions, and the scores to compare them with. Regressions select their regularisation inside.
+    """Out-of-sample predictions beside the measured scores. Regressions select their regularisation within each fold.
 
     Args:
         variants: By label.

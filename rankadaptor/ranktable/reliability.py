@@ -29,7 +29,7 @@ def reliability(replay: Replay) -> pd.DataFrame:
     for signal in SIGNALS:
         for difference, pairs in differences.items():
             if signal == "held_out_loss" and difference != "training, same split":
-                continue  # it is the loss on one text, which has no splits
+                continue  # the held-out loss is taken on one text, which has no splits
             columns = [(column(*left, signal), column(*right, signal)) for left, right in pairs]
             lines.append({"signal": signal, "what differs": difference,
                           "Kendall tau": float(np.mean([kendalltau(*pair).statistic for pair in columns])),

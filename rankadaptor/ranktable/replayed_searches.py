@@ -74,7 +74,8 @@ def _curve(replay: Replay, job: Job, seed: int) -> pd.DataFrame:
     seen = np.array([mean_score(scores[allocation]) for allocation in order])
     everything = np.sort([mean_score(scores[allocation]) for allocation in replay.pool.allocations])
     selected = [order[int(np.argmax(seen[: count + 1]))] for count in range(len(order))]
-    # A search that converged early keeps its selection; the last selection is the method's own, maybe a prediction.
+    # After a search has converged its selection stays. The last selection is the method's, which may be a predicted
+    # allocation and not the best measured one.
     idle = max(0, job.settings.initial + job.settings.rounds * job.settings.batch - len(order))
     selected = [*selected[:-1], *[result.best] * (idle + 1)]
     highest = np.maximum.accumulate(seen)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from rankadaptor.allocation import validate_allocation
 from rankadaptor.errors import BadInput
 from rankadaptor.models.checkpoints import architecture_of
+from rankadaptor.recovery.adapter_gate import read_adapter
 from rankadaptor.recovery.spec import RecoverySpec, adapter_method
 
 
@@ -68,20 +68,17 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """A trained adapter on its pruned model, in evaluation mode.
 
     Raises:
-        BadInput: if the folder holds no safetensors adapter (PEFT would go on to load a pickle), or the adapter of
-            another model: the loaded tensors are not exactly those of the file.
+        BadInput: on an adapter that `adapter_gate` refuses, or the adapter of another model: the loaded tensors are not
+            exactly those of the file.
     """
-    path = folder / "adapter_model.safetensors"
-    if not path.is_file() or not (folder / "adapter_config.json").is_file():
-        raise BadInput(f"no adapter_model.safetensors and adapter_config.json in {folder}: name a folder written by a"
-                       " recovery")
+    stored = read_adapter(folder)
     try:
-        with _quiet_peft():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of keys that are missing or unknown: these are refused below
             adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise BadInput(f"the adapter in {folder} does not fit the model ({' '.join(str(error).split())[:100]}): name"
                        " the model that it was recovered on") from None
-    stored = load_file(path)
     for name, parameter in adapted.named_parameters():
         # PEFT loads AdaLoRA's factors in the dtype of the base: undo the rounding of half precision.
         tensor = stored.get(name.replace(".default", ""))
@@ -90,7 +87,8 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         ):
             parameter.data = tensor.to(parameter.device)
     with _quiet_peft():
-        loaded = get_peft_model_state_dict(adapted)
+        # "auto" would look up the base model that the configuration names, on the hub if need be.
+        loaded = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     if stored.keys() != loaded.keys() or any(
         not torch.equal(tensor, loaded[name].cpu()) for name, tensor in stored.items()
     ):

@@ -14,8 +14,8 @@ def damage_allocation(
     """Ranks in proportion to the damage of pruning, as large as the budget admits.
 
     Damage is Taylor's estimate of the loss that pruning causes (Eq. 2): the summed importance of what was removed.
-    Width pruning: of a layer's own heads and channels. Depth pruning: of the removed decoder blocks, each shared by the
-    nearest remaining blocks below and above.
+    Under width pruning a layer lost heads and channels of its own; under depth pruning the importance of a removed
+    decoder block is shared by the nearest remaining blocks below and above it.
 
     Args:
         importance: The content of `importance.json`, as `pruning` writes it.

@@ -73,7 +73,7 @@ class PerformanceGuided:
         return candidates, predictor.predict(self._space.encode(candidates, inputs))
 
     def _utilities(self, prediction: Prediction, generator: np.random.Generator) -> list[np.ndarray]:
-        """What each proposal of a batch maximises over the candidates, by the acquisition.  # batch x (m,)"""
+        """Utility of each candidate for every proposal of a batch, by the acquisition.  # batch x (m,)"""
         batch, acquisition = self._settings.batch, self._settings.acquisition
         if acquisition == "upper confidence":
             return [prediction.mean + prediction.spread] * batch

@@ -146,7 +146,7 @@ class Guess:
         """No effect: there is nothing to learn."""
 
     def fit(self, inputs: np.ndarray, scores: np.ndarray) -> None:
-        """Remember how many scores there are, and their mean; (n, features) and (n, heads)."""
+        """Keeps the number of scores and their mean. Shapes: (n, features) and (n, heads)."""
         self._measured, self._mean = len(inputs), float(scores.mean())
 
     def predict(self, inputs: np.ndarray) -> Prediction:

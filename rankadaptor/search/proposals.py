@@ -18,7 +18,7 @@ _INITIAL, _ROUND = 1, 2  # streams of one seed; `performance_model` and `predict
 
 
 class Space(Protocol):
-    """What is searched: `allocation.SolutionSpace`, or a `MeasuredPool` of some of its allocations."""
+    """The space that is searched: `allocation.SolutionSpace`, or a `MeasuredPool` of some of its allocations."""
 
     def sample(self, count: int, generator: np.random.Generator) -> list[RankAllocation]:
         """Draw allocations at random."""

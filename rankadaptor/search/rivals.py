@@ -148,7 +148,7 @@ class TreeParzen:
         return study
 
     def _available(self, suggestion: RankAllocation, generator: np.random.Generator) -> list[RankAllocation]:
-        """What can be measured in place of a suggestion, best first."""
+        """Allocations that can be measured in place of a suggestion, best first."""
         if self._pool is None:
             return [suggestion] if self._whole.within_budget(suggestion) else []
         near = self._pool.near(suggestion, len(self._pool.allocations), generator)

@@ -4,10 +4,13 @@ import hashlib
 
 import pytest
 import torch
+from helpers.models import llamas
 
 from rankadaptor.errors import BadInput
 from rankadaptor.models.base_model import base_model_folder, base_model_is_cached
-from rankadaptor.models.checkpoints import load_model, load_tokenizer
+from rankadaptor.models.checkpoints import architecture_of, check_report, load_model, load_tokenizer
+from rankadaptor.models.gate import PRUNED_TYPE, tensor_shapes
+from rankadaptor.models.pruned_llama import PrunedLlamaConfig
 from rankadaptor.profiles import load_profile
 
 BASE = load_profile("smollm2").base_model
@@ -38,3 +41,20 @@ def test_a_tokenizer_without_padding_gets_one(tokenizer, tmp_path):
 def test_a_folder_without_a_model_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="no model in"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"])
+def test_what_transformers_reports_is_an_error(fault, tmp_path):
+    check_report({fault: set()}, tmp_path)
+    with pytest.raises(BadInput, match=rf"whole, {fault.replace('_', ' ')}: model\.norm"):
+        check_report({fault: {"model.norm.weight"}}, tmp_path)
+
+
+def test_the_gate_knows_the_type_of_pruned_models():
+    assert PrunedLlamaConfig.model_type == PRUNED_TYPE
+
+
+def test_the_gate_describes_each_tensor_of_a_llama():
+    for model in llamas().values():
+        parameters = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+        assert tensor_shapes(architecture_of(model)) == parameters

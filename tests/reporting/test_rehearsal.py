@@ -95,7 +95,8 @@ def test_preflight_looks_into_a_folder_given_as_the_model(tmp_path, monkeypatch,
     assert "safetensors" not in " ".join(told)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     told = preflight.check(plan_of("vicuna-7b", tmp_path, monkeypatch, str(folder)), tmp_path)
-    assert f"no safetensors files in {folder}: other weights are never read" in told[0]
+    assert f"no safetensors files in {folder} (model.safetensors" in told[0]
+    assert "convert them (python -m rankadaptor convert)" in told[0]
     told = preflight.check(plan_of("vicuna-7b", tmp_path, monkeypatch, str(tmp_path / "typo")), tmp_path)
     assert "typo is no folder: give MODEL=FOLDER" in told[0]
 
