@@ -9,6 +9,7 @@ from typer.main import get_command
 
 from rankadaptor import __version__
 from rankadaptor.commands import pages, pruning, runs, user_model
+from rankadaptor.commands.check_gpu import check_gpu
 from rankadaptor.commands.convert import convert
 from rankadaptor.commands.groups import Command, group, takes
 from rankadaptor.commands.ledger import ledger
@@ -24,6 +25,7 @@ app.add_typer(pages.reproduce, name="reproduce")
 app.command("report", cls=Command)(pages.report)
 app.command("rank-table", cls=Command)(runs.rank_table)
 app.command("convert", cls=Command)(convert)
+app.command("check-gpu", cls=Command)(check_gpu)
 app.command("prune", cls=Command)(takes(pruning.PruningOptions, pruning.prune))
 pages.plan.command("prune", cls=Command)(takes(pruning.PruningOptions, pruning.plan_prune))
 app.command("measure", cls=Command)(pruning.measure)
