@@ -180,6 +180,8 @@ def _fields(place: Sequence[int | str]) -> list[str]:
     for part in place:
         inner = get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
         kind = inner.get(str(part)) or get_args(kind)[-1]  # of a field, or of what a list or mapping holds
+        if get_args(kind)[1:] == (type(None),):  # of a mapping that may be left out
+            kind = get_args(kind)[0]
         if kind is PruningSettings:
             kind = PRUNERS[str(part)].settings
     if dataclasses.is_dataclass(kind):
