@@ -23,4 +23,5 @@ def convert(
         if base.source.kind != "hub":
             raise BadInput(f"profile {profile} needs no conversion: name a MODEL of the hub, or a folder")
         model = base.source.location
+    print(f"converting {model}: a file of 10 GB takes some minutes", flush=True)
     print(convert_checkpoint(model))

@@ -1,6 +1,7 @@
 """What can be known to stop a long run before it starts: memory, disk, a model that is not there or not pinned."""
 
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -56,6 +57,8 @@ def commands(plan: Plan, page: str, options: Mapping[str, str]) -> list[str]:
     name = source.location
     lines = ["on a machine with a GPU:"]
     if source.kind == "hub" and not is_here(name):
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@\w+)?", name):
+            return []  # a folder that is not there, as `check` says
         name += "" if "@" in name else "@COMMIT"
         sure = _has_only_pickles(name)
         if sure is not False:

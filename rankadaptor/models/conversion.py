@@ -17,7 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from rankadaptor.files import cache_folder, file_digest, scratch_beside, settle,
 from rankadaptor.keys import sha256_text
 from rankadaptor.models import pickled_weights
 from rankadaptor.models.gate import check_checkpoint, check_llama
-from rankadaptor.models.mending import mend
+from rankadaptor.models.mending import COPIED, mend
 
 _INDEX, _SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
 _SHARD = re.compile(r"pytorch_model[\w.-]*\.bin")
@@ -73,8 +73,14 @@ def conversion_of(source: Source) -> Conversion | None:
         folder = converted_folder(source.location) if source.kind == "hub" else Path(source.location)
     except BadInput:  # not pinned, which is told where a model is read
         return None
-    is_model = source.kind in ("hub", "dir")
-    return _read_conversion(folder) if is_model and (folder / CONVERSION).is_file() else None
+    if source.kind not in ("hub", "dir") or not (folder / CONVERSION).is_file():
+        return None
+    try:
+        return _read_conversion(folder)
+    except BadInput:
+        if source.kind == "hub":
+            raise
+        return None  # a file of that name in a user's folder
 
 
 def convert(name: str) -> Conversion:
@@ -90,6 +96,7 @@ def convert(name: str) -> Conversion:
     source = pickled_folder(name)
     architecture = check_llama(source)
     files = _weight_files(source)
+    _check_links(source, [*files, *(source / name for name in COPIED)])
     digests = {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in files}
     is_hub = not Path(name).is_dir()
     target = converted_folder(name) if is_hub else _folder_of(source, digests)
@@ -117,7 +124,7 @@ def _weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights, each once, in the order of their names.
 
     Raises:
-        BadInput: on an index that names a file that is missing or elsewhere, or on a link that leads elsewhere.
+        BadInput: on an index that names a file that is missing or elsewhere.
     """
     names = sorted(set(_weight_map(folder).values())) or [_SINGLE]
     for name in names:
@@ -125,12 +132,18 @@ def _weight_files(folder: Path) -> list[Path]:
             raise BadInput(f"{folder / _INDEX} names the file {name!r:.80}: give pytorch_model*.bin in that folder")
         if not (folder / name).is_file():
             raise BadInput(f"{folder} lacks {name}: fetch the file, or give a folder with pytorch_model*.bin")
-        real, allowed = (folder / name).resolve(), [folder.resolve()]
-        if folder.resolve().parent.name == "snapshots":  # of the hub's cache, which links into the folder beside
-            allowed.append(folder.resolve().parents[1] / "blobs")
-        if not any(real.is_relative_to(place) for place in allowed):
-            raise BadInput(f"{folder / name} is a link to {real}: put the file itself there")
     return [folder / name for name in names]
+
+
+def _check_links(folder: Path, files: Iterable[Path]) -> None:
+    """Raise BadInput on a link that leads out of a folder, but for those of a hub's cache into the folder beside."""
+    allowed = [folder.resolve()]
+    if folder.resolve().parent.name == "snapshots":
+        allowed.append(folder.resolve().parents[1] / "blobs")
+    for path in files:
+        real = path.resolve()
+        if not any(real.is_relative_to(place) for place in allowed):
+            raise BadInput(f"{path} is a link to {real}: put the file itself there")
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
@@ -211,7 +224,7 @@ def _write_weights(
         listed = [(name, file) for name, file in weight_map.items() if not pickled_weights.is_rotary(name)]
         names = {path.name: [name for name, file in listed if file == path.name] for path in files}
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    request = {"files": {str(path.resolve()): names[path.name] for path in files}, "out": str(out.absolute()),
+    request = {"files": {str(path.absolute()): names[path.name] for path in files}, "out": str(out.absolute()),
                "theta": float(config.get("rope_theta") or _ROPE_THETA), "head_dim": architecture.head_dim,
                "tied": architecture.tied_embeddings,
                "seconds": _SECONDS + sum(path.stat().st_size for path in files) / _BYTES_PER_SECOND}
@@ -243,7 +256,8 @@ def _answer_of_process(request: dict[str, Any]) -> dict[str, Any]:
     """
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "CUDA_VISIBLE_DEVICES": "",
-        "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+        "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1"}  # stacks of threads would count as memory
     command = [sys.executable, "-P", *_MODULE]
     try:
         done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, env=environment,

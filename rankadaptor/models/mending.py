@@ -14,8 +14,9 @@ import sentencepiece
 
 from rankadaptor.errors import BadInput
 
-_COPIED = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
-           "added_tokens.json", "tokenizer.json", "tokenizer.model", "chat_template.jinja")
+# Files of a checkpoint beside its weights.
+COPIED = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
+          "added_tokens.json", "tokenizer.json", "tokenizer.model", "chat_template.jinja")
 _CLASSES = {"LLaMATokenizer": "LlamaTokenizer", "LLaMATokenizerFast": "LlamaTokenizerFast",
             "LLaMAForCausalLM": "LlamaForCausalLM"}
 _TOKENS = ("bos", "eos", "unk")
@@ -36,7 +37,7 @@ def mend(folder: Path, out: Path) -> list[str]:
     """
     tokenizer = _tokenizer(folder)
     mends: list[str] = []
-    for name in _COPIED:
+    for name in COPIED:
         if not (folder / name).is_file():
             continue
         if not name.endswith("_config.json") and name not in ("config.json", "special_tokens_map.json"):

@@ -215,7 +215,7 @@ def _limit(request: dict[str, Any]) -> None:
     largest = max(Path(place).stat().st_size for place in request["files"])
     if sys.platform == "linux":  # elsewhere address space is not counted, or not so
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        _lower(resource.RLIMIT_AS, held + 2 * largest + min(_SPARE_BYTES, 2**28 + 8 * largest))
+        _lower(resource.RLIMIT_AS, held + 2 * largest + min(_SPARE_BYTES, 2**29 + 8 * largest))
     _lower(resource.RLIMIT_FSIZE, largest + 2**26)
     _lower(resource.RLIMIT_CPU, int(request["seconds"]))
     _lower(resource.RLIMIT_CORE, 0)

@@ -185,10 +185,14 @@ def configured(**entries: object) -> Change:
     return lambda folder: (folder / "config.json").write_text(json.dumps(CONFIG | entries))
 
 
-def linked(folder: Path) -> None:
-    """The weights are a link to a file elsewhere."""
-    (folder / "pytorch_model.bin").rename(folder.parent / "elsewhere.bin")
-    (folder / "pytorch_model.bin").symlink_to(folder.parent / "elsewhere.bin")
+def linked(name: str) -> Change:
+    """A file is a link to one elsewhere."""
+
+    def apply(folder: Path) -> None:
+        (folder / name).rename(folder.parent / "elsewhere")
+        (folder / name).symlink_to(folder.parent / "elsewhere")
+
+    return apply
 
 
 INPUTS = {
@@ -240,7 +244,8 @@ INPUTS = {
     "no weights": (lambda folder: (folder / "pytorch_model.bin").unlink(), "lacks pytorch_model.bin"),
     "a folder as weights": (lambda folder: ((folder / "pytorch_model.bin").unlink(),
                                             (folder / "pytorch_model.bin").mkdir()), "lacks pytorch_model.bin"),
-    "a link to elsewhere": (linked, "is a link to"),
+    "a link to elsewhere": (linked("pytorch_model.bin"), "pytorch_model.bin is a link to"),
+    "a tokenizer that is a link to elsewhere": (linked("tokenizer.model"), "tokenizer.model is a link to"),
     "no tokenizer": (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "no tokenizer in"),
     "a tokenizer that is none": (lambda folder: (folder / "tokenizer.model").write_bytes(b"no model"),
                                  "is no sentencepiece model"),

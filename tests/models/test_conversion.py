@@ -113,6 +113,28 @@ def test_a_second_conversion_checks_the_first(hub, capsys):
     assert "conversion.json in" in capsys.readouterr().err
 
 
+def test_errors_name_files_as_the_hub_does(hub):
+    blob = (hub / "hub" / "models--some--llama" / "snapshots" / COMMIT / "pytorch_model-00002-of-00002.bin").resolve()
+    blob.write_bytes(blob.read_bytes()[:-100])
+    with pytest.raises(BadInput, match=r"^pytorch_model-00002-of-00002\.bin is no whole archive"):
+        convert(NAME)
+
+
+def test_other_files_named_so_are_no_conversion(tmp_path):
+    source = Source("dir", str(tmp_path), None)
+    for text in ("{}", "[", '{"weights": {}}'):
+        (tmp_path / "conversion.json").write_text(text)
+        assert conversion.conversion_of(source) is None
+    assert conversion.conversion_of(Source("testbed", "0", None)) is None
+    assert conversion.conversion_of(Source("hub", "some/llama", None)) is None
+
+
+def test_a_plan_of_a_folder_that_is_not_there_has_no_command(hub, monkeypatch):
+    monkeypatch.setenv("RANKADAPTOR_MODEL", "/models/typo")
+    plan = main_table("llama-7b", "llm-pruner:20", ledger=hub / "ledger").plan()
+    assert preflight.commands(plan, "table2", {}) == []
+
+
 def test_a_checkpoint_with_safetensors_is_not_converted(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("rankadaptor.data.hub.is_reachable", lambda _: "")
