@@ -3,10 +3,10 @@
     convert("organisation/model@commit")    # into the cache, where `checkpoint_folder` finds it from then on
     convert("/models/llama-7b")             # into the cache as well: name the folder that is returned
 
-The pickles are opened by a process of its own (`pickled_weights`), with limits and without the network or anything of
-this process's environment. `conversion.json` in the result has digests of what was read and of what was written, and
-what was mended of the configuration (`mending`); it says nothing of the machine or the time, so that two conversions of
-the same files are the same, byte for byte.
+The pickles are opened by a process of its own (`pickled_weights`), with limits, the hub switched off, and none of this
+process's environment but paths. `conversion.json` in the result has digests of what was read and of what was written,
+and what was mended of the configuration (`mending`); it says nothing of the machine or the time, so that two
+conversions of the same files are the same, byte for byte.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from rankadaptor.errors import BadInput
 from rankadaptor.files import cache_folder, file_digest, scratch_beside, settle, sha256_file
 from rankadaptor.keys import sha256_text
 from rankadaptor.models import pickled_weights
-from rankadaptor.models.gate import check_checkpoint, check_llama
+from rankadaptor.models.gate import check_checkpoint, check_llama, read_config
 from rankadaptor.models.mending import COPIED, mend
 
 _INDEX, _SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
@@ -64,7 +64,7 @@ class Conversion:
 
 
 def conversion_of(source: Source) -> Conversion | None:
-    """What a model was converted from, if a model of the hub or a folder was. Reads `conversion.json` alone.
+    """What a model was converted from, if a model of the hub or a folder was. Reads all but the weights.
 
     Raises:
         BadInput: if that is damaged.
@@ -113,8 +113,9 @@ def convert(name: str) -> Conversion:
                 raise BadInput(f"{path} was changed while it was read: convert it once nothing writes there")
         with _named(draft, source):
             check_checkpoint(draft)
-        record = {"source": name if is_hub else None, "files": digests, "weights": weights, "dropped": dropped,
-                  "mends": mends}
+        beside = {path.name: sha256_file(path) for path in sorted(draft.iterdir()) if path.name not in weights}
+        record = {"source": name if is_hub else None, "files": digests, "weights": weights, "beside": beside,
+                  "dropped": dropped, "mends": mends}
         (draft / CONVERSION).write_text(json.dumps(record, indent=1) + "\n")
         settle(draft, target)
     return Conversion(target, record)
@@ -175,19 +176,26 @@ def _checked(folder: Path) -> Conversion:
     """A conversion that is there, if its files are those that were written."""
     conversion = _read_conversion(folder)
     for name, about in conversion.record["weights"].items():
-        if not (folder / name).is_file() or sha256_file(folder / name) != about["sha256"]:
+        if sha256_file(folder / name) != about["sha256"]:
             raise _damaged(folder, name)
     return conversion
 
 
 def _read_conversion(folder: Path) -> Conversion:
+    """A conversion whose weights have the sizes, and whose other files the content, that were written."""
     try:
         conversion = Conversion(folder, json.loads((folder / CONVERSION).read_text(encoding="utf-8")))
-        shown = str(conversion) + conversion.note  # reads every entry
-        if not shown or any(len(about["sha256"]) != 64 for about in conversion.record["weights"].values()):
-            raise ValueError("no SHA-256")
+        record = conversion.record
+        others = [name for name, digest in record["beside"].items()
+                  if not (folder / name).is_file() or sha256_file(folder / name) != digest]
+        others += [name for name, about in record["weights"].items()
+                   if not (folder / name).is_file() or (folder / name).stat().st_size != about["bytes"]]
+        if not str(conversion) or not conversion.note or not record["weights"]:  # reads every entry
+            others = [CONVERSION]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(folder, CONVERSION) from None
+    if others:
+        raise _damaged(folder, others[0])
     return conversion
 
 
@@ -223,9 +231,11 @@ def _write_weights(
     if weight_map := _weight_map(source):
         listed = [(name, file) for name, file in weight_map.items() if not pickled_weights.is_rotary(name)]
         names = {path.name: [name for name, file in listed if file == path.name] for path in files}
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = read_config(source)
+    rope = config.get("rope_parameters")  # where newer configurations have the base
+    theta = config.get("rope_theta") or (rope.get("rope_theta") if isinstance(rope, dict) else None) or _ROPE_THETA
     request = {"files": {str(path.absolute()): names[path.name] for path in files}, "out": str(out.absolute()),
-               "theta": float(config.get("rope_theta") or _ROPE_THETA), "head_dim": architecture.head_dim,
+               "theta": float(theta), "head_dim": architecture.head_dim,
                "tied": architecture.tied_embeddings,
                "seconds": _SECONDS + sum(path.stat().st_size for path in files) / _BYTES_PER_SECOND}
     answer = _answer_of_process(request)

@@ -79,6 +79,9 @@ def test_digests_say_what_was_read_and_written(hub):
     assert {name: about["sha256"] for name, about in converted.record["weights"].items()} == {
         path.name: conversion.sha256_file(path) for path in converted.folder.glob("*.safetensors")}
     assert converted.record["source"] == NAME
+    assert converted.record["beside"] == {
+        path.name: conversion.sha256_file(path) for path in converted.folder.iterdir()
+        if path.suffix != ".safetensors" and path.name != "conversion.json"}
     assert len(converted.record["dropped"]) == CONFIG["num_hidden_layers"]
 
 
@@ -108,6 +111,10 @@ def test_a_second_conversion_checks_the_first(hub, capsys):
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     assert main(["convert", NAME]) == 2
     assert f"{damaged.name} in {folder} is not as it was written: remove that folder" in capsys.readouterr().err
+    tokens = folder / "tokenizer_config.json"
+    tokens.write_text(tokens.read_text().replace("</s>", "<s>"))
+    with pytest.raises(BadInput, match=r"tokenizer_config\.json in .* is not as it was written"):  # at any use
+        conversion.conversion_of(BASE.source)
     (folder / "conversion.json").write_text("{}")
     assert main(["convert", NAME]) == 2
     assert "conversion.json in" in capsys.readouterr().err
