@@ -143,7 +143,7 @@ convert: $(READY)  ## MODEL=ORG/NAME@COMMIT or a folder: pickled weights as safe
 	@$(RUN) convert
 
 check-gpu: export RANKADAPTOR_PROFILE := $(if $(filter tiny,$(value PROFILE)),llama-7b,$(value PROFILE))
-check-gpu: $(READY)  ## a new GPU machine: exactness, one recovery, one evaluation, speed, memory (ten minutes on a GPU)
+check-gpu: $(READY)  ## a new GPU machine: exactness, one recovery, one evaluation, speed, memory (about ten minutes on a GPU)
 	@$(RUN) check-gpu
 
 rehearse: export RANKADAPTOR_PROFILE := $(if $(filter tiny,$(value PROFILE)),llama-7b,$(value PROFILE))

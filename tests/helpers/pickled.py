@@ -28,11 +28,12 @@ TOKENS = {"bos_token": "", "eos_token": "", "model_max_length": 1e30, "tokenizer
 
 @functools.cache
 def sentencepiece_model() -> bytes:
-    """A BPE with bytes, as LLaMA's: unknown 0, beginning 1, end 2."""
+    """A BPE with bytes that leaves text as it is, as LLaMA's: unknown 0, beginning 1, end 2."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([sentence(i) for i in range(200)] + WORDS), model_writer=model, vocab_size=300,
-        model_type="bpe", byte_fallback=True, hard_vocab_limit=False, minloglevel=2)
+        model_type="bpe", byte_fallback=True, hard_vocab_limit=False, minloglevel=2,
+        normalization_rule_name="identity", remove_extra_whitespaces=False)
     return model.getvalue()
 
 

@@ -5,6 +5,7 @@ import shutil
 
 import huggingface_hub.constants
 import pytest
+import sentencepiece
 import torch
 from helpers.pickled import COMMIT, CONFIG, into_hub_cache, sentencepiece_model, weights, write_llama_of_2023
 from safetensors.torch import save_file
@@ -66,9 +67,11 @@ def test_the_mended_tokenizer_is_the_sentencepiece_models(hub):
     tokenizer = load_tokenizer(convert(NAME).folder)
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token) == ("<s>", "</s>", "<unk>")
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (1, 2, 0)
-    ids = tokenizer("the cat runs over the old house", add_special_tokens=False).input_ids
-    assert tokenizer.decode(ids) == "the cat runs over the old house"
-    assert max(ids) < CONFIG["vocab_size"]
+    reference = sentencepiece.SentencePieceProcessor()
+    reference.LoadFromSerializedProto(sentencepiece_model())
+    for text in ("the cat runs", "the  cat   runs ", "\nthe cat\n\nruns", "émile 日本 the", "### Response:\n", ""):
+        assert tokenizer(text, add_special_tokens=False).input_ids == reference.Encode(text)
+    assert tokenizer.decode(reference.Encode("the cat runs over the house")) == "the cat runs over the house"
 
 
 def test_digests_say_what_was_read_and_written(hub):
