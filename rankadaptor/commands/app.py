@@ -10,6 +10,8 @@ from typer.main import get_command
 
 from rankadaptor import __version__
 from rankadaptor.commands import boundary, pages, pruning, runs, user_model
+from rankadaptor.commands.check_gpu import check_gpu
+from rankadaptor.commands.convert import convert
 from rankadaptor.commands.groups import Command, group, takes
 from rankadaptor.commands.ledger import ledger
 from rankadaptor.commands.testbed import testbed
@@ -23,6 +25,8 @@ app.add_typer(pages.plan, name="plan")
 app.add_typer(pages.reproduce, name="reproduce")
 app.command("report", cls=Command)(pages.report)
 app.command("rank-table", cls=Command)(runs.rank_table)
+app.command("convert", cls=Command)(convert)
+app.command("check-gpu", cls=Command)(check_gpu)
 app.command("prune", cls=Command)(takes(pruning.PruningOptions, pruning.prune))
 pages.plan.command("prune", cls=Command)(takes(pruning.PruningOptions, pruning.plan_prune))
 app.command("measure", cls=Command)(pruning.measure)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +48,11 @@ class PageOptions:
         envvar="RANKADAPTOR_EXECUTOR",
         help="{executors}: this machine, or the cluster of RAY_ADDRESS (one started here where that is empty).")] = ""
 
+    def given(self) -> dict[str, str]:
+        """Those that are not the default."""
+        return {field.name: getattr(self, field.name) for field in fields(self)
+                if getattr(self, field.name) != field.default}
+
     def parameters(self) -> dict[str, Any]:
         """Those that a page reads, by name.
 
@@ -68,11 +73,11 @@ class PageOptions:
 
 def _plan(page: str) -> Callable[[PageOptions], None]:
     def command(options: PageOptions) -> None:
-        from rankadaptor.experiments.preflight import check
+        from rankadaptor.experiments.preflight import check, commands
 
         planned = pages.plan(page, options.parameters())
-        print(planned)
-        print("\n".join(f"before it can run: {problem}" for problem in check(planned, Path(options.ledger))))
+        problems = [f"before it can run: {problem}" for problem in check(planned, Path(options.ledger))]
+        print("\n".join([str(planned), *problems, *commands(planned, page, options.given())]))
 
     return command
 

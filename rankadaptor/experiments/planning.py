@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rankadaptor.architecture import Architecture, LayerShape
+from rankadaptor.data.sources import source_folder
 from rankadaptor.errors import BadInput, NotInLedger, StageFailed
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.experiments.plan import StageKind, stage_kind
@@ -120,6 +121,8 @@ class PlannedResults(Results):
 
 def base_architecture(base: BaseModel, layers: int = 0) -> Architecture:
     """Shapes of a base model; of a stand-in with some number of layers where it is not on this machine yet."""
+    if base.source.kind == "dir" and base.gguf is None:  # whose weights may stand in the way: `preflight` says so
+        return read_architecture(source_folder(base.source, lambda _: True))
     if base_model_is_cached(base) or not layers:
         return read_architecture(base_model_folder(base))
     shape = LayerShape(heads=32, kv_heads=32, mlp_width=11008)  # LLaMA-7B's: only counts of steps are read off

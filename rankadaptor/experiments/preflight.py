@@ -1,13 +1,16 @@
 """What can be known to stop a long run before it starts: memory, disk, a model that is not there or not pinned."""
 
 import os
+import re
+import shlex
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import huggingface_hub.constants
 import torch
 
-from rankadaptor.data.hub import data_is_here, is_here, is_reachable, pinned
+from rankadaptor.data.hub import ONLY_PICKLES, data_is_here, has_only_pickles, is_here, is_reachable, pinned
 from rankadaptor.data.sources import Source
 from rankadaptor.destinations import require_writable
 from rankadaptor.errors import BadInput
@@ -17,6 +20,7 @@ from rankadaptor.models.base_model import BaseModel
 from rankadaptor.models.gate import check_checkpoint
 from rankadaptor.pipeline.cost import Cost
 
+_VARIABLES = {"rank_table": "TABLE"}  # of make, where an option is not called so
 _RESERVED = 0.05  # share of a GPU's memory that its driver and the framework take
 
 
@@ -39,6 +43,47 @@ def require(plan: Plan, ledger: Path) -> None:
         raise BadInput(reasons[0])
 
 
+def commands(plan: Plan, page: str, options: Mapping[str, str]) -> list[str]:
+    """The lines that a plan of the paper's scale ends with: what would run it on a machine with a GPU.
+
+    Args:
+        page: Its name on the command line.
+        options: Those that were given, by name.
+
+    Returns:
+        Lines of a shell; none where a CPU is enough or nothing is left to run.
+    """
+    if not plan.missing or plan.cost is None or plan.cost.accelerator_gigabytes is None:
+        return []
+    source = plan.inputs.base_model.source
+    name = source.location
+    lines = ["on a machine with a GPU:"]
+    if source.kind == "hub" and not is_here(name):
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@\w+)?", name):
+            return []  # a folder that is not there, as `check` says
+        name += "" if "@" in name else "@COMMIT"
+        sure = _has_only_pickles(name)
+        if sure is not False:
+            lines.append(f"  make convert MODEL={shlex.quote(name)}    # once"
+                         f"{'' if sure else ', where that commit has pickled weights alone'}")
+    given = {_VARIABLES.get(option, option.upper()): value for option, value in options.items() if value}
+    if source.kind in ("hub", "dir"):
+        given["MODEL"] = name
+    words = " ".join(f"{variable}={shlex.quote(value)}" for variable, value in given.items())
+    return [*lines, f"  make reproduce-{page} {words}"]
+
+
+def _has_only_pickles(name: str) -> bool | None:
+    """Whether a model that is not here has pickled weights alone; None where that cannot be known."""
+    try:
+        pinned(name)
+    except BadInput:
+        return None
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return has_only_pickles(name) or None
+    return {ONLY_PICKLES: True, "": False}.get(is_reachable(name))
+
+
 def _model(base: BaseModel) -> str:
     name = base.source.location
     if base.source.kind == "dir" and base.gguf is None:
@@ -52,9 +97,13 @@ def _model(base: BaseModel) -> str:
     except BadInput:
         return (f"base model {name} is not pinned to a commit: choose one on its page, and give MODEL={name}@COMMIT,"
                 " or MODEL=FOLDER with its files")
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE
+    reason = (has_only_pickles(name) and ONLY_PICKLES) if offline else is_reachable(name)
+    if reason == ONLY_PICKLES:
+        return f"base model {name} has pickled weights alone: convert them once, make convert MODEL={name}"
+    if offline:
         return f"base model {name} is not in the hub's cache, and HF_HUB_OFFLINE is set: fetch it, or give MODEL=FOLDER"
-    if reason := is_reachable(name):
+    if reason:
         return f"base model {name} cannot be reached ({reason}): check id, commit and network, or give MODEL=FOLDER"
     return ""
 

@@ -242,7 +242,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.exists():
         if not single.exists() and not single.is_symlink():
             raise BadInput(f"no safetensors files in {folder} ({SINGLE}, or shards with {INDEX}): other weights are"
-                           " never read, convert them")
+                           " never read, convert them (python -m rankadaptor convert)")
         return [_plain(single, folder)]
     return [_plain(folder / name, folder) for name in sorted(set(_weight_map(folder).values()))]
 

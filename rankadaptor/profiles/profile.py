@@ -199,6 +199,14 @@ class Evaluation:
         EvaluationSpec(self.tasks, "report", None, self.item_seed, self.batch_size)  # raises BadInput on unknown tasks
 
 
+@dataclass(frozen=True)
+class Defaults:
+    """Budget and blocks of a page, where neither the command line nor the page itself names any."""
+
+    budget: str
+    blocks: list[str]
+
+
 @with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True)
 class Profile:
@@ -218,6 +226,7 @@ class Profile:
     evaluation: Evaluation
     cost: Cost
     budgets: dict[str, Budget]
+    defaults: Defaults | None = field(default=None, metadata={IMPLICIT: True})  # null: each page's own
 
     def __post_init__(self) -> None:
         check_plain_name("name of the profile", self.name)
@@ -237,6 +246,10 @@ class Profile:
         for block in blocks:
             self.prune_spec(block)  # raises BadInput if no model could be pruned so
         self._check_budgets()
+        if self.defaults is not None:
+            self.budget(self.defaults.budget)
+            for name in self.defaults.blocks:
+                self.prune_spec(Block.parse(name))
 
     def _check_sources(self) -> None:
         """Raise BadInput on a source of a kind that cannot hold what it is to hold."""

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from rankadaptor.data.sources import Source
 from rankadaptor.errors import BadInput, shown
+from rankadaptor.models.conversion import conversion_of
 from rankadaptor.plugins import load_plugins
 from rankadaptor.profiles.files import read_yaml
 from rankadaptor.profiles.profile import IMPLICIT, Profile
@@ -105,18 +106,22 @@ def _merged(base: Any, changes: Any) -> Any:
 def _with_model_of_environment(profile: Profile) -> Profile:
     """The profile, with the base model that RANKADAPTOR_MODEL names in place of one of the hub; where it names none,
     with the folder that has the id of the one of the hub, whose contents are then part of keys.
+
+    The label of a model that was converted says so.
     """
     base = profile.base_model
     given = os.environ.get(VARIABLE) or ""
     location = given or base.source.location
-    if base.source.kind != "hub" or not (given or Path(location).is_dir()):
-        return profile
-    try:
-        source = Source("dir" if Path(location).is_dir() else "hub", location, None)
-    except (BadInput, OSError):
-        raise BadInput(f"base model {shown(location)} of {VARIABLE} is no folder: give MODEL=FOLDER with a checkpoint's"
-                       " files, or MODEL=organisation/model@COMMIT") from None
-    return dataclasses.replace(profile, base_model=dataclasses.replace(base, source=source))
+    if base.source.kind == "hub" and (given or Path(location).is_dir()):
+        try:
+            source = Source("dir" if Path(location).is_dir() else "hub", location, None)
+        except (BadInput, OSError):
+            raise BadInput(f"base model {shown(location)} of {VARIABLE} is no folder: give MODEL=FOLDER with a"
+                           " checkpoint's files, or MODEL=organisation/model@COMMIT") from None
+        base = dataclasses.replace(base, source=source)
+    if (conversion := conversion_of(base.source)) is not None:
+        base = dataclasses.replace(base, label=f"{base.label}, {conversion.note}")
+    return dataclasses.replace(profile, base_model=base)
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------
@@ -193,6 +198,8 @@ def _fields(place: Sequence[int | str]) -> list[str]:
     for part in place:
         inner = get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
         kind = inner.get(str(part)) or get_args(kind)[-1]  # of a field, or of what a list or mapping holds
+        if get_args(kind)[1:] == (type(None),):  # of a mapping that may be left out
+            kind = get_args(kind)[0]
         if kind is PruningSettings:
             kind = PRUNERS[str(part)].settings
     if dataclasses.is_dataclass(kind):

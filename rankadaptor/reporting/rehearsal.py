@@ -76,16 +76,18 @@ def rehearse(name: str, folder: Path, full_size: bool = False, blocks: str = "")
     return _write_record(real, size, rehearsed, place)
 
 
+def narrow(config: Mapping[str, Any], vocabulary: int) -> dict[str, Any]:
+    """The entries of a `config.json` with as many layers and heads, for a CPU."""
+    return {**config, "hidden_size": int(config["num_attention_heads"]) * _HEAD_WIDTH, "vocab_size": vocabulary,
+            "intermediate_size": int(config["intermediate_size"]) // _MLP_DIVISOR}
+
+
 def _write_model(config: Mapping[str, Any], folder: Path, full_size: bool) -> None:
     """Random weights in bfloat16, with the embedded model's tokenizer."""
     if folder.is_dir():
         return
     tokenizer = load_tokenizer(EMBEDDED)
-    shape = dict(config)
-    if not full_size:
-        heads = int(shape["num_attention_heads"])
-        mlp_width = int(shape["intermediate_size"]) // _MLP_DIVISOR
-        shape |= {"hidden_size": heads * _HEAD_WIDTH, "intermediate_size": mlp_width, "vocab_size": len(tokenizer)}
+    shape = dict(config) if full_size else narrow(config, len(tokenizer))
     model = random_weights(LlamaConfig(**shape, pad_token_id=tokenizer.pad_token_id,
                                        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id))
     draft = folder.with_name(f".{folder.name}")
@@ -122,6 +124,7 @@ def _rehearsed(real: Profile, model: Path, full_size: bool) -> Profile:
             real.cost, accelerator_gigabytes=None, pruned_model_megabytes=tiny.cost.pruned_model_megabytes,
             adapter_megabytes=tiny.cost.adapter_megabytes),
         budgets={"quick": short},
+        defaults=None,
     )
 
 

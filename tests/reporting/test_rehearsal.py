@@ -43,9 +43,11 @@ def test_the_recipe_is_the_papers(name):
 
 
 def test_a_plan_says_what_it_takes_and_what_stands_in_the_way(tmp_path, capsys):
-    assert main(["plan", "table2", "--profile", "llama-7b", "--budget", "standard", "--ledger", str(tmp_path)]) == 0
+    blocks = " ".join(map(str, load_profile("llama-7b").blocks()))
+    assert main(["plan", "table2", "--profile", "llama-7b", "--budget", "standard", "--blocks", blocks,
+                 "--ledger", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    for part in ("GPU-hours on one GPU of 80 GB (estimate, within a factor of 3)", "downloads: 13,700 MB",
+    for part in ("about 116 GPU-hours on one H100 or H200 (from an H200's records", "downloads: 13,700 MB",
                  "memory: one GPU of 80 GB", "MB of disk", "recover (99520 rows)",
                  "before it can run: base model baffo32/decapoda-research-llama-7B-hf is not pinned to a commit"):
         assert part in text
@@ -97,7 +99,8 @@ def test_preflight_looks_into_a_folder_given_as_the_model(tmp_path, monkeypatch,
     assert "safetensors" not in " ".join(told)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     told = preflight.check(plan_of("vicuna-7b", tmp_path, monkeypatch, str(folder)), tmp_path)
-    assert f"no safetensors files in {folder}: other weights are never read" in told[0]
+    assert f"no safetensors files in {folder} (model.safetensors" in told[0]
+    assert "convert them (python -m rankadaptor convert)" in told[0]
     with pytest.raises(BadInput, match=r"typo' of RANKADAPTOR_MODEL is no folder: give MODEL=FOLDER"):
         plan_of("vicuna-7b", tmp_path, monkeypatch, str(tmp_path / "typo"))
 
