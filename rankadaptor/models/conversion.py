@@ -280,7 +280,7 @@ def _answer_of_process(request: dict[str, Any]) -> dict[str, Any]:
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         code = done.returncode
-        ended = signal.Signals(-code).name if code < 0 else f"status {code}, {last:.200}"
+        ended = signal.Signals(-code).name if code < 0 else f"status {code}, {last[:200]!r}"
         raise BadInput(f"reading the pickled weights ended with {ended}: do not use these files, or free some memory"
                        ) from None
     return answer

@@ -49,7 +49,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     except MemoryError:
         raise BadInput(f"{path.name} takes more memory than its size: do not use this file") from None
     except Exception as error:  # of whatever the unpickler raises on what it does not know
-        called = re.search(r"GLOBAL (\S+)", str(error))
+        called = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it calls {called[1]}" if called else type(error).__name__
         raise BadInput(f"{path.name} holds more than tensors ({reason}): do not use this file") from None
     if not isinstance(content, dict) or not content:
@@ -74,7 +74,7 @@ def _check_archive(path: Path) -> None:
         raise BadInput(f"{path.name} is no whole archive of torch.save: fetch it again, or save it with torch 1.6 or"
                        " later") from None
     if damaged is not None:
-        raise BadInput(f"{path.name} is damaged ({damaged} does not match its checksum): fetch it again")
+        raise BadInput(f"{path.name} is damaged ({damaged[:80]!r} does not match its checksum): fetch it again")
     if order not in ([], [b"little"]):
         raise BadInput(f"{path.name} has the byte order {order[0][:10]!r}: save it on a little-endian machine")
 
@@ -152,7 +152,7 @@ def _selected(
     for unlisted, reason in ((sorted(tensors.keys() - listed), "is not where the index has it"),
                              (sorted(listed - tensors.keys() - set(dropped)), "is in the index and not in the file")):
         if unlisted:
-            raise BadInput(f"{unlisted[0]} of {path.name} {reason}: fetch the files of one commit")
+            raise BadInput(f"{unlisted[0][:200]!r} of {path.name} {reason}: fetch the files of one commit")
     return tensors, dropped
 
 

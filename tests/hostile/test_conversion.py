@@ -52,6 +52,7 @@ def assert_refused(folder: Path, says: str, capsys) -> None:
     assert error.startswith("rankadaptor: ")
     assert error.count("\n") == 1
     assert says in error
+    assert "/.prune-" not in error  # a draft, which is gone
     assert not (folder.parent / "mark").exists()
     assert not list((folder.parent / "cache").glob("models/*"))
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
@@ -207,7 +208,7 @@ INPUTS = {
     "an empty file": (raw(lambda _: b""), "is no whole archive of torch.save"),
     "TorchScript": (script, "is a TorchScript program"),
     "truncated": (raw(lambda content: content[: len(content) // 2]), "is no whole archive of torch.save"),
-    "a flipped bit": (raw(flipped), "is damaged (pytorch_model/data/"),
+    "a flipped bit": (raw(flipped), "is damaged ('pytorch_model/data/"),
     "a zip bomb": (repacked(bomb), "torch.save packs nothing"),
     "a member twice": (repacked(lambda *member: member, twice=True), "1 names twice"),
     "no pickle": (renamed_member("data.pkl", "other.pkl"), "holds 0 pickles"),
@@ -244,6 +245,9 @@ INPUTS = {
     "no weights": (lambda folder: (folder / "pytorch_model.bin").unlink(), "lacks pytorch_model.bin"),
     "a folder as weights": (lambda folder: ((folder / "pytorch_model.bin").unlink(),
                                             (folder / "pytorch_model.bin").mkdir()), "lacks pytorch_model.bin"),
+    "a pipe as weights": (lambda folder: ((folder / "pytorch_model.bin").unlink(),
+                                          os.mkfifo(folder / "pytorch_model.bin")), "lacks pytorch_model.bin"),
+    "a cache that cannot be written": (lambda folder: (folder.parent / "cache").touch(), "cannot write beside"),
     "a link to elsewhere": (linked("pytorch_model.bin"), "pytorch_model.bin is a link to"),
     "a tokenizer that is a link to elsewhere": (linked("tokenizer.model"), "tokenizer.model is a link to"),
     "no tokenizer": (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "no tokenizer in"),
@@ -261,8 +265,8 @@ INPUTS = {
     "an index of a number": (index(lambda names: names | {WEIGHT: 3}), "has no weight_map"),
     "a tensor in two shards": (sharded(doubled), "is not where the index has it"),
     "an index that lacks a tensor": (index(lambda names: without(names, WEIGHT)), "is not where the index has it"),
-    "an index with one too many": (index(lambda names: names | {"x.weight": min(names.values())}),
-                                   "x.weight of pytorch_model-00001-of-00002.bin is in the index"),
+    "an index with one too many": (index(lambda names: names | {"x\n\x1b[31m": min(names.values())}),
+                                   "'x\\n\\x1b[31m' of pytorch_model-00001-of-00002.bin is in the index"),
 }
 
 
@@ -295,7 +299,7 @@ def test_a_process_of_its_own_reads_the_pickles(change, says, in_a_process, caps
 @pytest.mark.parametrize(("seconds", "code", "says"), [
     (0.05, "", "took more than 0 seconds"),
     (300, "import os; os.kill(os.getpid(), 9)", "ended with SIGKILL"),
-    (300, "raise SystemExit('no torch here')", "ended with status 1, no torch here"),
+    (300, "raise SystemExit('no torch here')", "ended with status 1, 'no torch here'"),
 ])
 def test_a_process_that_ends_without_an_answer_is_told(seconds, code, says, in_a_process, capsys, monkeypatch):
     monkeypatch.setattr(conversion, "_SECONDS", seconds)
