@@ -86,9 +86,13 @@ def _reproduce(page: str) -> Callable[[PageOptions], None]:
     def command(options: PageOptions) -> None:
         from papermill import PapermillExecutionError
 
+        from rankadaptor.profiles import load_profile
+
         parameters = options.parameters()
-        require_apart(options.ledger, options.reports)
-        require_writable("reports", options.reports)
+        folder = Path(options.reports) / load_profile(options.profile).name
+        for reports in (Path(options.reports), folder):
+            require_apart(options.ledger, reports)
+        require_writable("reports", folder)
         try:
             if page == "all":
                 pages.reproduce_all(parameters, options.reports, _print_page)
