@@ -170,6 +170,7 @@ def prune(files, calibration):
 
 
 EMBEDDED = "has token id 96 ('<|im_start|>'), the model has embeddings of 96 tokens"
+NO_BOS = "BOS is to be put in front, and the tokenizer has none that the model has an embedding of"
 COMMANDS = {
     "calibration text": (grown, lambda files: prune(files, "text.txt"), f"calibration text {EMBEDDED}"),
     "calibration ids": (grown, lambda files: prune(files, "beyond.json"), f"beyond.json {EMBEDDED}"),
@@ -185,11 +186,11 @@ COMMANDS = {
         lambda files: recover(files, "plain.jsonl"), "recovery rows has token id 96 ('<|eot|>')"),
     "no end of text": (without_end, lambda files: recover(files, "plain.jsonl"), "the tokenizer has no end of text"),
     "rows with a BOS that there is not": (lambda folder: None, lambda files: recover(files, "plain.jsonl", "--bos"),
-                                          "BOS is to be put in front, and the tokenizer has none"),
+                                          NO_BOS),
     "questions with a BOS that there is not": (
         lambda folder: None,
         lambda files: ["evaluate", str(files / "dense"), "--benchmarks", str(files / "benchmarks"), "--bos"],
-        "BOS is to be put in front, and the tokenizer has none"),
+        NO_BOS),
 }
 
 
@@ -216,6 +217,13 @@ def test_what_is_never_used_may_lie_beyond(dense, files, capsys):
     assert (files / "out" / "adapter_model.safetensors").is_file()
 
 
+def test_a_bos_without_an_embedding_is_none(dense, files, capsys):
+    """As transformers adds one to vocab.json and merges.txt."""
+    grown(dense, bos_token="<s>")
+    assert main(["measure", str(dense), "--text", str(files / "plain.txt")]) == 0
+    assert "BOS: none" in capsys.readouterr().out
+
+
 def test_a_tokenizer_without_any_special_token_evaluates(dense, files, benchmark_folder):
     without_end(dense)
     edit(dense / "tokenizer_config.json", unk_token=None)
@@ -228,6 +236,7 @@ def test_a_tokenizer_without_any_special_token_evaluates(dense, files, benchmark
 @pytest.fixture
 def eager(dense):
     """A tokenizer that truncates, pads, and adds BOS and the end of text to every text by itself."""
+    edit(dense / "config.json", vocab_size=98)
     grown(dense, bos_token="<s>")
     content = json.loads((dense / "tokenizer.json").read_text())
     bos = next(token["id"] for token in content["added_tokens"] if token["content"] == "<s>")

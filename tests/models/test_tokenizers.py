@@ -109,7 +109,7 @@ def load_with(tokenizer, **special):
 
 
 def test_exactly_one_bos_stands_in_front(tokenizer):
-    with pytest.raises(BadInput, match="the tokenizer has none: leave bos out, or set bos_token"):
+    with pytest.raises(BadInput, match="has none that the model has an embedding of: leave bos out, or set bos_token"):
         with_bos([5, 6], tokenizer)
     tokenizer = load_with(tokenizer, bos_token="<s>")
     bos = tokenizer.bos_token_id
