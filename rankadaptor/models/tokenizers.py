@@ -168,9 +168,9 @@ def check_ids(ids: Iterable[int], tokenizer: Tokenizer, vocabulary: int, source:
         source: What was tokenised, such as "calibration text".
     """
     if (largest := max(ids, default=0)) >= vocabulary:
-        raise BadInput(f"{source} has token id {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}), the model has"
-                       f" embeddings of {vocabulary} tokens: leave that token out of the text, or give a model whose"
-                       " embeddings were resized for its tokenizer")
+        token = tokenizer.convert_ids_to_tokens(largest)
+        raise BadInput(f"{source}: token id {largest} ({token!r}) has no embedding in the model, which has {vocabulary}:"
+                       " leave that token out, or give a model whose embeddings were resized for its tokenizer")
 
 
 def vocabulary_of(model: PreTrainedModel) -> int:
