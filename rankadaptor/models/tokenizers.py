@@ -169,8 +169,9 @@ def check_ids(ids: Iterable[int], tokenizer: Tokenizer, vocabulary: int, source:
     """
     if (largest := max(ids, default=0)) >= vocabulary:
         token = tokenizer.convert_ids_to_tokens(largest)
-        raise BadInput(f"{source}: token id {largest} ({token!r}) has no embedding in the model, which has {vocabulary}:"
-                       " leave that token out, or give a model whose embeddings were resized for its tokenizer")
+        raise BadInput(f"{source}: token id {largest} ({token!r}) has no embedding in the model, which has"
+                       f" {vocabulary}: leave that token out, or give a model whose embeddings were resized for its"
+                       " tokenizer")
 
 
 def vocabulary_of(model: PreTrainedModel) -> int:
