@@ -78,6 +78,7 @@ def _write_model(config: Mapping[str, Any], folder: Path, full_size: bool) -> No
     if folder.is_dir():
         return
     tokenizer = load_tokenizer(EMBEDDED)
+    tokenizer.bos_token = tokenizer.eos_token  # the embedded model's has no BOS, and a profile may want one
     shape = dict(config)
     if not full_size:
         heads = int(shape["num_attention_heads"])
