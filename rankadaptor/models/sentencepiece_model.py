@@ -2,7 +2,8 @@
 
 The conversion of transformers leaves out the model's normalisation, the space in front of a text that begins with a
 space, unknown characters, and in a folder without a `tokenizer_class` the space in front of every text. Here they are
-what the model file says, and a tokenizer whose ids still differ is refused.
+what the model file says, and a tokenizer whose ids still differ is refused. What stays transformers' own: special
+tokens are special in a text as well, and a text that begins with one has no space in front.
 
 Source: the SentencePiece model file (Kudo and Richardson 2018); `LlamaConverter` of transformers.
 """

@@ -27,8 +27,9 @@ _PROBE = "The cat's 3 dogs, 1999.\n\n  Größe 世界 🙂\tdef f(x): return x**
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a checkpoint.
 
-    Its end of text is that of its own files, or else of the checkpoint's `config.json`; its padding is the end of text
-    where it names none. A folder with `tokenizer.model` alone gives SentencePiece's own ids.
+    Its end of text is that of its own files, or else of the checkpoint's `config.json`. It has no BOS that has no
+    embedding. Its padding is the end of text where it names none. A folder with `tokenizer.model` alone gives
+    SentencePiece's own ids.
 
     Raises:
         BadInput: if there is none, a file is damaged, it needs code or a package that is not here, or an added token
@@ -43,7 +44,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     tokenizer = _read(folder, settings, {name: _content(special.get(name)) or _content(settings.get(name))
                                          for name in _NAMED if name in special or name in settings})
     _check_added_tokens(folder, settings, tokenizer)
-    _name_end_of_text(tokenizer, _json_object(folder / "config.json"))
+    _fit_special_tokens(tokenizer, _json_object(folder / "config.json"))
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:  # LLaMA has none; padding is always masked
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -103,10 +104,16 @@ def _content(token: Any) -> Any:
     return token.get("content") if isinstance(token, dict) else token
 
 
-def _name_end_of_text(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
-    """Give a tokenizer that has no end of text within the vocabulary the one of `config.json`, where that is valid."""
+def _fit_special_tokens(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
+    """Replace BOS and the end of text where the model has no embedding of them.
+
+    BOS by none: transformers adds one to tokenizers whose files name none. The end of text, also where there is none,
+    by that of `config.json` where that is valid.
+    """
     given, end = config.get("vocab_size"), tokenizer.eos_token_id
     size: int = given if isinstance(given, int) else len(tokenizer)
+    if tokenizer.bos_token_id is not None and tokenizer.bos_token_id >= size:
+        tokenizer.bos_token = None
     if end is not None and end < size:
         return
     ids = config.get("eos_token_id")
@@ -142,8 +149,11 @@ def copy_tokenizer(tokenizer: Tokenizer, source: Path, target: Path) -> None:
 
 
 def _probe_ids(tokenizer: Tokenizer) -> list[Any]:
-    """What a tokenizer makes of a text of many kinds, with special tokens and without, and the ids of those."""
-    roles = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, len(tokenizer)]
+    """What a tokenizer makes of a text of many kinds, with special tokens and without, and its BOS and end of text.
+
+    Not its padding: lm-eval gives a tokenizer one where there is none.
+    """
+    roles = [tokenizer.bos_token_id, tokenizer.eos_token_id]
     return [tokenizer(_PROBE, add_special_tokens=special).input_ids for special in (False, True)] + roles
 
 
@@ -158,9 +168,10 @@ def check_ids(ids: Iterable[int], tokenizer: Tokenizer, vocabulary: int, source:
         source: What was tokenised, such as "calibration text".
     """
     if (largest := max(ids, default=0)) >= vocabulary:
-        raise BadInput(f"{source} has token id {largest} ({tokenizer.convert_ids_to_tokens(largest)!r}), the model has"
-                       f" embeddings of {vocabulary} tokens: leave that token out of the text, or give a model whose"
-                       " embeddings were resized for its tokenizer")
+        token = tokenizer.convert_ids_to_tokens(largest)
+        raise BadInput(f"{source}: token id {largest} ({token!r}) has no embedding in the model, which has"
+                       f" {vocabulary}: leave that token out, or give a model whose embeddings were resized for its"
+                       " tokenizer")
 
 
 def vocabulary_of(model: PreTrainedModel) -> int:
@@ -190,6 +201,6 @@ def with_bos(ids: Sequence[int], tokenizer: Tokenizer) -> list[int]:
     """
     bos = tokenizer.bos_token_id
     if bos is None:
-        raise BadInput("BOS is to be put in front, and the tokenizer has none: leave bos out, or set bos_token in its"
-                       " tokenizer_config.json")
+        raise BadInput("BOS is to be put in front, and the tokenizer has none that the model has an embedding of: leave"
+                       " bos out, or set bos_token in its tokenizer_config.json")
     return list(ids) if ids and ids[0] == bos else [bos, *ids]

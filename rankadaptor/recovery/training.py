@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from peft import PeftModel
@@ -55,7 +56,7 @@ def train(
     recipe, method = spec.recipe, adapter_method(spec.method)
     planned = batches(rows, tokenizer, recipe, spec.seed)
     vocabulary = vocabulary_of(adapted.get_base_model())
-    check_ids((token for batch in planned for example in batch for token in example.input_ids), tokenizer, vocabulary,
+    check_ids(chain.from_iterable(example.input_ids for batch in planned for example in batch), tokenizer, vocabulary,
               "recovery rows")
     padding = padding_id(tokenizer, vocabulary)
     method.prepare(adapted, planned, spec, padding)

@@ -87,6 +87,7 @@ def _write_model(config: Mapping[str, Any], folder: Path, full_size: bool) -> No
     if folder.is_dir():
         return
     tokenizer = load_tokenizer(EMBEDDED)
+    tokenizer.bos_token = tokenizer.eos_token  # the embedded model's has no BOS, and a profile may want one
     shape = dict(config) if full_size else narrow(config, len(tokenizer))
     model = random_weights(LlamaConfig(**shape, pad_token_id=tokenizer.pad_token_id,
                                        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -169,27 +170,28 @@ def prune(files, calibration):
             "--calibration", str(files / calibration), "--out", str(files / "out")]
 
 
-EMBEDDED = "has token id 96 ('<|im_start|>'), the model has embeddings of 96 tokens"
+EMBEDDED = "token id 96 ('<|im_start|>') has no embedding in the model, which has 96: leave that token out"
+NO_BOS = "BOS is to be put in front, and the tokenizer has none that the model has an embedding of"
 COMMANDS = {
-    "calibration text": (grown, lambda files: prune(files, "text.txt"), f"calibration text {EMBEDDED}"),
-    "calibration ids": (grown, lambda files: prune(files, "beyond.json"), f"beyond.json {EMBEDDED}"),
+    "calibration text": (grown, lambda files: prune(files, "text.txt"), f"calibration text: {EMBEDDED}"),
+    "calibration ids": (grown, lambda files: prune(files, "beyond.json"), f"beyond.json: {EMBEDDED}"),
     "ids of another tokenizer": (grown, lambda files: prune(files, "far.json"), "the tokenizer has 97"),
     "negative ids": (grown, lambda files: prune(files, "negative.json"), "token ids from -1 to 7"),
     "perplexity": (grown, lambda files: ["measure", str(files / "dense"), "--text", str(files / "text.txt")],
-                   f"perplexity text {EMBEDDED}"),
+                   f"perplexity text: {EMBEDDED}"),
     "benchmarks": (grown, lambda files: ["evaluate", str(files / "dense"), "--benchmarks", str(files / "benchmarks")],
-                   f"benchmark text {EMBEDDED}"),
-    "recovery rows": (grown, lambda files: recover(files, "rows.jsonl"), f"recovery rows {EMBEDDED}"),
+                   f"benchmark text: {EMBEDDED}"),
+    "recovery rows": (grown, lambda files: recover(files, "rows.jsonl"), f"recovery rows: {EMBEDDED}"),
     "an end of text beyond": (
         lambda folder: [grown(folder, eos_token="<|eot|>"), edit(folder / "config.json", eos_token_id=400)],
-        lambda files: recover(files, "plain.jsonl"), "recovery rows has token id 96 ('<|eot|>')"),
+        lambda files: recover(files, "plain.jsonl"), "recovery rows: token id 96 ('<|eot|>')"),
     "no end of text": (without_end, lambda files: recover(files, "plain.jsonl"), "the tokenizer has no end of text"),
     "rows with a BOS that there is not": (lambda folder: None, lambda files: recover(files, "plain.jsonl", "--bos"),
-                                          "BOS is to be put in front, and the tokenizer has none"),
+                                          NO_BOS),
     "questions with a BOS that there is not": (
         lambda folder: None,
         lambda files: ["evaluate", str(files / "dense"), "--benchmarks", str(files / "benchmarks"), "--bos"],
-        "BOS is to be put in front, and the tokenizer has none"),
+        NO_BOS),
 }
 
 
@@ -216,6 +218,13 @@ def test_what_is_never_used_may_lie_beyond(dense, files, capsys):
     assert (files / "out" / "adapter_model.safetensors").is_file()
 
 
+def test_a_bos_without_an_embedding_is_none(dense, files, capsys):
+    """As transformers adds one to vocab.json and merges.txt."""
+    grown(dense, bos_token="<s>")
+    assert main(["measure", str(dense), "--text", str(files / "plain.txt")]) == 0
+    assert "BOS: none" in capsys.readouterr().out
+
+
 def test_a_tokenizer_without_any_special_token_evaluates(dense, files, benchmark_folder):
     without_end(dense)
     edit(dense / "tokenizer_config.json", unk_token=None)
@@ -228,6 +237,7 @@ def test_a_tokenizer_without_any_special_token_evaluates(dense, files, benchmark
 @pytest.fixture
 def eager(dense):
     """A tokenizer that truncates, pads, and adds BOS and the end of text to every text by itself."""
+    edit(dense / "config.json", vocab_size=98)
     grown(dense, bos_token="<s>")
     content = json.loads((dense / "tokenizer.json").read_text())
     bos = next(token["id"] for token in content["added_tokens"] if token["content"] == "<s>")
@@ -272,7 +282,7 @@ def test_eager_tokenizers_add_nothing_that_was_not_wanted(eager, start, bos):
 def test_a_prompt_beyond_the_embeddings_is_refused(dense):
     grown(dense)
     spec = GenerationSpec((sentence(1), f"the {BEYOND} cat"), 4, 0, 1.0, 50, 0.95, 0)
-    with pytest.raises(BadInput, match=r"a prompt has token id 96 \('<\|im_start\|>'\), the model has emb"):
+    with pytest.raises(BadInput, match=f"a prompt: {re.escape(EMBEDDED)}"):
         continuations(tiny_llama(), tiny_llama(), load_tokenizer(dense), spec)
 
 

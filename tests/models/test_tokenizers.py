@@ -88,7 +88,7 @@ def test_a_copy_that_tokenises_otherwise_is_refused(dense, tmp_path):
 def test_ids_beyond_the_embeddings_are_named(tokenizer):
     check_ids([5, 95, 0], tokenizer, 96, "a text")
     check_ids([], tokenizer, 96, "a text")
-    with pytest.raises(BadInput, match=r"a text has token id 95 \('.+'\), the model has embeddings of 90 tokens"):
+    with pytest.raises(BadInput, match=r"a text: token id 95 \('.+'\) has no embedding in the model, which has 90: "):
         check_ids([5, 95, 0], tokenizer, 90, "a text")
     assert vocabulary_of(tiny_llama()) == 96
 
@@ -109,7 +109,7 @@ def load_with(tokenizer, **special):
 
 
 def test_exactly_one_bos_stands_in_front(tokenizer):
-    with pytest.raises(BadInput, match="the tokenizer has none: leave bos out, or set bos_token"):
+    with pytest.raises(BadInput, match="has none that the model has an embedding of: leave bos out, or set bos_token"):
         with_bos([5, 6], tokenizer)
     tokenizer = load_with(tokenizer, bos_token="<s>")
     bos = tokenizer.bos_token_id

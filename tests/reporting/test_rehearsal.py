@@ -10,6 +10,7 @@ from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments import preflight
 from rankadaptor.experiments.main_table import main_table
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.pipeline.ledger_tools import ledger_frame
 from rankadaptor.profiles import load_profile
 from rankadaptor.pruning import pruned_shapes
@@ -139,6 +140,7 @@ def test_every_stage_of_a_big_profile_runs_on_a_narrow_copy(name, tmp_path, caps
     text = capsys.readouterr().out
     assert "| shortened:50  | 3,500,281,856 " in text
     place = tmp_path / f"{name}-shrunken"
+    assert load_tokenizer(place / "model").bos_token == "<end>"  # for profiles that want one
     stages = ledger_frame(place / "ledger")
     assert set(stages["stage"]) == {"prune", "recover", "evaluate", "perplexity", "generate"}
     assert {"adalora", "lora"} <= set(stages["spec.method"].dropna())
