@@ -80,8 +80,8 @@ def with_data(profile: Profile, benchmarks: str, recovery_data: str) -> Profile:
         profile = dataclasses.replace(profile, benchmarks=Source("dir", benchmarks, None))
     if recovery_data:
         data = dataclasses.replace(
-            profile.recovery_data, label=Path(recovery_data).name or recovery_data, source=Source("dir", recovery_data, None),
-            rows_per_set=None,
+            profile.recovery_data, label=Path(recovery_data).name or recovery_data,
+            source=Source("dir", recovery_data, None), rows_per_set=None,
         )
         profile = dataclasses.replace(profile, recovery_data=data)
     return profile
