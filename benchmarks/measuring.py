@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from rankadaptor import machine as provenance
+from rankadaptor.escaping import markdown_text
 from rankadaptor.models.base_model import base_model_folder
 from rankadaptor.models.kernels.products import product
 from rankadaptor.models.random_models import random_model
@@ -54,7 +55,7 @@ def named(
 ) -> tuple[str, str]:
     """What a record is called, and what it says of the model; as `model_options` has them."""
     chosen = load_profile(profile)
-    label = f"random weights in the shape of {shape}, bfloat16" if shape else chosen.base_model.label
+    label = f"random weights in the shape of {shape}, bfloat16" if shape else markdown_text(chosen.base_model.label)
     name = "-".join([kind, shape or chosen.name, *([dtype] if dtype else []),
                      *(["gpu"] if device.type == "cuda" else [])])
     return name, ", ".join([label, *([block] if block else []), *([f"as {dtype}"] if dtype else [])])

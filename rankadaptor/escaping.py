@@ -16,7 +16,7 @@ _MARKDOWN = re.compile(
     | &(?=\#?\w+;)                      # an entity
     | \](?=[(\[:])                      # a link, an image, or where one leads
     | :(?=//) | (?<=\b(?i:www))\.       # addresses, which many readers make links of
-    | \*(?=\w|\*) | (?<!\w)\*(?=\S)     # emphasis; the star of LoRA* is none
+    | \*(?=[\w*]) | (?<![^\W_])\*      # emphasis; the star of LoRA* is none
     | (?<![^\W_])_ | _(?![^\W_])        # emphasis; the line within acc_norm is none
     | ^(?:\#|[-+*=](?=\s|[-+*=]|$)|\d+[.)](?=\s))  # headings, rules and lists
     """, re.VERBOSE)
@@ -50,6 +50,11 @@ def html_text(text: object) -> str:
 def markdown_text(text: object) -> str:
     """A text as one line of Markdown that renders as itself; also within a table and in HTML made of it."""
     return _MARKDOWN.sub(lambda match: "".join(map(_entity, match[0])), one_line(text))
+
+
+def bold_markdown(text: object) -> str:
+    """A text as one line of Markdown in bold; no star of its own ends that."""
+    return f"**{markdown_text(text).strip().replace('*', _entity('*'))}**"
 
 
 def _entity(character: str) -> str:

@@ -17,7 +17,7 @@ import pandas as pd
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, uniform_allocation
 from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.errors import BadInput
-from rankadaptor.escaping import Markup, markdown_text
+from rankadaptor.escaping import Markup, bold_markdown, markdown_text
 from rankadaptor.evaluation.spec import EvaluationSpec, Split
 from rankadaptor.experiments.parameters import (
     DEFAULT_LEDGER,
@@ -288,7 +288,7 @@ class TestbedMeasurements:
             texts = [choice.strip() for choice in (contexts if question.contexts_differ else continuations)]
             text = f"... {continuations[0].strip()}" if question.contexts_differ else contexts[0]
             row = {"task": question.task, "question": " ".join(text.split()), "choices": Markup(" / ".join(
-                f"**{markdown_text(choice)}**" if i == question.gold else markdown_text(choice)
+                bold_markdown(choice) if i == question.gold else markdown_text(choice)
                 for i, choice in enumerate(texts)))}
             for name, table in tables.items():
                 scores = np.array(table["log_likelihoods"].iloc[position])

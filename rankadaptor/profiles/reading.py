@@ -41,7 +41,8 @@ def load_profile(name: str) -> Profile:
     Where its base model is one of the hub, `RANKADAPTOR_MODEL` may name a folder, or another commit, to use instead.
 
     Raises:
-        BadInput: on an unknown name, a missing or unknown field, or a value of the wrong type; the message names it.
+        BadInput: on an unknown name, a missing or unknown field, or a value of the wrong type or out of its bounds; the
+            message names it.
     """
     load_plugins()  # a profile may name what they register
     path = _path(name, Path())

@@ -4,23 +4,31 @@ import dataclasses
 import json
 import re
 import string
+from types import SimpleNamespace
 
 import html5lib
 import mistune
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rankadaptor.__main__ import main
 from rankadaptor.data.tasks import BENCHMARKS, TASKS
-from rankadaptor.escaping import Markup, html_text, latex_text, markdown_text
+from rankadaptor.escaping import Markup, bold_markdown, html_text, latex_text, markdown_text
 from rankadaptor.experiments.methods import DENSE, LORA, NO_RECOVERY
 from rankadaptor.experiments.results import BlockResult, Row, TableResult
 from rankadaptor.experiments.tables import TABLES
+from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import load_profile
+from rankadaptor.reporting import pruning, testbed_quality
+from rankadaptor.reporting.ablations import write_ablations
 from rankadaptor.reporting.paper import published_architecture
 from rankadaptor.reporting.report import write_report
 from rankadaptor.reporting.samples import write_samples
+from rankadaptor.reporting.search_page.comparisons import verdict_text
+from rankadaptor.reporting.search_page.writing import write_page as write_search
 from rankadaptor.reporting.tables import caption, markdown, write_table
 
 BLOCK = "llm-pruner:20"
@@ -134,15 +142,36 @@ def test_latex_has_no_special_character_of_a_text(hostile):
     assert not escaped.startswith(("[", "*"))
 
 
+MARKS = st.text(alphabet="ab1 \\`*_{}[]()#+-.!|<>&~$^%=:/;\"'\n", max_size=24)
+
+
+@settings(max_examples=100, deadline=None)
+@given(MARKS, MARKS)
+def test_any_run_of_marks_is_text(one, other):
+    line = f"x {markdown_text(one)} {bold_markdown(f'a{other}b')} {markdown_text(one)} y"
+    body = parsed(render(line)).find("body")
+    assert [element.tag for element in body.iter()] == ["body", "p", "strong"]
+    assert text_of(body) == visible(f"x {one} a{other}b {one} y")
+    row = parsed(render(markdown(pd.DataFrame({"h": [one], "i": [other]})))).findall(".//td")
+    assert [text_of(cell) for cell in row] == [visible(one), visible(other)]
+    assert is_balanced(latex_text(one + other))
+
+
 @pytest.mark.parametrize("text", PLAIN)
 def test_text_of_reports_stays_as_it_is(text):
     assert markdown_text(text) == text
 
 
 def test_what_is_markdown_already_is_not_escaped_again():
-    table = pd.DataFrame([{"a": Markup(f"**{markdown_text('x|y')}** / z"), "b": "**x**"}], dtype=object)
+    table = pd.DataFrame([{"a": Markup(f"{bold_markdown('x|y')} / z"), "b": "**x**"}], dtype=object)
     assert "**x&#124;y** / z" in markdown(table)
     assert "| &#42;&#42;x" in markdown(table)
+
+
+def test_bold_text_is_bold_to_its_end(hostile):
+    body = parsed(render(f"a {bold_markdown(hostile)} b")).find("body")
+    assert [element.tag for element in body.iter()] == ["body", "p", "strong"]
+    assert text_of(body.find("p/strong")) == visible(hostile)
 
 
 # -- whole pages ------------------------------------------------------------------------------------------------------
@@ -235,6 +264,42 @@ def test_the_report_has_the_templates_elements_alone(worst, monkeypatch):
         assert element.attrib.keys() <= {"lang", "charset", "name", "content", "id", "class", "href", "data-label"}
         assert re.fullmatch(r"#[\w-]*|[\w.-]+", element.get("href", "#"))
     assert result.profile.base_model.label.split()[0] in text_of(document.find("body"))
+
+
+def page_of_pruning(result, folder, losses):
+    models = SimpleNamespace(profile=result.profile, keys=dict, ledger=Ledger(folder / "ledger"))
+    return pruning.write_page(models, losses, {}, folder)
+
+
+def page_of_testbed(result, folder, table):
+    quality = SimpleNamespace(profile=result.profile, seeds=(0,), split="tuning", budget_name="quick", keys=dict,
+                              runner=SimpleNamespace(ledger=Ledger(folder / "ledger")))
+    return testbed_quality.write_page(quality, {"A heading": table}, folder)
+
+
+def page_of_search(result, folder, table):
+    measured = pd.DataFrame({"seed": [0], "block": ["b"], "scaling": ["c"]})
+    differences = pd.DataFrame([{"of": of, "block": result.profile.base_model.label, "rival": table.iloc[0, 0],
+                                 "verdict": "less than", "difference": -1.0, "p_holm": 0.01}
+                                for of in ("recoveries to the top 1 %", "regret (points)")])
+    return write_search(result.profile, measured, "0", {"A heading": table}, verdict_text(differences), [], folder)
+
+
+def page_of_ablations(result, folder, table):
+    tables = {"a variant": dataclasses.replace(result, contents=TABLES["table1"])}
+    work = SimpleNamespace(profile=result.profile, ledger=Ledger(folder / "ledger"))
+    return write_ablations(work, {"importance": tables}, folder)
+
+
+@pytest.mark.parametrize("write", [page_of_pruning, page_of_testbed, page_of_search, page_of_ablations])
+def test_the_other_pages_hold_no_markup_of_a_text(write, tmp_path):
+    for name in ("a script", "columns", "a fence", "a link", "emphasis"):
+        result = hostile_result(HOSTILE[name])
+        label = result.profile.base_model.label
+        page = write(result, tmp_path, pd.DataFrame({label: [label], "n": [1.0]})).read_text(encoding="utf-8")
+        body = parsed(render(page)).find("body")
+        assert {element.tag for element in body.iter()} <= OWN_TAGS | {"ul", "li"}
+        assert label in text_of(body)
 
 
 PAGES = {

@@ -15,6 +15,7 @@ from rankadaptor.experiments.pruned_models import pruned_models
 from rankadaptor.profiles import FOLDER, load_profile
 from rankadaptor.pruning.spec import PruneSpec
 from rankadaptor.recovery.recipe import Recipe
+from rankadaptor.recovery.spec import RecoverySpec
 from rankadaptor.search.settings import SearchSettings
 
 TINY = (FOLDER / "tiny.yaml").read_text()
@@ -328,6 +329,7 @@ def test_too_wide_an_eva_is_refused_by_a_plan(tiny_profile, tmp_path, monkeypatc
 
 
 RECIPE = Recipe(8, 4, 4, 1e-3, 1, 64, 0.0, 0.0, 1.0)
+RECOVERY = RecoverySpec("lora", (4, 4), "constant", 16, RECIPE, 0)
 PRUNING = PruneSpec("llm-pruner", 20, "l1", 4, 28, 0.5, None, None, 1, 2, 0)
 SEARCH = SearchSettings(1, 1, 1, 1, 0.0, 1, 0)
 GENERATION = GenerationSpec(("a",), 1, 0, 1.0, 1, 1.0, 0)
@@ -340,6 +342,10 @@ SPECS = {
     "a range of a million layers": (PRUNING, {"end_layer": 10**6}, "end of a range of layers is 1000000"),
     "a search's threshold": (SEARCH, {"threshold": float("nan")}, "threshold of a search is nan"),
     "a search's seed": (SEARCH, {"seed": -1}, "seed of a search is -1"),
+    "a training seed below 0": (RECOVERY, {"seed": -1}, "training seed is -1: give at least 0"),
+    "a training seed of 30 digits": (RECOVERY, {"seed": 10**30}, "give at most 2147483648"),
+    "an allocation of a billion": (RECOVERY, {"allocation": (4, 10**9)}, "rank 1000000000 is in the allocation"),
+    "an allocation of 2,000 layers": (RECOVERY, {"allocation": (4,) * 2_000}, "give at most 1024"),
     "a nucleus of nothing": (GENERATION, {"top_p": float("nan")}, "top_p is nan"),
     "an item seed below 0": (EvaluationSpec(("boolq",), "report", 1, 0, 1), {"item_seed": -1}, "item_seed is -1"),
 }

@@ -19,9 +19,9 @@ from rankadaptor.experiments.main_table import main_table
 from rankadaptor.models import conversion, pickled_weights
 from rankadaptor.models.base_model import BaseModel, base_model_folder, base_model_identity, base_model_is_cached
 from rankadaptor.models.checkpoints import load_model
-from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.models.conversion import convert
 from rankadaptor.models.mending import mend
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.profiles import load_profile
 
 NAME = f"some/llama@{COMMIT}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from rankadaptor.escaping import markdown_text
+from rankadaptor.escaping import bold_markdown, markdown_text
 from rankadaptor.ranktable.replay import Replay
 from rankadaptor.ranktable.replayed_searches import TOPS, recoveries_needed
 from rankadaptor.reporting.search_page.jobs import OURS, PAPER
@@ -141,5 +141,5 @@ def _lines(differences: pd.DataFrame, layout: str) -> list[str]:
     for block, rows in differences.groupby("block", sort=False):
         verdicts = [f"{row.verdict} {row.rival} ({layout.format(row.difference)}, p {row.p_holm:.2f})"
                     for row in rows.itertuples()]
-        lines.append(f"- **{markdown_text(block)}**, RankAdaptor: {markdown_text(', '.join(verdicts))}.")
+        lines.append(f"- {bold_markdown(block)}, RankAdaptor: {markdown_text(', '.join(verdicts))}.")
     return lines
