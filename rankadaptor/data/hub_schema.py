@@ -146,7 +146,7 @@ def with_answer_key(row: Row) -> Row:
 
 def shown(value: Any) -> str:
     """A value as JSON for the one line of an error, cut where it is long."""
-    text = json.dumps(value)
+    text = json.dumps(value, default=str)
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
 
 

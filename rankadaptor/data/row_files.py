@@ -24,7 +24,7 @@ _OTHER_KINDS = {
     b"\x28\xb5\x2f\xfd": "compressed by zstd", b"BZh": "compressed by bzip2", b"\xfd7zXZ": "compressed by xz",
 }
 _SPACE = re.compile(r"[ \t\r\n]*")  # what JSON has between values
-_SURROGATES = ("\\ud", "\\uD")  # how their escapes begin: two are one character, a single one is none
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # two of these are one character, a single one is none
 
 
 def read_rows(path: Path, check: Callable[[Row], Row | None]) -> list[Row]:
@@ -37,11 +37,12 @@ def read_rows(path: Path, check: Callable[[Row], Row | None]) -> list[Row]:
     Raises:
         BadInput: if the file cannot be read, is no JSON in UTF-8, or a row is no object or does not pass the check.
     """
-    text = _text(path)
+    content = _content(path)
+    text = _text(path, content)
     start = _after_space(text, 0)
     is_list = text.startswith("[", start)
     values = enumerate(_members(path, text, start), 1) if is_list else _values(path, text, start)
-    may_hold_surrogates = any(escape in text for escape in _SURROGATES)
+    may_hold_surrogates = _SURROGATE.search(content) is not None
     rows = []
     for place, value in values:
         try:
@@ -57,15 +58,18 @@ def read_rows(path: Path, check: Callable[[Row], Row | None]) -> list[Row]:
     return rows
 
 
-def _text(path: Path) -> str:
-    """Text of a file without a byte order mark, decompressed."""
+def _content(path: Path) -> bytes:
+    """Bytes of a file, decompressed."""
     try:
         content = path.read_bytes()
-        if content.startswith(_GZIP):
-            content = gzip.decompress(content)
+        return gzip.decompress(content) if content.startswith(_GZIP) else content
     except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"cannot read {path} ({error}): give a whole file of JSON lines, plain or compressed by gzip"
                        ) from None
+
+
+def _text(path: Path, content: bytes) -> str:
+    """Text of a file's content, without a byte order mark."""
     for beginning, kind in _OTHER_KINDS.items():
         if content.startswith(beginning):
             raise BadInput(f"{path} is {kind}: convert it to JSON lines in UTF-8")

@@ -9,6 +9,7 @@ The testbed's miniature of a benchmark is an entry of `rankadaptor.testbed.tasks
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -77,7 +78,7 @@ class Benchmark:
         """
         if self.schema is not None:
             return self.schema(row)
-        if not isinstance(gold := self.gold_label(row), int) or gold < 0:
+        if not isinstance(gold := self.gold_label(row), Integral) or gold < 0:  # NumPy's numbers, too
             raise BadInput(f"the right choice of {str(row)[:80]} is {shown(gold)}: give the index of a choice; rows"
                            " that have none cannot be scored")
         return row

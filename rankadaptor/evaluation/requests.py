@@ -209,9 +209,9 @@ def _overrides(name: str, rows: Sequence[Row]) -> dict[str, Any]:
     def load(**_: Any) -> datasets.DatasetDict:
         try:
             return datasets.DatasetDict({_SPLIT: datasets.Dataset.from_list(list(rows))})
-        except pa.ArrowException as error:
-            raise BadInput(f"rows of {name} hold values of several types in one field ({' '.join(str(error).split())}):"
-                           " give each field one type") from None
+        except (pa.ArrowException, OverflowError) as error:  # of fields that no schema checks, such as numbers of rows
+            raise BadInput(f"rows of {name} hold a number too large, or values of several types in one field"
+                           f" ({' '.join(str(error).split())}): give each field one type") from None
 
     return {
         "task": name,

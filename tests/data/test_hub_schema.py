@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 from helpers.data import benchmark_row
 
@@ -77,7 +78,8 @@ def test_the_order_of_items_is_that_of_the_hubs_types(tmp_path):
 def test_a_benchmark_without_a_schema_needs_a_right_choice():
     plain = dataclasses.replace(BENCHMARKS["piqa"], name="plain", schema=None, read_gold=lambda row: row["right"])
     assert plain.checked_row({"right": 7}) == {"right": 7}
-    for right in (-1, "1", None, 0.5):
+    assert plain.checked_row({"right": np.int64(1)}) == {"right": 1}
+    for right in (-1, "1", None, 0.5, {1}):
         with pytest.raises(BadInput, match=r"the right choice of .*: give the index of a choice"):
             plain.checked_row({"right": right})
     with pytest.raises(BadInput, match="has no answer in the hub's schema"):

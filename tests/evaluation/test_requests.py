@@ -12,14 +12,16 @@ from lm_eval.api.instance import Instance
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from rankadaptor.data.sources import Source
 from rankadaptor.errors import BadInput, NotFinite, RecoveryDiverged
 from rankadaptor.evaluation import Requests, evaluate
 from rankadaptor.evaluation.items import item_table
 from rankadaptor.evaluation.requests import Question, _encoded
 from rankadaptor.evaluation.scoring import backend_of
-from rankadaptor.evaluation.spec import EvaluationSpec
+from rankadaptor.evaluation.spec import EvaluationSpec, PerplexitySpec
 from rankadaptor.pipeline.results import Results
 from rankadaptor.pipeline.stages.evaluate import Evaluate
+from rankadaptor.pipeline.stages.perplexity import Perplexity
 from rankadaptor.pipeline.stages.stage import Task
 from rankadaptor.pipeline.step import Step
 
@@ -125,15 +127,26 @@ def test_a_model_of_nan_has_a_reason_in_place_of_scores(engine, tokenizer, tmp_p
         Results(None, lambda step: entry).metrics(step)
 
 
+def test_a_perplexity_of_nan_has_a_reason_in_its_place(tokenizer, tmp_path, benchmark_folder, llama):
+    inputs = SimpleNamespace(benchmarks=Source("dir", str(benchmark_folder), None), protection=(12, 0))
+    models = SimpleNamespace(ready=lambda step: contextlib.nullcontext(llama), tokenizer=tokenizer, inputs=inputs)
+    step = Step("perplexity", PerplexitySpec(8, "none"))
+    assert Perplexity().compute(Task(step, None, tmp_path, models, lambda share: None))["perplexity"] > 1
+    llama.model.norm.weight.data[3] = float("nan")
+    result = Perplexity().compute(Task(step, None, tmp_path, models, lambda share: None))
+    assert result == {"diverged": "perplexity is NaN: check the model's weights, or give it a type of wider range"}
+
+
 def test_a_right_choice_that_is_none_of_them_is_refused():
     rows = [benchmark_row("piqa", 0), benchmark_row("piqa", 1) | {"label": 2}]  # as of a benchmark without a schema
     with pytest.raises(BadInput, match="item 1 of piqa has 2 choices, and the right one is 2: give an index from 0"):
         Requests(dataclasses.replace(SPEC, tasks=("piqa",)), {"piqa": rows})
 
 
-def test_fields_of_several_types_are_told():
-    rows = [benchmark_row("piqa", 0) | {"note": 1}, benchmark_row("piqa", 1) | {"note": "text"}]
-    with pytest.raises(BadInput, match="rows of piqa hold values of several types in one field"):
+@pytest.mark.parametrize("note", ["text", [1], 10**30])
+def test_fields_that_fit_no_table_are_told(note):
+    rows = [benchmark_row("piqa", 0) | {"note": 1}, benchmark_row("piqa", 1) | {"note": note}]
+    with pytest.raises(BadInput, match="rows of piqa hold a number too large, or values of several types in"):
         Requests(dataclasses.replace(SPEC, tasks=("piqa",)), {"piqa": rows})
 
 

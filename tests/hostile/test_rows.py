@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from helpers.data import benchmark_row
@@ -11,6 +12,8 @@ from helpers.profile import write_checkpoint
 from rankadaptor.__main__ import main
 from rankadaptor.data.instruction_rows import RecoveryData, recovery_rows
 from rankadaptor.data.sources import Source
+from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.reporting.provenance import entries_provenance
 
 ITEMS = 8
 
@@ -224,7 +227,7 @@ def test_items_of_mixed_extra_fields_are_told(place, capfd):
     rows = [benchmark_row("piqa", seed) | {"note": note} for seed, note in enumerate([1, "a"])]
     write_items(place, "piqa", lines(rows))
     says = refused(["evaluate", "model", "--benchmarks", "items", "--tasks", "piqa"], place, capfd)
-    assert "rows of piqa hold values of several types in one field" in says
+    assert "rows of piqa hold a number too large, or values of several types in one field" in says
 
 
 ROW = {"instruction": "Name it.", "input": "the cat", "output": "a cat"}
@@ -299,6 +302,11 @@ def test_rows_that_share_words_with_items_are_counted_aloud(place, capfd):
     assert capfd.readouterr().err.splitlines().count(told) == 1
     (result,) = [json.loads(path.read_text())["result"] for path in place.glob("ledger/*/result.json")]
     assert (result["rows_read"], result["rows_left_out"]) == (4, 2)
+    (key,) = [path.parent.name for path in place.glob("ledger/*/result.json")]
+    profile = SimpleNamespace(base_model=SimpleNamespace(label="a model"))
+    origin = entries_provenance(profile, {"a row": [key]}, Ledger("ledger"))
+    assert origin["recovery_rows"] == {"read": 4, "left_out": 2}
+    assert entries_provenance(profile, {}, Ledger("ledger"))["recovery_rows"] == {}
     assert (place / "out" / "adapter_model.safetensors").is_file()
 
 
