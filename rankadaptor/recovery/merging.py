@@ -50,7 +50,7 @@ def check_mergeable(folder: Path) -> None:
             raise BadInput(f"the adapter in {folder} {reason} ({name} in {path.name}), so no weights of the model hold"
                            " it: recover one without")
     start = config.get("init_lora_weights", True)
-    if start not in _STARTS:
+    if (start.lower() if isinstance(start, str) else start) not in _STARTS:  # PEFT reads OLoRA as olora
         raise BadInput(f"the adapter in {folder} began with init_lora_weights {start!r:.40}, from weights that it does"
                        " not hold: save it with PEFT's path_initial_model_for_weight_conversion")
 

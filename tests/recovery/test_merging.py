@@ -37,6 +37,7 @@ MERGED = {
     "weights the other way round": lora(fan_in_fan_out=True),
     "biases that a LLaMA lacks": lora(bias="all"),
     "orthogonal start": lora(r=4, init_lora_weights="orthogonal"),
+    "orthonormal start": lora(init_lora_weights="OLoRA"),
     "principal components": lora(init_lora_weights="pissa"),
     "single parameters": LoraConfig(r=3, lora_alpha=5, target_modules=[], target_parameters=["q_proj.weight"]),
     "a norm trained whole": lora(modules_to_save=["norm"]),
@@ -109,7 +110,7 @@ def test_merged_and_unmerged_agree(kind, tied, tmp_path):
 
 @pytest.mark.parametrize(("dtype", "file"), [(torch.bfloat16, torch.float16), (torch.float16, torch.float32)])
 @pytest.mark.parametrize("kind", [kind for kind in MERGED if kind not in (
-    "principal components", "single parameters")])  # begin from rounded weights; and PEFT's own sum is rounded
+    "orthonormal start", "principal components", "single parameters")])  # begin from rounded weights; and PEFT's own sum is rounded
 def test_half_precision_merges_as_float32_does(kind, dtype, file, tmp_path):
     """To the last bit what the same weights give as float32, rounded once."""
     trained(base(), MERGED[kind], tmp_path, file)
