@@ -20,6 +20,7 @@ from rankadaptor.errors import BadInput, Damaged
 from rankadaptor.pipeline.failures import check_notes
 from rankadaptor.pipeline.ledger import FAILURES, SEARCHES, Ledger
 from rankadaptor.pipeline.ledger_files import DAMAGED, UNFINISHED, Entry, is_key, remove_tree
+from rankadaptor.pipeline.leftovers import leftovers, remove_leftover
 from rankadaptor.pipeline.stages import STAGES
 from rankadaptor.pipeline.traces import Trace
 from rankadaptor.pipeline.trial_scores import MeasuredTrials
@@ -186,7 +187,8 @@ def rubbish(
         versions: Numerics versions of entries that no stage makes, by what stands as their stage.
     """
     ledger = existing(folder)
-    pieces = [Rubbish(path, "left by a process that died", bytes_of(path), ledger) for path in ledger.leftovers()]
+    pieces = [Rubbish(path, "left by a process that died", bytes_of(path), ledger)
+              for path in leftovers(ledger.folder, ledger.leases)]
     other: list[tuple[Path, str]] = []
     if damaged:
         other += [(ledger.folder / DAMAGED / name, "damaged") for name in names_in(ledger.folder / DAMAGED)]
@@ -225,7 +227,7 @@ def remove(pieces: list[Rubbish]) -> list[Rubbish]:
     for piece in pieces:
         try:
             if piece.left_in is not None:
-                piece.left_in.remove_leftover(piece.path)
+                remove_leftover(piece.left_in.folder, piece.left_in.leases, piece.path)
             else:
                 _remove_whole(piece.path)
         except OSError:
