@@ -138,8 +138,11 @@ def verify(folder: Path | str) -> list[str]:
     trials = MeasuredTrials(ledger)
     for key in filter(is_key, searches):
         trace = Trace(ledger, key)
-        trace.read(functools.partial(_doubt, ledger, trials, key))
-        faults += [trace.fault] if trace.fault else []
+        try:
+            trace.read(functools.partial(_doubt, ledger, trials, key))
+            faults += [trace.fault] if trace.fault else []
+        except BadInput as unreadable:
+            faults.append(str(unreadable))
     for key in names_in(ledger.folder / FAILURES):
         faults += check_notes(ledger, key)[1]
     return faults
