@@ -74,8 +74,8 @@ class Trace:
                         self._set_aside(later, f"{later.name} rests on {path.name}")
                     break
         except OSError as error:
-            raise BadInput(f"search {self._key[:12]}: a file of {self._folder} cannot be read ({error.strerror}): mend its"
-                           " rights, or remove it") from None
+            raise BadInput(f"search {self._key[:12]}: a file of {self._folder} cannot be read ({error.strerror}): mend"
+                           " its rights, or remove it") from None
         return rounds
 
     def append(self, identity: dict[str, Any], content: dict[str, Any]) -> None:
