@@ -20,7 +20,8 @@ from rankadaptor.machine import machine
 from rankadaptor.pipeline.ledger import FAILURES, Ledger
 from rankadaptor.pipeline.ledger_files import set_aside, writing_into
 from rankadaptor.pipeline.time_limits import TimedOut
-from rankadaptor.sealed import kind_of, names_in, plain, read_sealed, write_sealed
+from rankadaptor.sealed import kind_of as kind_at
+from rankadaptor.sealed import names_in, plain, read_sealed, write_sealed
 
 # Attempts of a stage on one kind of machine, by kind of failure.
 ATTEMPTS = {"out of memory": 2, "timed out": 2, "killed": 3}
@@ -56,8 +57,8 @@ def note(ledger: Ledger, key: str, stage: str, kind: str, message: str) -> None:
         "machine": machine(),
     }
     folder, name = ledger.folder / FAILURES / key, f"{os.urandom(8).hex()}.json"
-    if (kind := kind_of(folder)) not in ("", "a folder"):
-        set_aside(ledger.folder, folder, f"failures of {key[:12]}: it is {kind}, not a folder", then="")
+    if (place := kind_at(folder)) not in ("", "a folder"):
+        set_aside(ledger.folder, folder, f"failures of {key[:12]}: it is {place}, not a folder", then="")
     with writing_into(ledger.folder):
         write_sealed(folder / name, content, _place(key, name))
 

@@ -429,6 +429,16 @@ def test_harmed_notes_count_no_attempt(name, folder, capsys):
     assert_others_are_whole(folder, set())
 
 
+@pytest.mark.parametrize("kind", ["link", "file", "pipe"])
+def test_notes_are_written_beside_what_is_in_their_way(kind, folder, capsys):
+    replaced(folder / "failures" / KEY, kind)
+    assert failures.notes_of(Ledger(folder), KEY) == []
+    failures.note(Ledger(folder), KEY, "recover", "killed", "signal 9")
+    assert len(failures.notes_of(Ledger(folder), KEY)) == 1
+    assert len(list((folder / "elsewhere").iterdir())) == 1  # nothing was written through the link
+    assert capsys.readouterr().err.count("set aside") == 1
+
+
 # -- leases, and strangers in the folder -------------------------------------------------------------------------------
 
 HOLDER = Holder.here()._asdict()
