@@ -69,7 +69,7 @@ def test_every_file_and_folder_is_forced_onto_the_disk(tmp_path, monkeypatch):
     assert {str(tmp_path), str(tmp_path / "one"), str(tmp_path / "one" / "two")} <= forced  # names of new folders, too
 
 
-def test_a_sealed_folder_gives_its_texts_and_what_it_does_not_list(tmp_path):
+def test_a_check_gives_texts_and_names_of_unlisted_files(tmp_path):
     make(tmp_path / "made")
     seal_folder(tmp_path / "made")
     assert check_folder(tmp_path / "made", ("a.txt",)) == ([], {"a.txt": b"a"})

@@ -8,6 +8,7 @@ import typer
 
 from rankadaptor.commands.groups import Command, Ledger, group
 from rankadaptor.errors import BadInput
+from rankadaptor.sealed import plain
 
 ledger = group("Look into finished results. And keep their folder in order.")
 
@@ -65,13 +66,13 @@ def collect_garbage(
     versions = {REPLAY: ReplaySpec.numerics_version}
     pieces = ledger_tools.rubbish(ledger, damaged, outdated, failures, versions)
     for piece in pieces:
-        print(f"{piece.path}: {piece.why}, {piece.bytes / 1e6:.2f} MB")
+        print(f"{plain(str(piece.path))}: {piece.why}, {piece.bytes / 1e6:.2f} MB")
     left = [] if dry_run else ledger_tools.remove(pieces)
     removed = [piece for piece in pieces if piece not in left]
     print(f"{'would remove' if dry_run else 'removed'} {len(removed)} things,"
           f" {sum(piece.bytes for piece in removed) / 1e6:.2f} MB")
     if left:
-        raise BadInput(f"cannot remove {left[0].path}: mend its rights, or remove it by hand")
+        raise BadInput(f"cannot remove {plain(str(left[0].path))}: mend its rights, or remove it by hand")
 
 
 @ledger.command("export", cls=Command)

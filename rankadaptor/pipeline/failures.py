@@ -20,6 +20,7 @@ from rankadaptor.machine import machine
 from rankadaptor.pipeline.ledger import FAILURES, Ledger
 from rankadaptor.pipeline.ledger_files import set_aside, writing_into
 from rankadaptor.pipeline.time_limits import TimedOut
+from rankadaptor.sealed import kind_of as kind_at
 from rankadaptor.sealed import names_in, plain, read_sealed, write_sealed
 
 # Attempts of a stage on one kind of machine, by kind of failure.
@@ -55,9 +56,11 @@ def note(ledger: Ledger, key: str, stage: str, kind: str, message: str) -> None:
         "noted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine(),
     }
-    name = f"{os.urandom(8).hex()}.json"
+    folder, name = ledger.folder / FAILURES / key, f"{os.urandom(8).hex()}.json"
+    if (place := kind_at(folder)) not in ("", "a folder"):
+        set_aside(ledger.folder, folder, f"failures of {key[:12]}: it is {place}, not a folder", then="")
     with writing_into(ledger.folder):
-        write_sealed(ledger.folder / FAILURES / key / name, content, _place(key, name))
+        write_sealed(folder / name, content, _place(key, name))
 
 
 def notes_of(ledger: Ledger, key: str) -> list[dict[str, Any]]:

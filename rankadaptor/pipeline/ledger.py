@@ -18,18 +18,18 @@ from typing import Any, NamedTuple
 from rankadaptor.errors import BadInput, Damaged
 from rankadaptor.files import fsync, make_folder
 from rankadaptor.keys import identity_key
-from rankadaptor.pipeline.leases import Holder, Leases, is_dead, is_expired, is_silent, kept_alive, read_holder
+from rankadaptor.pipeline.leases import Holder, Leases, kept_alive
 from rankadaptor.pipeline.ledger_files import (
     DAMAGED,
     UNFINISHED,
     Entry,
     complete_entry,
     is_key,
-    remove_tree,
     set_aside,
     stamp_of,
     writing_into,
 )
+from rankadaptor.pipeline.leftovers import MARK, remove_unfinished
 from rankadaptor.sealed import kind_of, names_in, plain
 
 _LEASES, SEARCHES, FAILURES = ".leases", "searches", "failures"
@@ -46,7 +46,12 @@ class Look(NamedTuple):
 
 
 class Ledger:
-    """A folder of finished results, addressed by key."""
+    """A folder of finished results, addressed by key.
+
+    Attributes:
+        folder: Where entries are.
+        leases: Who computes what.
+    """
 
     def __init__(self, folder: Path | str):
         """
@@ -58,23 +63,8 @@ class Ledger:
         """
         self.folder = Path(folder)
         self._verified: dict[str, tuple[int, int]] = {}  # key -> stamp of its folder
-        self._leases = Leases(self.folder / _LEASES)
-        try:
-            existing = next(path for path in (self.folder, *self.folder.absolute().parents) if os.path.lexists(path))
-            if not existing.is_dir():
-                raise NotADirectoryError(errno.ENOTDIR, f"{existing} is not a folder")
-            if existing == self.folder:
-                os.listdir(existing)  # raises where it may not be read
-            self._set_strangers_aside()
-        except OSError as error:
-            raise BadInput(f"cannot use {self.folder} as a ledger, {error.strerror}: name another folder, or mend its"
-                           " rights") from None
-
-    def _set_strangers_aside(self) -> None:
-        """Move away links, files and pipes that stand where the ledger has folders of its own."""
-        for name in (_LEASES, UNFINISHED, SEARCHES, FAILURES):
-            if (kind := kind_of(self.folder / name)) not in ("", "a folder"):
-                set_aside(self.folder, self.folder / name, f"{name} is {kind}, not a folder", then="")
+        self.leases = Leases(self.folder / _LEASES)
+        _prepare(self.folder)
 
     def find(self, key: str) -> Entry | None:
         """The entry of a key, verified once a process; None if the ledger lacks it.
@@ -124,21 +114,6 @@ class Ledger:
         own = {_LEASES, UNFINISHED, SEARCHES, FAILURES, DAMAGED}
         return [name for name in names_in(self.folder) if name not in own and not is_key(name)]
 
-    def leftovers(self) -> list[Path]:
-        """Files of processes that died: half-written entries, leases, drafts of leases."""
-        unfinished = [self.folder / UNFINISHED / name for name in names_in(self.folder / UNFINISHED)]
-        living = self._leases.living()  # after the listing: each has a lease by then
-        dead = [path for path in unfinished if path.name not in living and _is_abandoned(path)]
-        old = [path for path in self.folder.glob(".????????????-*") if kind_of(path) == "a folder"]  # earlier layout
-        return dead + self._leases.dead() + old
-
-    def remove_leftover(self, path: Path) -> None:
-        """Remove one of `leftovers`, unless a process has begun to use it since. Raises OSError if it cannot."""
-        if path.parent.name == _LEASES:
-            self._leases.remove_dead(path)
-        elif path in self.leftovers():
-            remove_tree(path)
-
     def compute(
         self, key: str, spec: dict[str, Any], work: Callable[[Path], dict[str, Any]]
     ) -> tuple[Entry, bool]:
@@ -163,7 +138,7 @@ class Ledger:
         if look.is_in_the_way:
             raise BadInput(f"{look.fault}, and cannot be set aside in {self.folder}: mend the folder's rights, or"
                            " remove the entry")
-        with writing_into(self.folder), self._leases.held(key, lambda: self.find(key) is not None) as holder:
+        with writing_into(self.folder), self.leases.held(key, lambda: self.find(key) is not None) as holder:
             if holder is not None:
                 self.refresh()  # another process may have finished the entry before this one got the lease
             if (entry := self.find(key)) is None and holder is not None:
@@ -179,7 +154,7 @@ class Ledger:
 
         Without a lease any more (the machine slept, and another process took it over), the other's entry comes first.
         """
-        if not self._leases.is_own(key, holder):
+        if not self.leases.is_own(key, holder):
             self.refresh()
             if (entry := self.find(key)) is not None:
                 return entry
@@ -201,7 +176,7 @@ class Ledger:
     @contextlib.contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
         """Waits while another living process is within this context, on this ledger and under this name."""
-        with writing_into(self.folder), self._leases.held(name, lambda: False):
+        with writing_into(self.folder), self.leases.held(name, lambda: False):
             yield
 
     def refresh(self) -> None:
@@ -211,33 +186,34 @@ class Ledger:
 
     def is_elsewhere(self, key: str) -> bool:
         """Whether another process, or another thread, computes a key."""
-        return self._leases.is_held(key)
+        return self.leases.is_held(key)
 
     @contextlib.contextmanager
     def _scratch(self, key: str, holder: Holder) -> Iterator[Path]:
-        self._remove_unfinished()
+        remove_unfinished(self.folder)
         unfinished = self.folder / UNFINISHED / holder.token
         make_folder(unfinished.parent)
         unfinished.mkdir()
         try:
-            (unfinished / "holder.json").write_text(holder.to_json(), encoding="utf-8")
+            (unfinished / MARK).write_text(holder.to_json(), encoding="utf-8")
             (unfinished / key).mkdir()
-            with kept_alive(unfinished / "holder.json", holder):
+            with kept_alive(unfinished / MARK, holder):
                 yield unfinished / key
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
-    def _remove_unfinished(self) -> None:
-        """Remove half-written entries of processes of this host that died."""
-        for name in names_in(self.folder / UNFINISHED):
-            mark = self.folder / UNFINISHED / name / "holder.json"
-            if kind_of(mark) and (holder := read_holder(mark)) is not None and is_dead(holder):
-                shutil.rmtree(mark.parent, ignore_errors=True)
 
-
-def _is_abandoned(unfinished: Path) -> bool:
-    """Whether nobody writes into a half-written entry any more, whether or not its writer still has the lease."""
-    if kind_of(unfinished) != "a folder":
-        return True  # a process makes nothing but folders there
-    mark = unfinished / "holder.json"
-    return is_expired(mark) if kind_of(mark) else is_silent(unfinished)
+def _prepare(folder: Path) -> None:
+    """Raise BadInput where a ledger cannot be; set aside links, files and pipes where it has folders of its own."""
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+        if not existing.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{existing} is not a folder")
+        if existing == folder:
+            os.listdir(folder)  # raises where it may not be read
+        for path in (folder / name for name in (_LEASES, UNFINISHED, SEARCHES, FAILURES)):
+            if (kind := kind_of(path)) not in ("", "a folder"):
+                set_aside(folder, path, f"{path.name} is {kind}, not a folder", then="")
+    except OSError as error:
+        raise BadInput(f"cannot use {folder} as a ledger, {error.strerror}: name another folder, or mend its rights"
+                       ) from None

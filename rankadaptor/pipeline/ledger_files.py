@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,6 @@ from rankadaptor.sealed import (
     json_text,
     kind_of,
     parse_object,
-    plain,
     read_checksums,
     read_object,
     seal_folder,
@@ -130,7 +130,7 @@ def set_aside(
     Returns:
         Whether the path is free now, or holds what another process put there.
     """
-    aside = ledger / DAMAGED / f"{path.name[:80]}-{os.urandom(4).hex()}"
+    aside = ledger / DAMAGED / f"{re.sub(r'[^a-zA-Z0-9._-]', '_', path.name)[:80]}-{os.urandom(4).hex()}"
     try:
         if kind_of(aside.parent) not in ("", "a folder"):
             raise NotADirectoryError(errno.ENOTDIR, f"{DAMAGED} is not a folder")
@@ -145,7 +145,7 @@ def set_aside(
     except OSError as error:
         print(f"ledger: {damage}; it is not used, and stays where it is ({error.strerror})", file=sys.stderr)
         return False
-    print(f"ledger: {damage}; set aside as {plain(str(aside))}{then}", file=sys.stderr)
+    print(f"ledger: {damage}; set aside as {aside}{then}", file=sys.stderr)
     return True
 
 

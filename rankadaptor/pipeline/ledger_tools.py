@@ -20,6 +20,7 @@ from rankadaptor.errors import BadInput, Damaged
 from rankadaptor.pipeline.failures import check_notes
 from rankadaptor.pipeline.ledger import FAILURES, SEARCHES, Ledger
 from rankadaptor.pipeline.ledger_files import DAMAGED, UNFINISHED, Entry, is_key, remove_tree
+from rankadaptor.pipeline.leftovers import leftovers, remove_leftover
 from rankadaptor.pipeline.stages import STAGES
 from rankadaptor.pipeline.traces import Trace
 from rankadaptor.pipeline.trial_scores import MeasuredTrials
@@ -137,8 +138,11 @@ def verify(folder: Path | str) -> list[str]:
     trials = MeasuredTrials(ledger)
     for key in filter(is_key, searches):
         trace = Trace(ledger, key)
-        trace.read(functools.partial(_doubt, ledger, trials, key))
-        faults += [trace.fault] if trace.fault else []
+        try:
+            trace.read(functools.partial(_doubt, ledger, trials, key))
+            faults += [trace.fault] if trace.fault else []
+        except BadInput as unreadable:
+            faults.append(str(unreadable))
     for key in names_in(ledger.folder / FAILURES):
         faults += check_notes(ledger, key)[1]
     return faults
@@ -186,7 +190,8 @@ def rubbish(
         versions: Numerics versions of entries that no stage makes, by what stands as their stage.
     """
     ledger = existing(folder)
-    pieces = [Rubbish(path, "left by a process that died", bytes_of(path), ledger) for path in ledger.leftovers()]
+    pieces = [Rubbish(path, "left by a process that died", bytes_of(path), ledger)
+              for path in leftovers(ledger.folder, ledger.leases)]
     other: list[tuple[Path, str]] = []
     if damaged:
         other += [(ledger.folder / DAMAGED / name, "damaged") for name in names_in(ledger.folder / DAMAGED)]
@@ -225,7 +230,7 @@ def remove(pieces: list[Rubbish]) -> list[Rubbish]:
     for piece in pieces:
         try:
             if piece.left_in is not None:
-                piece.left_in.remove_leftover(piece.path)
+                remove_leftover(piece.left_in.folder, piece.left_in.leases, piece.path)
             else:
                 _remove_whole(piece.path)
         except OSError:

@@ -53,6 +53,9 @@ class Trace:
 
         Args:
             doubt: Says why a round without a seal is not believed; empty if the ledger's results confirm it.
+
+        Raises:
+            BadInput: if the system cannot read a file of it, for example without the rights.
         """
         self._seals, self._is_sealed, self.fault = [], False, ""
         rounds: list[dict[str, Any]] = []
@@ -71,7 +74,8 @@ class Trace:
                         self._set_aside(later, f"{later.name} rests on {path.name}")
                     break
         except OSError as error:
-            self.fault = self.fault or f"search {self._key[:12]}: a file cannot be read ({error.strerror})"
+            raise BadInput(f"search {self._key[:12]}: a file of {self._folder} cannot be read ({error.strerror}): mend"
+                           " its rights, or remove it") from None
         return rounds
 
     def append(self, identity: dict[str, Any], content: dict[str, Any]) -> None:

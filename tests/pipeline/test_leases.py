@@ -12,6 +12,7 @@ import pytest
 from rankadaptor.pipeline import leases
 from rankadaptor.pipeline.leases import Holder, Leases, is_dead, read_holder
 from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.leftovers import leftovers
 
 KEY = "k"
 FORK = multiprocessing.get_context("fork")
@@ -211,7 +212,7 @@ def test_an_exclusive_context_waits_for_another(tmp_path):
         order.append("second")
     other.join()
     assert order == ["first", "second"]
-    assert ledger.leftovers() == []
+    assert leftovers(tmp_path, ledger.leases) == []
 
 
 def test_a_lease_that_was_taken_over_is_let_go(tmp_path, monkeypatch):

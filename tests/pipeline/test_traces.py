@@ -8,6 +8,7 @@ import pytest
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments.main_table import main_table
 from rankadaptor.keys import identity_key
+from rankadaptor.pipeline import traces
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.ledger_tools import verify
 from rankadaptor.pipeline.traces import Trace
@@ -85,3 +86,19 @@ def test_scores_of_trials_by_signal():
     assert trial_scores({"perplexity": math.e}, "held_out_loss", tasks) == {"text": -1.0}
     assert trial_scores({"diverged": "why"}, "accuracy", tasks) == {"piqa": 0.0, "hellaswag": 0.0}
     assert trial_scores({"diverged": "why"}, "held_out_loss", ()) == {"text": -20.0}
+
+
+def test_a_round_that_cannot_be_read_is_left_there(tmp_path, monkeypatch):
+    Trace(Ledger(tmp_path), KEY).append(IDENTITY, {"value": 1.5})
+    before = (tmp_path / "searches" / KEY / "round-000.json").read_bytes()
+
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(traces, "read_with_seal", refuse)
+        with pytest.raises(BadInput, match=r"cannot be read \(Permission denied\): mend its rights"):
+            Trace(Ledger(tmp_path), KEY).read(str)
+        assert len(verify(tmp_path)) == 1
+    assert (tmp_path / "searches" / KEY / "round-000.json").read_bytes() == before
+    assert not (tmp_path / "damaged").exists()

@@ -110,7 +110,8 @@ def test_merged_and_unmerged_agree(kind, tied, tmp_path):
 
 @pytest.mark.parametrize(("dtype", "file"), [(torch.bfloat16, torch.float16), (torch.float16, torch.float32)])
 @pytest.mark.parametrize("kind", [kind for kind in MERGED if kind not in (
-    "orthonormal start", "principal components", "single parameters")])  # begin from rounded weights; and PEFT's own sum is rounded
+    # They begin from rounded weights, or PEFT rounds the sum itself.
+    "orthonormal start", "principal components", "single parameters")])
 def test_half_precision_merges_as_float32_does(kind, dtype, file, tmp_path):
     """To the last bit what the same weights give as float32, rounded once."""
     trained(base(), MERGED[kind], tmp_path, file)
