@@ -52,6 +52,7 @@ MERGED = {
     "DoRA on embeddings": lora(on=["embed_tokens"], use_dora=True),
 }
 ON_EMBEDDINGS = [name for name in MERGED if "head" in name or "embeddings" in name or "tokens" in name]
+COMPUTED_FROM_WEIGHTS = ("orthonormal start", "principal components")  # anew at loading, and rounded with the base
 REFUSED = {
     "replicated layers": (lora(layer_replication=[[0, 3], [1, 4]]), "repeats layers of the model"),
     "biases of its own": (lora(lora_bias=True), "has biases of its own"),
@@ -109,9 +110,7 @@ def test_merged_and_unmerged_agree(kind, tied, tmp_path):
 
 
 @pytest.mark.parametrize(("dtype", "file"), [(torch.bfloat16, torch.float16), (torch.float16, torch.float32)])
-@pytest.mark.parametrize("kind", [kind for kind in MERGED if kind not in (
-    # They begin from rounded weights, or PEFT rounds the sum itself.
-    "orthonormal start", "principal components", "single parameters")])
+@pytest.mark.parametrize("kind", [kind for kind in MERGED if kind not in COMPUTED_FROM_WEIGHTS])
 def test_half_precision_merges_as_float32_does(kind, dtype, file, tmp_path):
     """To the last bit what the same weights give as float32, rounded once."""
     trained(base(), MERGED[kind], tmp_path, file)
