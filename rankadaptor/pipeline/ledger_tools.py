@@ -8,7 +8,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -130,8 +130,24 @@ def verify(folder: Path | str) -> list[str]:
 
     Returns:
         One line for each fault.
+
+    Raises:
+        BadInput: if a folder of the ledger cannot be read.
     """
-    ledger = existing(folder)
+    with _readable(folder):
+        return _faults(existing(folder))
+
+
+@contextlib.contextmanager
+def _readable(folder: Path | str) -> Iterator[None]:
+    """Turns errors of the system about folders that may not be read into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"cannot read {error.filename or folder} ({error.strerror}): mend its rights") from None
+
+
+def _faults(ledger: Ledger) -> list[str]:
     faults = [f"{look.fault}; {_remains(look.is_in_the_way, ledger)}"
               for look in (ledger.look(entry.key) for entry in ledger.entries()) if look.fault]
     searches = names_in(ledger.folder / SEARCHES)
@@ -188,8 +204,17 @@ def rubbish(
         outdated: Also entries of numerics versions that this code does not read any more.
         failures: Also notes of failures, so that stages that were given up are tried again.
         versions: Numerics versions of entries that no stage makes, by what stands as their stage.
+
+    Raises:
+        BadInput: if a folder of the ledger cannot be read.
     """
-    ledger = existing(folder)
+    with _readable(folder):
+        return _pieces(existing(folder), damaged, outdated, failures, versions)
+
+
+def _pieces(
+    ledger: Ledger, damaged: bool, outdated: bool, failures: bool, versions: Mapping[str, int]
+) -> list[Rubbish]:  # fmt: skip
     pieces = [Rubbish(path, "left by a process that died", bytes_of(path), ledger)
               for path in leftovers(ledger.folder, ledger.leases)]
     other: list[tuple[Path, str]] = []
@@ -233,6 +258,8 @@ def remove(pieces: list[Rubbish]) -> list[Rubbish]:
                 remove_leftover(piece.left_in.folder, piece.left_in.leases, piece.path)
             else:
                 _remove_whole(piece.path)
+        except FileNotFoundError:
+            continue  # another process removed it
         except OSError:
             left.append(piece)
     return left

@@ -1,7 +1,9 @@
 """Looking into a ledger and keeping it in order, from Python and from the shell."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,7 +15,7 @@ from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.keys import identity_key, stage_identity
 from rankadaptor.pipeline.leases import Holder
 from rankadaptor.pipeline.ledger import Ledger
-from rankadaptor.pipeline.ledger_tools import find_by_prefix, ledger_frame, rubbish, verify
+from rankadaptor.pipeline.ledger_tools import find_by_prefix, ledger_frame, remove, rubbish, verify
 from rankadaptor.ranktable.replay_cache import REPLAY, ReplaySpec
 from rankadaptor.recovery.recipe import Recipe
 from rankadaptor.recovery.spec import RecoverySpec
@@ -233,3 +235,29 @@ def test_gc_knows_versions_and_fields_beyond_the_stages(filled, run):
     before = {entry.key for entry in Ledger(filled).entries()}
     assert "removed 2 things" in run("gc", "--outdated", filled)[1]
     assert before - {entry.key for entry in Ledger(filled).entries()} == set(map(identity_key, gone))
+
+
+@pytest.mark.parametrize("action", ["verify", "gc"])
+def test_a_folder_that_may_not_be_read_is_one_line(action, filled, run, monkeypatch):
+    (filled / "searches").mkdir()
+    listdir = os.listdir
+
+    def refuse(folder):
+        if Path(folder).name in ("searches", ".leases"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listdir(folder)
+
+    (filled / ".leases").mkdir(exist_ok=True)
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert run(action, filled)[0] == 2
+    assert "cannot read" in run.errors
+    assert run.errors.count("\n") == 1
+
+
+def test_what_is_gone_when_it_is_to_be_removed_is_no_fault(filled):
+    put(filled, EVALUATION | {"numerics_version": 0}, {"metrics": {}}, 3)
+    pieces = rubbish(filled, outdated=True)
+    assert len(pieces) == 1
+    assert remove(pieces) == remove(pieces) == []
+    assert len(Ledger(filled).entries()) == 2
+    assert list((filled / ".unfinished").iterdir()) == []
