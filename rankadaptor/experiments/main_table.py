@@ -6,6 +6,7 @@
 """
 
 import dataclasses
+import os
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,16 +92,16 @@ def with_data(profile: Profile, benchmarks: str, recovery_data: str) -> Profile:
         BadInput: on benchmarks that are no folder, or rows that are no file; a pipe's content could be read only once.
     """
     if benchmarks:
-        if Path(benchmarks).exists() and not Path(benchmarks).is_dir():
-            raise BadInput(f"benchmarks {benchmarks!r} are no folder: name one that holds TASK/SPLIT.jsonl")
         profile = dataclasses.replace(profile, benchmarks=Source("dir", benchmarks, None))
+        if os.path.exists(benchmarks) and not Path(benchmarks).is_dir():
+            raise BadInput(f"benchmarks {benchmarks!r} are no folder: name one that holds TASK/SPLIT.jsonl")
     if recovery_data:
-        if Path(recovery_data).exists() and not Path(recovery_data).is_file():
-            raise BadInput(f"recovery data {recovery_data!r} are no file: name a .jsonl of instruction rows")
         data = dataclasses.replace(
             profile.recovery_data, label=Path(recovery_data).name or recovery_data,
             source=Source("dir", recovery_data, None), rows_per_set=None,
         )
+        if os.path.exists(recovery_data) and not Path(recovery_data).is_file():
+            raise BadInput(f"recovery data {recovery_data!r} are no file: name a .jsonl of instruction rows")
         profile = dataclasses.replace(profile, recovery_data=data)
     return profile
 

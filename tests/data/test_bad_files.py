@@ -64,7 +64,7 @@ MODELS = [
     ("config.json", as_json(lambda c: c.pop("model_type")), "is of type None, and only llama"),
     ("config.json", as_json(lambda c: c.update(attention_bias=True)), "has biases in its projections"),
     ("config.json", as_json(lambda c: c.update(mlp_bias=True)), "has biases in its projections"),
-    ("model.safetensors", Path.unlink, "no safetensors files in model: other weights are never read"),
+    ("model.safetensors", Path.unlink, "no safetensors files in model (model.safetensors"),
     ("tokenizer.json", lambda path: [one.unlink() for one in path.parent.glob("tokenizer*")], "no tokenizer in model"),
 ]
 
@@ -137,8 +137,8 @@ def test_rows(content, says, place, capfd):
 
 
 OWN = [
-    ("search", ["--budget", "1"], "1 recoveries were asked for"),
-    ("search", ["--budget", "0"], "0 recoveries were asked for"),
+    ("search", ["--budget", "1"], "budget is '1': give a whole number from 2"),
+    ("search", ["--budget", "0"], "budget is '0': give a whole number from 2"),
     ("search", ["--ranks", "4"], "rank candidates are (4,)"),
     ("search", ["--ranks", "4 x"], "ranks '4 x' are not whole numbers"),
     ("search", ["--layers", "1-3"], "layers '1-3' are no range"),

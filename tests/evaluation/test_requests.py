@@ -1,6 +1,7 @@
 """Questions as tokens by lm-eval's rule, and what is told where they are not what they seem."""
 
 import contextlib
+import copy
 import dataclasses
 from types import SimpleNamespace
 
@@ -33,7 +34,9 @@ CHOICES = [("Question: the cat\nAnswer:", " a dog"), ("Question: the cat\nAnswer
 
 @pytest.mark.parametrize("bos", [False, True])
 def test_choices_are_tokenised_by_lm_evals_own_rule(bos, tokenizer):
-    backend = backend_of(tiny_llama(), tokenizer, dataclasses.replace(SPEC, bos=bos))
+    with_bos = copy.deepcopy(tokenizer)
+    with_bos.bos_token = "the"
+    backend = backend_of(tiny_llama(), with_bos, dataclasses.replace(SPEC, bos=bos))
     backend._loglikelihood_tokens = lambda requests, **_: requests
     expected = backend.loglikelihood([Instance("loglikelihood", {}, choice, 0) for choice in CHOICES])
     encoded = _encoded(backend, CHOICES)
@@ -151,7 +154,7 @@ def test_fields_that_fit_no_table_are_told(note):
 
 
 def test_a_task_is_named_once():
-    with pytest.raises(BadInput, match="tasks piqa boolq piqa repeat themselves: name each once"):
+    with pytest.raises(BadInput, match="tasks 'piqa boolq piqa' repeat themselves: name each once"):
         EvaluationSpec(("piqa", "boolq", "piqa"), "report", 6, 0, 4)
 
 

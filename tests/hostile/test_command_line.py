@@ -51,7 +51,7 @@ REFUSED = {
     "bytes that are not UTF-8": ([*TABLE, "--ledger", "\udcff"], r"argument '\udcff' is not UTF-8"),
     "nothing but a space": ([*TABLE, "--ledger", " "], "ledger is ' ': give a name"),
     "nothing but commas": ([*TABLE[:4], "--blocks", ","], "',' holds nothing but commas"),
-    "a name of 5000 characters": (["plan", "table2", "--profile", LONG], "give a shorter one"),
+    "a name of 5000 characters": (["plan", "table2", "--profile", LONG], "unknown profile"),
     # numbers
     "seeds with an exponent": ([*TABLE, "--seeds", "1e3"], "seeds '1e3' are not whole numbers"),
     "seeds in Arabic digits": ([*TABLE, "--seeds", "٣"], "seeds '٣' are not whole numbers"),
@@ -98,7 +98,7 @@ REFUSED = {
     "a file as a rank table": (["plan", "search", "--rank-table", "file"], "cannot read a rank table from file"),
     "a file as a ledger": ([*TABLE, "--ledger", "file"], "cannot use file as a ledger"),
     "a ledger under a file": ([*TABLE, "--ledger", "file/ledger"], "cannot use file/ledger as a ledger"),
-    "a name too long for a ledger": ([*TABLE, "--ledger", LONG], "give a shorter one"),
+    "a name too long for a ledger": ([*TABLE, "--ledger", LONG], "File name too long: name another folder"),
     "a file as reports": ([*DRAWN, "--reports", "file"], "file is not a folder: name another folder"),
     "reports behind a broken link": ([*DRAWN, "--reports", "broken"], "broken is a broken link"),
     "reports behind a link to itself": ([*DRAWN, "--reports", "loop"], "loop is a broken link"),

@@ -303,7 +303,7 @@ def test_rows_that_share_words_with_items_are_counted_aloud(place, capfd):
     (result,) = [json.loads(path.read_text())["result"] for path in place.glob("ledger/*/result.json")]
     assert (result["rows_read"], result["rows_left_out"]) == (4, 2)
     (key,) = [path.parent.name for path in place.glob("ledger/*/result.json")]
-    profile = SimpleNamespace(base_model=SimpleNamespace(label="a model"))
+    profile = SimpleNamespace(base_model=SimpleNamespace(label="a model", source=Source("dir", ".", None)))
     origin = entries_provenance(profile, {"a row": [key]}, Ledger("ledger"))
     assert origin["recovery_rows"] == {"read": 4, "left_out": 2}
     assert entries_provenance(profile, {}, Ledger("ledger"))["recovery_rows"] == {}

@@ -1,19 +1,18 @@
 """Tokenizers as they lie in folders of strangers: one line and status 2, or the right ids; never wrong numbers."""
 
-import dataclasses
 import json
 import re
 import shutil
 
 import pytest
-from helpers.data import benchmark_row, sentence
+from helpers.data import sentence
 from helpers.models import tiny_llama
 from helpers.tokenizers import with_flat_scores, write_sentencepiece
 from tokenizers import Tokenizer
 
 from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput
-from rankadaptor.evaluation import Requests, evaluate
+from rankadaptor.evaluation import Requests
 from rankadaptor.evaluation.generation import continuations
 from rankadaptor.evaluation.perplexity import text_windows
 from rankadaptor.evaluation.scoring import backend_of
@@ -284,16 +283,6 @@ def test_a_prompt_beyond_the_embeddings_is_refused(dense):
     spec = GenerationSpec((sentence(1), f"the {BEYOND} cat"), 4, 0, 1.0, 50, 0.95, 0)
     with pytest.raises(BadInput, match=f"a prompt: {re.escape(EMBEDDED)}"):
         continuations(tiny_llama(), tiny_llama(), load_tokenizer(dense), spec)
-
-
-def test_a_question_without_text_is_refused(tokenizer):
-    """Of a benchmark of one's own, or a task whose wording gives nothing."""
-    spec = EvaluationSpec(("openbookqa",), "report", 1, 0, 1)
-    rows = {"openbookqa": [benchmark_row("openbookqa", 0) | {"question_stem": ""}]}
-    for engine in ("shared_context", "lm_eval"):
-        spec = dataclasses.replace(spec, engine=engine)
-        with pytest.raises(BadInput, match="item 0 of openbookqa has 0 tokens before a choice of 0: give each"):
-            evaluate(tiny_llama(), tokenizer, spec, Requests(spec, rows))
 
 
 def test_a_prompt_without_tokens_is_refused(dense):

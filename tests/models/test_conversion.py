@@ -140,12 +140,6 @@ def test_other_files_named_so_are_no_conversion(tmp_path):
     assert conversion.conversion_of(Source("hub", "some/llama", None)) is None
 
 
-def test_a_plan_of_a_folder_that_is_not_there_has_no_command(hub, monkeypatch):
-    monkeypatch.setenv("RANKADAPTOR_MODEL", "/models/typo")
-    plan = main_table("llama-7b", "llm-pruner:20", ledger=hub / "ledger").plan()
-    assert preflight.commands(plan, "table2", {}) == []
-
-
 def test_a_checkpoint_with_safetensors_is_not_converted(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("rankadaptor.data.hub.is_reachable", lambda _: "")

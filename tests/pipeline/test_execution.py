@@ -249,12 +249,12 @@ def test_steps_that_another_process_computes_come_last(tiny_profile, tmp_path):
              for seed in range(3)]
     begun, go_on = threading.Event(), threading.Event()
 
-    def slowly(folder):
-        begun.set()
-        assert go_on.wait(60)
-        return {}
+    def slowly(step, share):
+        if step.stage == "recover" and not begun.is_set():
+            begun.set()
+            assert go_on.wait(60)
 
-    other = threading.Thread(target=ledger.compute, args=(runner.key(steps[0]), {}, slowly))
+    other = threading.Thread(target=Runner(profile.inputs(), ledger, slowly).run, args=(steps[0],))
     other.start()
     assert begun.wait(60)
     assert [runner.is_elsewhere(step) for step in steps] == [True, False, False]
