@@ -42,7 +42,7 @@ RUN    := $(VENV)/bin/python -m rankadaptor
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test test-fast test-gpu lint report lab explore rank-table search-report bench-pruning bench-evaluation \
-  bench-recovery bench-trials rehearse torture torture-ray audit pretrain-testbed clean always
+  bench-recovery bench-trials convert check-gpu rehearse torture torture-ray audit pretrain-testbed clean always
 
 help:  ## list the targets and what they cost
 	@echo "RankAdaptor, reproduced. Two commands on a fresh machine: make reproduce-table2, make test."
@@ -138,6 +138,13 @@ bench-recovery: $(READY)  ## our recovery loop against transformers' Trainer (16
 bench-trials: $(READY)  ## what a trial costs by stage, and how that grows with the model and the items (6 minutes)
 	@$(VENV)/bin/python benchmarks/trials.py --profile "$$RANKADAPTOR_BENCH_PROFILE" --ledger "$$RANKADAPTOR_LEDGER"
 	@$(VENV)/bin/python benchmarks/trials.py --growth
+
+convert: $(READY)  ## MODEL=ORG/NAME@COMMIT or a folder: pickled weights as safetensors, once (10 minutes for 7B; fetches it)
+	@$(RUN) convert
+
+check-gpu: export RANKADAPTOR_PROFILE := $(if $(filter tiny,$(value PROFILE)),llama-7b,$(value PROFILE))
+check-gpu: $(READY)  ## a new GPU machine: exactness, one recovery, one evaluation, speed, memory (about ten minutes on a GPU)
+	@$(RUN) check-gpu
 
 rehearse: export RANKADAPTOR_PROFILE := $(if $(filter tiny,$(value PROFILE)),llama-7b,$(value PROFILE))
 rehearse: $(READY)  ## PROFILE=llama-7b through every stage, on a narrow copy with random weights (5 minutes on 2 cores)

@@ -32,7 +32,7 @@ from rankadaptor.evaluation.scoring import backend_of
 from rankadaptor.evaluation.shared_context import limits_of
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.models.base_model import base_model_folder
-from rankadaptor.models.checkpoints import Tokenizer, load_tokenizer
+from rankadaptor.models.tokenizers import Tokenizer, load_tokenizer
 from rankadaptor.profiles import Profile
 
 # Items of the splits that are reported: validation, or test of ARC and OBQA.

@@ -13,11 +13,11 @@ import torch
 from transformers import PreTrainedModel
 
 from rankadaptor import machine as provenance
-from rankadaptor.architecture import Architecture
+from rankadaptor.escaping import markdown_text
 from rankadaptor.models.base_model import base_model_folder
-from rankadaptor.models.checkpoints import load_tokenizer, random_weights
 from rankadaptor.models.kernels.products import product
-from rankadaptor.models.pruned_llama import PrunedLlamaConfig
+from rankadaptor.models.random_models import random_model
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
@@ -50,24 +50,12 @@ def pruned_model(options: argparse.Namespace) -> tuple[Profile, PreTrainedModel]
     return chosen, model.to(getattr(torch, options.dtype)) if options.dtype else model
 
 
-def random_model(shape: Architecture) -> PreTrainedModel:
-    """Random weights in bfloat16, dense or pruned."""
-    first = shape.layers[0]
-    config = PrunedLlamaConfig(
-        hidden_size=shape.hidden_size, head_dim=shape.head_dim, vocab_size=shape.vocab_size,
-        tie_word_embeddings=shape.tied_embeddings, num_hidden_layers=len(shape.layers), num_attention_heads=first.heads,
-        num_key_value_heads=first.kv_heads, intermediate_size=first.mlp_width,
-        layer_shapes=[[one.heads, one.kv_heads, one.mlp_width] for one in shape.layers],
-        original_layers=list(shape.original_layers), original_layer_count=shape.original_layer_count)
-    return random_weights(config).eval()
-
-
 def named(
     kind: str, profile: str, device: torch.device, block: str = "", shape: str = "", dtype: str = ""
 ) -> tuple[str, str]:
     """What a record is called, and what it says of the model; as `model_options` has them."""
     chosen = load_profile(profile)
-    label = f"random weights in the shape of {shape}, bfloat16" if shape else chosen.base_model.label
+    label = f"random weights in the shape of {shape}, bfloat16" if shape else markdown_text(chosen.base_model.label)
     name = "-".join([kind, shape or chosen.name, *([dtype] if dtype else []),
                      *(["gpu"] if device.type == "cuda" else [])])
     return name, ", ".join([label, *([block] if block else []), *([f"as {dtype}"] if dtype else [])])

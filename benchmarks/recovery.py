@@ -27,7 +27,8 @@ from rankadaptor.data.benchmarks import Row
 from rankadaptor.data.instruction_rows import recovery_rows
 from rankadaptor.data.sources import Source
 from rankadaptor.models.base_model import base_model_folder
-from rankadaptor.models.checkpoints import architecture_of, load_tokenizer
+from rankadaptor.models.checkpoints import architecture_of
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.profiles import Profile
 from rankadaptor.recovery.adapters import attach_adapter
 from rankadaptor.recovery.prompts import IGNORED, Example, batches, collate, tokenise

@@ -26,7 +26,8 @@ from rankadaptor.evaluation import evaluate
 from rankadaptor.evaluation.layout import TokenisedPair, lay_out
 from rankadaptor.evaluation.shared_context import limits_of, score
 from rankadaptor.models.base_model import base_model_folder
-from rankadaptor.models.checkpoints import architecture_of, default_device, load_tokenizer
+from rankadaptor.models.checkpoints import architecture_of, default_device
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step

@@ -2,6 +2,8 @@
 
     python -m rankadaptor plan|reproduce table2|figure2|search|testbed|...   # what it needs; make it
     python -m rankadaptor report                              # one page over all that was reported
+    python -m rankadaptor convert ORGANISATION/NAME@COMMIT    # pickled weights as safetensors, once
+    python -m rankadaptor check-gpu                           # whether a machine computes right, and as fast as planned
     python -m rankadaptor rank-table --workers 2 --out FILE   # measure the table that searches are replayed on
     python -m rankadaptor plan prune MODEL --ratio 0.25 ...   # sizes that a pruning would leave; reads no weights
     python -m rankadaptor prune MODEL --ratio 0.25 --calibration FILE --out DIR

@@ -4,6 +4,7 @@ An allocation has one entry per decoder layer of the *unpruned* model, 0 where d
 one performance model serves every pruner and rate of a base model.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,7 @@ from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 
 RankAllocation = tuple[int, ...]
+MOST_RANK = 2**16  # wider than any projection of a LLaMA
 Encoding = Literal["ranks", "logarithms", "logarithms and squares"]
 
 # LoRA* of the motivating example (Section 2, Figure 2): rank by quarter of depth, bottom to top.
@@ -26,10 +28,10 @@ def parse_allocation(text: str) -> RankAllocation:
     Raises:
         BadInput: if a part is not a whole number.
     """
-    try:
-        return tuple(int(part) for part in text.replace(",", " ").split())
-    except ValueError:
-        raise BadInput(f"rank allocation {text!r} is not a list of whole numbers: write it as '8 8 4 12'") from None
+    parts = text.replace(",", " ").split()
+    if not all(re.fullmatch(r"-?[0-9]{1,20}", part) for part in parts):
+        raise BadInput(f"rank allocation {text!r} is not a list of whole numbers: write it as '8 8 4 12'")
+    return tuple(map(int, parts))
 
 
 def validate_allocation(allocation: Sequence[int], architecture: Architecture) -> RankAllocation:
@@ -51,6 +53,8 @@ def validate_allocation(allocation: Sequence[int], architecture: Architecture) -
     for layer, rank in enumerate(ranks):
         if not isinstance(rank, int) or isinstance(rank, bool):
             raise BadInput(f"rank of layer {layer} is {rank!r}: ranks are whole numbers")
+        if rank > MOST_RANK:
+            raise BadInput(f"rank of layer {layer} is {rank}: give at most {MOST_RANK}")
         if layer in present and rank < 1:
             raise BadInput(f"rank of layer {layer} is {rank}: give at least 1 to every layer that pruning left")
         if layer not in present and rank != 0:

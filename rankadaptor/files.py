@@ -25,7 +25,7 @@ _computed_digests: dict[str, FileDigest] = {}  # by absolute path
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's content, as 64 hex digits. Reads the file; see `file_digest`."""
-    with path.open("rb") as stream:
+    with open(path, "rb", buffering=0) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -76,19 +76,30 @@ def fsync(path: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and force their names onto the disk; nothing happens where it is there."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    fsync(folder.parent)
+
+
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new content, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a text file in UTF-8 so that a reader sees the old or the new content, never half of it.
+
+    The file gets the rights that the user's umask leaves to new files, unlike one that `tempfile` makes.
+    """
+    make_folder(path.parent)
+    draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
-        with os.fdopen(handle, "w") as stream:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
             os.fsync(stream.fileno())
         os.replace(draft, path)
     except BaseException:
-        Path(draft).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
     fsync(path.parent)
 

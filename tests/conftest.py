@@ -24,6 +24,7 @@ from helpers.profile import (
     write_profile,
 )
 from helpers.shared import made_once
+from helpers.tokenizers import write_sentencepiece
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -63,6 +64,14 @@ def dense(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
     """A checkpoint of a user's own: a folder with a tiny LLaMA and its tokenizer."""
     write_checkpoint(tmp_path / "dense", tokenizer)
     return tmp_path / "dense"
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SentencePiece model of LLaMA's kind."""
+    folder = made_once(tmp_path_factory, "sentencepiece",
+                       lambda folder: write_sentencepiece(folder / "tokenizer.model"))
+    return folder / "tokenizer.model"
 
 
 @pytest.fixture(scope="session")

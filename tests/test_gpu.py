@@ -13,9 +13,10 @@ from rankadaptor.evaluation import evaluate
 from rankadaptor.evaluation.layout import Limits, lay_out
 from rankadaptor.evaluation.shared_context import limits_of, score
 from rankadaptor.models.base_model import base_model, base_model_folder
-from rankadaptor.models.checkpoints import architecture_of, load_tokenizer
+from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.models.kernels.fused_lora import fused
 from rankadaptor.models.kernels.products import product
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.profiles import load_profile

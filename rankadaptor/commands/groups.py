@@ -21,9 +21,23 @@ REGISTRIES = {
     "ablations": ("rankadaptor.experiments.ablations", "ABLATIONS"),
 }
 
-Ledger = Annotated[str, typer.Option(envvar="RANKADAPTOR_LEDGER", help="Folder of finished results.")]
-Profile = Annotated[str, typer.Option(envvar="RANKADAPTOR_PROFILE", help="{profiles}, or a YAML file.")]
-Reports = Annotated[str, typer.Option(envvar="RANKADAPTOR_REPORTS", help="Folder of reports.")]
+
+def not_blank(name: str, default: str) -> Callable[[str], str]:
+    """A callback of an option: empty is its default, as of a variable of make; nothing but spaces is refused."""
+    def checked(value: str) -> str:
+        from rankadaptor.experiments.parameters import text
+
+        return text(name, value, default)
+
+    return checked
+
+
+Ledger = Annotated[str, typer.Option(
+    envvar="RANKADAPTOR_LEDGER", help="Folder of finished results.", callback=not_blank("ledger", "ledger"))]
+Profile = Annotated[str, typer.Option(
+    envvar="RANKADAPTOR_PROFILE", help="{profiles}, or a YAML file.", callback=not_blank("profile", "tiny"))]
+Reports = Annotated[str, typer.Option(
+    envvar="RANKADAPTOR_REPORTS", help="Folder of reports.", callback=not_blank("reports", "reports"))]
 Model = Annotated[str, typer.Argument(
     metavar="MODEL", help="Folder with config.json, safetensors and tokenizer, or ORGANISATION/NAME@COMMIT of the hub.",
 )]

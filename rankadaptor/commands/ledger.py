@@ -1,5 +1,6 @@
 """ledger: look into the folder of finished results, and keep it in order."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from rankadaptor.commands.groups import Command, Ledger, group
 from rankadaptor.errors import BadInput
+from rankadaptor.sealed import plain
 
 ledger = group("Look into finished results. And keep their folder in order.")
 
@@ -35,11 +37,14 @@ def show_entry(
 
 @ledger.command("verify", cls=Command)
 def verify_entries(ledger: Ledger = "ledger") -> None:
-    """Compare every file with its checksum; damaged entries are set aside, and the exit status is then 1."""
+    """Hold entries, searches and failures against checksums, seals and keys. Damaged ones are set aside: status 1."""
     from rankadaptor.pipeline import ledger_tools
+    from rankadaptor.ranktable import replay_cache  # noqa: F401 - declares the fields of replays
 
     damaged = ledger_tools.verify(ledger)
     print("\n".join(damaged) or f"{ledger}: every entry is as it was written")
+    for name in ledger_tools.passed_over(ledger):
+        print(f"ledger: {name} is nothing of a ledger, and is passed over", file=sys.stderr)
     if damaged:
         raise typer.Exit(1)
 
@@ -61,13 +66,13 @@ def collect_garbage(
     versions = {REPLAY: ReplaySpec.numerics_version}
     pieces = ledger_tools.rubbish(ledger, damaged, outdated, failures, versions)
     for piece in pieces:
-        print(f"{piece.path}: {piece.why}, {piece.bytes / 1e6:.2f} MB")
+        print(f"{plain(str(piece.path))}: {piece.why}, {piece.bytes / 1e6:.2f} MB")
     left = [] if dry_run else ledger_tools.remove(pieces)
     removed = [piece for piece in pieces if piece not in left]
     print(f"{'would remove' if dry_run else 'removed'} {len(removed)} things,"
           f" {sum(piece.bytes for piece in removed) / 1e6:.2f} MB")
     if left:
-        raise BadInput(f"cannot remove {left[0].path}: mend its rights, or remove it by hand")
+        raise BadInput(f"cannot remove {plain(str(left[0].path))}: mend its rights, or remove it by hand")
 
 
 @ledger.command("export", cls=Command)

@@ -1,15 +1,16 @@
 """plan, reproduce and report: the paper's tables and figures, and our own pages."""
 
 import os
-import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from rankadaptor.commands.boundary import FAILED, print_line
 from rankadaptor.commands.groups import Command, Ledger, Profile, Reports, group, takes
+from rankadaptor.destinations import require_apart, require_writable
 from rankadaptor.reporting import pages
 
 plan = group("Print what a page would compute. And what that costs; nothing is computed.")
@@ -47,6 +48,11 @@ class PageOptions:
         envvar="RANKADAPTOR_EXECUTOR",
         help="{executors}: this machine, or the cluster of RAY_ADDRESS (one started here where that is empty).")] = ""
 
+    def given(self) -> dict[str, str]:
+        """Those that are not the default."""
+        return {field.name: getattr(self, field.name) for field in fields(self)
+                if getattr(self, field.name) != field.default}
+
     def parameters(self) -> dict[str, Any]:
         """Those that a page reads, by name.
 
@@ -57,21 +63,21 @@ class PageOptions:
         from rankadaptor.pipeline.execution import execution_from_environment
         from rankadaptor.profiles import load_profile
 
-        for name in ("workers", "executor"):  # notebooks run in processes of their own, and read the environment
-            if value := getattr(self, name):
-                os.environ[f"RANKADAPTOR_{name.upper()}"] = value
-        execution_from_environment(load_profile(self.profile).workers)
-        parameters = asdict(self) | {"seeds": list(whole_numbers("seeds", self.seeds))}
+        given = {name: value if value.strip() else "" for name, value in asdict(self).items()}
+        execution = {f"RANKADAPTOR_{name.upper()}": given[name] for name in ("workers", "executor") if given[name]}
+        execution_from_environment(load_profile(self.profile).workers, os.environ | execution)
+        os.environ.update(execution)  # notebooks run in processes of their own, and read it
+        parameters: dict[str, Any] = given | {"seeds": list(whole_numbers("seeds", self.seeds))}
         return {name: value for name, value in parameters.items() if name not in ("reports", "workers", "executor")}
 
 
 def _plan(page: str) -> Callable[[PageOptions], None]:
     def command(options: PageOptions) -> None:
-        from rankadaptor.experiments.preflight import check
+        from rankadaptor.experiments.preflight import check, commands
 
         planned = pages.plan(page, options.parameters())
-        print(planned)
-        print("\n".join(f"before it can run: {problem}" for problem in check(planned, Path(options.ledger))))
+        problems = [f"before it can run: {problem}" for problem in check(planned, Path(options.ledger))]
+        print("\n".join([str(planned), *problems, *commands(planned, page, options.given())]))
 
     return command
 
@@ -80,7 +86,13 @@ def _reproduce(page: str) -> Callable[[PageOptions], None]:
     def command(options: PageOptions) -> None:
         from papermill import PapermillExecutionError
 
+        from rankadaptor.profiles import load_profile
+
         parameters = options.parameters()
+        folder = Path(options.reports) / load_profile(options.profile).name
+        for reports in (Path(options.reports), folder):
+            require_apart(options.ledger, reports)
+        require_writable("reports", folder)
         try:
             if page == "all":
                 pages.reproduce_all(parameters, options.reports, _print_page)
@@ -88,8 +100,9 @@ def _reproduce(page: str) -> Callable[[PageOptions], None]:
             else:
                 _print_page(page, pages.reproduce(page, parameters, options.reports))
         except PapermillExecutionError as error:
-            print(f"rankadaptor: {page} stopped with {error.ename}: {error.evalue}", file=sys.stderr)
-            raise typer.Exit(1) from None
+            reason = " ".join(str(error.evalue).split())
+            line = f"{page} stopped with {error.ename}: {reason}: see .failed.ipynb in {options.reports}"
+            raise typer.Exit(print_line(line, FAILED)) from None
 
     return command
 

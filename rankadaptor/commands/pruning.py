@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankadaptor.commands.groups import Model, Out, registered
+from rankadaptor.destinations import require_new_folder
 from rankadaptor.errors import BadInput, check_name
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class PruningOptions:
         Raises:
             BadInput: on options that contradict each other, or that the pruner refuses.
         """
-        from rankadaptor.experiments.parameters import number_range
+        from rankadaptor.experiments.parameters import number_range, whole_number
         from rankadaptor.pruning.folders import default_range
         from rankadaptor.pruning.spec import PRUNERS, PruneSpec
 
@@ -75,7 +76,7 @@ class PruningOptions:
             blocks_removed=self.blocks,
             calibration_samples=self.samples,
             calibration_tokens=self.tokens or pruner.window_tokens,
-            seed=self.seed,
+            seed=whole_number("seed", self.seed, 0),
             group_reduction=self.reduction,  # type: ignore[arg-type]
             ranking=self.ranking,  # type: ignore[arg-type]
             iterations=self.iterations,
@@ -101,8 +102,10 @@ def prune(
     from rankadaptor.models.gate import check_llama, read_architecture
     from rankadaptor.pruning.folders import prune_folder, summary
 
+    require_new_folder("out", out)
     dense = check_llama(checkpoint_folder(options.model, weights=False))
     pruned = prune_folder(options.model, options.spec(dense), calibration, out)
+    dense = check_llama(checkpoint_folder(options.model))  # with its weights, which tell whether embeddings are tied
     print(f"{pruned}: {summary(dense, read_architecture(pruned))}")
 
 

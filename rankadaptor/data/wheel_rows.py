@@ -93,11 +93,10 @@ def request_documents(folder: Path, name: str) -> Iterator[Row]:
 
 
 def _unpacked(folder: Path, name: str) -> Path:
-    """A file of the unpacked wheel. Only files of benchmarks that were registered when it was unpacked are there."""
+    """A file of the unpacked wheel, which has those of all registered benchmarks."""
     path = folder / name
     if not path.is_file():
-        raise BadInput(f"no file {path}: remove {folder}, so that the wheel is unpacked anew, or check that it holds"
-                       " the file")
+        raise BadInput(f"no file {path}: the wheel does not hold it, check its version and the benchmark's folders")
     return path
 
 

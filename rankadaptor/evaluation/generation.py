@@ -16,8 +16,9 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.spec import GenerationSpec
-from rankadaptor.models.checkpoints import Tokenizer
+from rankadaptor.models.tokenizers import Tokenizer, check_ids, padding_id, vocabulary_of, with_bos
 
 COLUMNS = ("prompt", "decoding", "number", "text", "tokens", "own_perplexity", "dense_perplexity", "repetition",
            "distinct_1", "distinct_2")
@@ -35,6 +36,9 @@ def continuations(
         tokenizer: Of both.
         spec: Prompts, lengths and sampling.
 
+    Raises:
+        BadInput: if a prompt has no tokens or one without an embedding, or the spec wants a BOS that is missing.
+
     Returns:
         One row a continuation, with the columns COLUMNS: `decoding` is greedy or sampled; `number` counts samples;
         `text` is the continuation alone; `tokens` leaves out the end of text; perplexities are not a number where
@@ -42,8 +46,7 @@ def continuations(
     """
     lines: list[dict[str, Any]] = []
     for prompt_number, prompt in enumerate(spec.prompts):
-        prompt_ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids  # (1, tokens)
-        prompt_ids = prompt_ids.to(model.device)
+        prompt_ids = _prompt_ids(model, tokenizer, prompt, spec.bos)  # (1, tokens)
         for number in range(1 + spec.samples):
             seed = [spec.seed, prompt_number, number]
             ids = _continue(model, tokenizer, prompt_ids, spec, sampled=number > 0, seed=seed)
@@ -58,6 +61,16 @@ def continuations(
                 **statistics(ids),
             })
     return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def _prompt_ids(model: PreTrainedModel, tokenizer: Tokenizer, prompt: str, bos: bool) -> torch.Tensor:
+    """Token ids of a prompt, on the model's device.  # (1, tokens)"""
+    ids = tokenizer(prompt, add_special_tokens=False).input_ids
+    ids = with_bos(ids, tokenizer) if bos else ids
+    if not ids:
+        raise BadInput(f"the prompt {prompt!r} has no tokens: give some text")
+    check_ids(ids, tokenizer, vocabulary_of(model), "a prompt")
+    return torch.tensor([ids], device=model.device)
 
 
 def statistics(ids: Sequence[int]) -> dict[str, float]:
@@ -95,7 +108,7 @@ def _continue(
         torch.manual_seed(int(np.random.default_rng(seed).integers(2**31)))
         output = model.generate(
             prompt_ids, attention_mask=torch.ones_like(prompt_ids), max_new_tokens=spec.max_new_tokens,
-            pad_token_id=tokenizer.eos_token_id, **decoding,
+            pad_token_id=padding_id(tokenizer, vocabulary_of(model)), **decoding,
         )
     ids = output[0, prompt_ids.shape[1] :].tolist()
     return ids[: ids.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in ids else ids

@@ -1,11 +1,13 @@
 """Log-likelihoods become one row an item: outcome, normalised outcome and probability of the right choice."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from rankadaptor.data.tasks import BENCHMARKS
+from rankadaptor.errors import NotFinite
 from rankadaptor.evaluation.requests import Question
 
 COLUMNS = ("task", "item", "document_sha256", "gold", "log_likelihoods", "choice_characters", "acc", "acc_norm",
@@ -35,11 +37,19 @@ def item_table(questions: Sequence[Question], log_likelihoods: Sequence[float]) 
 
     Returns:
         Columns COLUMNS.
+
+    Raises:
+        NotFinite: if a log-likelihood is NaN or infinite: the largest of them would be no answer.
     """
     rows, start = [], 0
+    not_finite: Counter[str] = Counter()
     for question in questions:
         end = start + len(question.choices)
         scores = np.array(log_likelihoods[start:end])
+        start = end
+        if not np.isfinite(scores).all():
+            not_finite[question.task] += 1
+            continue
         characters = np.array(question.choice_characters)
         probability = gold_probability(scores, characters, question.gold,
                                        BENCHMARKS[question.task].metric)
@@ -47,7 +57,11 @@ def item_table(questions: Sequence[Question], log_likelihoods: Sequence[float]) 
                   characters.tolist(), float(np.argmax(scores) == question.gold),
                   float(np.argmax(scores / characters) == question.gold), probability)
         rows.append(dict(zip(COLUMNS, values, strict=True)))
-        start = end
+    if not_finite:
+        totals = Counter(question.task for question in questions)
+        counts = ", ".join(f"{count} of {totals[task]} items of {task}" for task, count in not_finite.items())
+        raise NotFinite(f"log-likelihoods are NaN or infinite in {counts}: check the model's weights, or give them a"
+                        " type of wider range, such as float32")
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.spec import PerplexitySpec
-from rankadaptor.models.checkpoints import Tokenizer
 from rankadaptor.models.kernels.products import quick_products
+from rankadaptor.models.tokenizers import Tokenizer, check_ids, vocabulary_of, with_bos
 
 
 def perplexity(
@@ -34,9 +34,11 @@ def perplexity(
         `perplexity`; `windows`, how many; `tokens`, how many were predicted.
 
     Raises:
-        BadInput: if the texts do not fill one window, or the spec wants a BOS that the tokenizer lacks.
+        BadInput: if the texts do not fill one window, the spec wants a BOS that the tokenizer lacks, or a token has no
+            embedding in the model.
     """
     windows = text_windows(tokenizer, texts, spec)
+    check_ids(windows.flatten().tolist(), tokenizer, vocabulary_of(model), "perplexity text")
     total = 0.0
     with torch.inference_mode(), quick_products(model):
         for batch in windows.split(spec.batch_windows):
@@ -55,14 +57,14 @@ def text_windows(tokenizer: Tokenizer, texts: Sequence[str], spec: PerplexitySpe
     """Token ids of all windows.  # (windows, tokens)
 
     Raises:
-        BadInput: as `perplexity` does.
+        BadInput: on too little text, or a BOS that is missing.
     """
     bos = tokenizer.bos_token_id
     if spec.bos != "none" and bos is None:
         raise BadInput(f"perplexity with bos {spec.bos!r} was asked for, the tokenizer has no BOS: use bos none")
     ids = tokenizer("\n\n".join(texts), add_special_tokens=False, verbose=False).input_ids
     if spec.bos == "first":
-        ids = [bos, *ids]
+        ids = with_bos(ids, tokenizer)
     count = len(ids) // spec.window_tokens
     if spec.max_windows is not None:
         count = min(count, spec.max_windows)

@@ -4,24 +4,29 @@ import contextlib
 import io
 import json
 import logging
+import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import datasets
 import lm_eval.tasks
+import pyarrow as pa
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from rankadaptor.data.sources import Source
 from rankadaptor.data.tasks import BENCHMARKS
+from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.layout import Batch, Limits, TokenisedPair, lay_out
 from rankadaptor.evaluation.shared_context import limits_of
 from rankadaptor.evaluation.spec import EvaluationSpec
-from rankadaptor.models.checkpoints import Tokenizer
+from rankadaptor.models.tokenizers import Tokenizer, check_ids, vocabulary_of
 from rankadaptor.testbed import TASK_DEFINITIONS, Row
 
 _SPLIT = "items"
@@ -60,23 +65,79 @@ class Requests:
         self.tasks = manager.load(group)["tasks"]
         self.questions = [question for task in spec.tasks
                           for question in _questions(task, self.tasks[definitions[task][0]], rows[task])]
-        self._tokenised: tuple[Tokenizer, list[TokenisedPair]] | None = None
-        self._batches: tuple[tuple[Tokenizer, int, Limits], list[Batch]] | None = None
+        self.joined_items: Counter[str] = Counter()  # by task: a choice's first token begins within the question
+        self._tokenised: tuple[tuple[Tokenizer, bool, int], list[TokenisedPair]] | None = None
+        self._batches: tuple[tuple[list[TokenisedPair], int, Limits], list[Batch]] | None = None
 
     def tokenised(self, backend: HFLM) -> list[TokenisedPair]:
-        """Every choice of every question, tokenised by lm-eval's rule; cached as long as the tokenizer is the same."""
-        tokenizer = backend.tokenizer
-        if self._tokenised is None or self._tokenised[0] is not tokenizer:
-            pairs = [pair for question in self.questions for pair in question.choices]
-            self._tokenised = tokenizer, [(pair, *backend._encode_pair(*pair)) for pair in pairs]
+        """Every choice of every question, tokenised by lm-eval's rule; cached for models of one tokenizer, BOS and
+        number of embeddings.
+
+        Tells once on stderr how many items have a choice that the tokenizer joins to the end of the question.
+
+        Raises:
+            BadInput: if a choice has no token to score, or a token has no embedding in the model.
+        """
+        tokenizer, vocabulary = backend.tokenizer, vocabulary_of(backend.model)
+        tokenised_for = tokenizer, backend.add_bos_token, vocabulary
+        if self._tokenised is None or self._tokenised[0] != tokenised_for:
+            self.joined_items = Counter()
+            pairs: list[TokenisedPair] = []
+            for question in self.questions:
+                encoded = _encoded(backend, question.choices)
+                if not all(continuation for _, continuation, _ in encoded):
+                    raise BadInput(f"item {question.item} of {question.task} has a choice without a token to score:"
+                                   " give it text, or use a tokenizer that does not join it to the question")
+                pairs += [(pair, context, continuation)
+                          for pair, (context, continuation, _) in zip(question.choices, encoded, strict=True)]
+                self.joined_items[question.task] += any(is_joined for _, _, is_joined in encoded)
+            check_ids(chain.from_iterable(context + continuation for _, context, continuation in pairs), tokenizer,
+                      vocabulary, "benchmark text")
+            self._tokenised = tokenised_for, pairs
+            self._print_joined()
         return self._tokenised[1]
+
+    def _print_joined(self) -> None:
+        """Tell on stderr where the tokens of a question and its choice are not those of the question alone."""
+        totals = Counter(question.task for question in self.questions)
+        joined = [f"{count} of {totals[task]} items of {task}" for task, count in self.joined_items.items() if count]
+        if joined:
+            print(f"one token spans the end of the question and the start of a choice in {', '.join(joined)}: scored is"
+                  " what follows as many tokens as the question alone has, as in lm-eval", file=sys.stderr, flush=True)
 
     def batches(self, backend: HFLM) -> list[Batch]:
         """Every choice, laid out for `shared_context.score`; cached for models of one tokenizer, length and device."""
-        laid_out_for = backend.tokenizer, backend.max_length, limits_of(backend.model.device)
-        if self._batches is None or self._batches[0] != laid_out_for:
-            self._batches = laid_out_for, lay_out(self.tokenised(backend), *laid_out_for[1:])
+        pairs, max_length, limits = self.tokenised(backend), backend.max_length, limits_of(backend.model.device)
+        if self._batches is None or self._batches[0][0] is not pairs or self._batches[0][1:] != (max_length, limits):
+            self._batches = (pairs, max_length, limits), lay_out(pairs, max_length, limits)
         return self._batches[1]
+
+
+def _encoded(backend: HFLM, choices: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int], bool]]:
+    """Tokens of each choice's context and of its continuation by lm-eval's rule, each context tokenised once.
+
+    Context and continuation are tokenised as one text, which is cut after as many tokens as the context alone has; the
+    space at a context's end goes to the continuation. A blank context becomes BOS, or EOS where there is no BOS.
+
+    Returns:
+        (context's tokens, continuation's tokens, whether the cut is within a token that joins both) a choice.
+
+    Source: lm-eval 0.4.13, `TemplateLM._encode_pair` and `TemplateLM.loglikelihood`.
+    """
+    encoded, contexts = [], dict[str, list[int]]()
+    for context, continuation in choices:
+        trimmed = context.rstrip()
+        if not trimmed:
+            tokens = backend.tok_encode(context + continuation, add_special_tokens=False)
+            # Where the text begins with that token by itself, it is not put in front again.
+            begins = tokens[:1] == [backend.prefix_token_id]
+            encoded.append((*((tokens[:1], tokens[1:]) if begins else ([backend.prefix_token_id], tokens)), False))
+            continue
+        if trimmed not in contexts:
+            contexts[trimmed] = backend.tok_encode(trimmed)
+        alone, whole = contexts[trimmed], backend.tok_encode(context + continuation)
+        encoded.append((alone, whole[len(alone) :], whole[: len(alone)] != alone))
+    return encoded
 
 
 def _questions(name: str, task: Any, rows: Sequence[Row]) -> list[Question]:
@@ -97,8 +158,8 @@ def _questions(name: str, task: Any, rows: Sequence[Row]) -> list[Question]:
             item=item,
             document_sha256=hash_string(
                 json.dumps(instances[0].doc, indent=2, default=handle_non_serializable, ensure_ascii=False)),
-            gold=BENCHMARKS[name].gold_label(rows[item]),
-            choice_characters=_choice_characters(task, instances),
+            gold=_gold(name, item, rows[item], len(instances)),
+            choice_characters=_choice_characters(name, task, instances),
             choices=tuple(instance.args for instance in sorted(instances, key=lambda instance: instance.idx)),
             contexts_differ=bool(task.multiple_input),
         )
@@ -106,11 +167,24 @@ def _questions(name: str, task: Any, rows: Sequence[Row]) -> list[Question]:
     ]
 
 
-def _choice_characters(task: Any, instances: Sequence[Any]) -> tuple[int, ...]:
+def _gold(name: str, item: int, row: Row, choices: int) -> int:
+    """Index of an item's right choice. Raises BadInput if it is not one of its choices."""
+    gold = BENCHMARKS[name].gold_label(row)
+    if not 0 <= gold < choices:
+        raise BadInput(f"item {item} of {name} has {choices} choices, and the right one is {gold}: give an index from 0"
+                       f" to {choices - 1}")
+    return gold
+
+
+def _choice_characters(name: str, task: Any, instances: Sequence[Any]) -> tuple[int, ...]:
+    """Characters of each choice. Raises BadInput where there are none, since no score by length follows from them."""
     # Choices that differ in their context are scored by the same continuation, so its length does not matter.
     if task.multiple_input:
         return (1,) * len(instances)
-    return tuple(map(len, task.doc_to_choice(instances[0].doc)))
+    choices = task.doc_to_choice(instances[0].doc)
+    if not all(map(str.strip, choices)):
+        raise BadInput(f"item {instances[0].doc_id} of {name} has an empty choice as lm-eval words it: give it text")
+    return tuple(map(len, choices))
 
 
 def _definition(task: str, source: Source | None) -> tuple[str, Path]:
@@ -133,7 +207,11 @@ def _overrides(name: str, rows: Sequence[Row]) -> dict[str, Any]:
     """Configuration that makes lm-eval's task of that name read these rows as its test split."""
 
     def load(**_: Any) -> datasets.DatasetDict:
-        return datasets.DatasetDict({_SPLIT: datasets.Dataset.from_list(list(rows))})
+        try:
+            return datasets.DatasetDict({_SPLIT: datasets.Dataset.from_list(list(rows))})
+        except (pa.ArrowException, OverflowError) as error:  # of fields that no schema checks, such as numbers of rows
+            raise BadInput(f"rows of {name} hold a number too large, or values of several types in one field"
+                           f" ({' '.join(str(error).split())}): give each field one type") from None
 
     return {
         "task": name,

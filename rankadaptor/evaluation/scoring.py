@@ -11,7 +11,8 @@ from rankadaptor.evaluation.items import item_table
 from rankadaptor.evaluation.requests import Requests
 from rankadaptor.evaluation.shared_context import SharedContextLM, score
 from rankadaptor.evaluation.spec import EvaluationSpec
-from rankadaptor.models.checkpoints import Tokenizer
+from rankadaptor.evaluation.tokenisation import PlainLM
+from rankadaptor.models.tokenizers import Tokenizer
 
 
 def evaluate(model: PreTrainedModel, tokenizer: Tokenizer, spec: EvaluationSpec, requests: Requests) -> pd.DataFrame:
@@ -29,7 +30,9 @@ def evaluate(model: PreTrainedModel, tokenizer: Tokenizer, spec: EvaluationSpec,
         One row an item, with the columns `items.COLUMNS`.
 
     Raises:
-        BadInput: if the spec's tokenisation is not offered.
+        BadInput: if the spec's tokenisation is not offered, a choice has no token to score, or a token has no embedding
+            in the model.
+        NotFinite: if the model's log-likelihoods are NaN or infinite.
     """
     backend = backend_of(model, tokenizer, spec)
     pairs = requests.tokenised(backend)
@@ -49,5 +52,5 @@ def backend_of(model: PreTrainedModel, tokenizer: Tokenizer, spec: EvaluationSpe
     if spec.tokenisation != "joint":
         raise BadInput(f"tokenisation {spec.tokenisation!r} is not offered: use joint")
     settings: dict[str, Any] = {"batch_size": spec.batch_size, "add_bos_token": spec.bos, "backend": "causal"}
-    backend = HFLM if spec.engine == "lm_eval" else SharedContextLM
+    backend = PlainLM if spec.engine == "lm_eval" else SharedContextLM
     return backend(pretrained=model, tokenizer=tokenizer, **settings)

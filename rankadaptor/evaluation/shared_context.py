@@ -10,12 +10,12 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from lm_eval.models.huggingface import HFLM
 from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from rankadaptor.evaluation.layout import Batch, Limits, SegmentGroup, TokenisedPair, lay_out
+from rankadaptor.evaluation.tokenisation import PlainLM
 from rankadaptor.models.kernels.fast_layers import quick_layers
 from rankadaptor.models.kernels.products import packed_products, quick_products
 from rankadaptor.models.patching import attending
@@ -182,8 +182,8 @@ def limits_of(device: torch.device) -> Limits:
     return _LIMITS.get(device.type, _LIMITS["cpu"])
 
 
-class SharedContextLM(HFLM):
-    """lm-eval's backend of a loaded LLaMA, with log-likelihoods computed by `score`; all else is HFLM's own."""
+class SharedContextLM(PlainLM):
+    """lm-eval's backend of a loaded LLaMA, with log-likelihoods computed by `score`; all else is PlainLM's own."""
 
     def _loglikelihood_tokens(
         self, requests: list[TokenisedPair], disable_tqdm: bool = False, override_bs: int | None = None

@@ -3,14 +3,17 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+from rankadaptor.bounds import ITEMS, ROWS, TOKENS, check_positive, check_seed, check_whole
 from rankadaptor.data.tasks import BENCHMARKS
-from rankadaptor.errors import BadInput
+from rankadaptor.errors import BadInput, shown
 from rankadaptor.keys import later
 
 Bos = Literal["none", "first", "every"]
 BOS: tuple[str, ...] = get_args(Bos)
 Split = Literal["search", "report", "tuning"]
 EvaluationEngine = Literal["shared_context", "lm_eval"]
+_MOST_PROMPTS, _MOST_CHARACTERS, _MOST_SAMPLES, _MOST_TOP_K = 1_000, 100_000, 1_000, 1_000_000
+_MOST_TEMPERATURE = 100.0
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class EvaluationSpec:
     """One zero-shot evaluation through lm-eval.
 
     Raises:
-        BadInput: on an unknown engine or task, or less than one item per task.
+        BadInput: on an unknown engine or task, a task that is named twice, or less than one item per task.
     """
 
     numerics_version: ClassVar[int] = 1
@@ -29,7 +32,7 @@ class EvaluationSpec:
     item_seed: int  # which items a limit picks
     batch_size: int
     tokenisation: Literal["joint"] = "joint"  # context and continuation tokenised as one string
-    bos: bool = False
+    bos: bool = False  # exactly one BOS in front of every question
     engine: EvaluationEngine = later("shared_context")  # noqa: RUF009 (both give the same, to rounding)
 
     def __post_init__(self) -> None:
@@ -37,9 +40,13 @@ class EvaluationSpec:
             raise BadInput(f"unknown engine {self.engine!r}: use one of {', '.join(get_args(EvaluationEngine))}")
         unknown = [task for task in self.tasks if task not in BENCHMARKS]
         if unknown:
-            raise BadInput(f"unknown task {unknown[0]!r}: use some of {', '.join(BENCHMARKS)}")
-        if self.items_per_task is not None and self.items_per_task < 1:
-            raise BadInput(f"items_per_task is {self.items_per_task}: give at least 1, or null for every item")
+            raise BadInput(f"unknown task {shown(unknown[0])}: use some of {', '.join(BENCHMARKS)}")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise BadInput(f"tasks {shown(' '.join(self.tasks))} repeat themselves: name each once")
+        if self.items_per_task is not None:
+            check_whole("items_per_task", self.items_per_task, 1, ITEMS)
+        check_seed("item_seed", self.item_seed)
+        check_whole("batch_size", self.batch_size, 1, ROWS)
 
 
 @dataclass(frozen=True)
@@ -59,16 +66,22 @@ class GenerationSpec:
     top_k: int
     top_p: float
     seed: int
+    bos: bool = later(False, nested=True)  # exactly one BOS in front of every prompt
 
     def __post_init__(self) -> None:
         if not self.prompts or not all(self.prompts):
             raise BadInput("there are no prompts to continue, or an empty one: give some text each")
-        for name, least in (("max_new_tokens", 1), ("samples", 0), ("top_k", 1)):
-            if getattr(self, name) < least:
-                raise BadInput(f"{name} is {getattr(self, name)}: give at least {least}")
-        if not self.temperature > 0 or not 0 < self.top_p <= 1:
-            raise BadInput(f"temperature is {self.temperature} and top_p {self.top_p}: give numbers above 0, top_p at"
-                           " most 1")
+        if len(set(self.prompts)) < len(self.prompts):  # their statistics are by prompt
+            raise BadInput(f"prompts {shown(self.prompts)} repeat themselves: give each once")
+        check_whole("number of prompts", len(self.prompts), 1, _MOST_PROMPTS)
+        check_whole("characters of a prompt", max(map(len, self.prompts)), 1, _MOST_CHARACTERS)
+        for name, least, most in (("max_new_tokens", 1, TOKENS), ("samples", 0, _MOST_SAMPLES),
+                                  ("top_k", 1, _MOST_TOP_K)):
+            check_whole(name, getattr(self, name), least, most)
+        check_positive("temperature", self.temperature, _MOST_TEMPERATURE)
+        if not 0 < self.top_p <= 1:
+            raise BadInput(f"top_p is {self.top_p}: give a share above 0, and at most 1")
+        check_seed("seed of generation", self.seed)
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,7 @@ class PerplexitySpec:
     def __post_init__(self) -> None:
         if self.bos not in BOS:
             raise BadInput(f"unknown bos {self.bos!r}: use one of {', '.join(BOS)}")
-        for name, least in (("window_tokens", 2), ("batch_windows", 1), ("max_windows", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise BadInput(f"{name} is {value}: give at least {least}")
+        check_whole("window_tokens", self.window_tokens, 2, TOKENS)
+        check_whole("batch_windows", self.batch_windows, 1, ROWS)
+        if self.max_windows is not None:
+            check_whole("max_windows", self.max_windows, 1, ITEMS)

@@ -16,7 +16,16 @@ from typing import Any, TypeVar, get_args
 from rankadaptor.errors import BadInput, did_you_mean
 from rankadaptor.experiments.main_table import MainTable
 from rankadaptor.experiments.methods import LORA, RANKADAPTOR
-from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks, report_seeds, split_words
+from rankadaptor.experiments.parameters import (
+    DEFAULT_LEDGER,
+    Words,
+    named_ledger,
+    named_profile,
+    parse_blocks,
+    report_seeds,
+    split_words,
+    text,
+)
 from rankadaptor.experiments.plan import Plan, stage_seconds
 from rankadaptor.experiments.planning import StepCount
 from rankadaptor.experiments.progress import ProgressBar
@@ -25,7 +34,7 @@ from rankadaptor.experiments.skeleton import compute_ahead, computes_ahead
 from rankadaptor.experiments.tables import CLAIMED, Contents
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.plugins import add_entry
-from rankadaptor.profiles import Profile, load_profile
+from rankadaptor.profiles import Profile
 from rankadaptor.ranktable.meta_records import SIGNALS
 from rankadaptor.recovery.recipe import Scaling
 
@@ -77,7 +86,7 @@ def ablation_tables(
     Raises:
         BadInput: on anything unknown.
     """
-    source = load_profile(profile)
+    source, budget, opened = named_profile(profile), text("budget", budget, "quick"), named_ledger(ledger)
     parsed = parse_blocks(blocks, source)
     if len(parsed) != 1:
         raise BadInput(f"ablations are of one block, and {blocks!r} names {len(parsed)}: name one")
@@ -88,14 +97,14 @@ def ablation_tables(
     tables: dict[str, dict[str, MainTable]] = {}
     for name in names:
         contents = Contents(f"ablation-{name}", ABLATIONS[name].title, (LORA, RANKADAPTOR), CLAIMED)
-        tables[name] = {label: MainTable(Ledger(ledger), variant, contents, parsed, budget, reported)
+        tables[name] = {label: MainTable(opened, variant, contents, parsed, budget, reported)
                         for label, variant in ABLATIONS[name].variants(source, budget).items()}
         if NAIVE in tables[name]:
             # The protocol that the paper's text leaves open, at its worst: recoveries are chosen by the very questions
             # that are reported, and the very recovery that was chosen is reported, under the search's own seed.
             tables[name][NAIVE] = dataclasses.replace(
                 tables[name][NAIVE], seeds=(source.search.training_seed,), search_split="report")
-    return AblationTables(source, tables, Ledger(ledger))
+    return AblationTables(source, tables, opened)
 
 
 def _named(ablation: Words) -> list[str]:

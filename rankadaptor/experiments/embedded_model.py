@@ -12,7 +12,8 @@ from rankadaptor.evaluation import Requests, evaluate
 from rankadaptor.evaluation.items import task_metrics
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.experiments.pretraining import PretrainingRecipe, pretrain
-from rankadaptor.models.checkpoints import load_model, load_tokenizer
+from rankadaptor.models.checkpoints import load_model
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.recovery.prompts import alpaca_prompt
 from rankadaptor.testbed.corpus import recovery_rows
 from rankadaptor.testbed.tasks import task_rows
@@ -36,7 +37,7 @@ def pretrain_with(folder: Path, changes: Sequence[str]) -> Path:
     for change in changes:
         name, _, value = change.partition("=")
         try:
-            values[name] = types[name](value)
+            values[name] = types[name](value.encode("ascii"))  # int() reads digits of other scripts, too
         except (KeyError, ValueError):
             raise BadInput(f"{change!r} is no change of the recipe: write NAME=VALUE with NAME one of"
                            f" {', '.join(types)}{did_you_mean(name, types.keys() - {name})}") from None

@@ -18,11 +18,9 @@ import pandas as pd
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, validate_allocation
 from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.errors import StageFailed
-from rankadaptor.experiments.parameters import DEFAULT_LEDGER
-from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER, named_ledger, named_profile, text
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
-from rankadaptor.profiles import load_profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.ranktable.meta_records import COMMITTED, read_table, record, rows_of
 from rankadaptor.search.predictors import make_predictor
@@ -51,9 +49,9 @@ class Explorer:
         Raises:
             BadInput: on an unknown profile or budget.
         """
-        self.profile = load_profile(profile)
-        self.budget = self.profile.budget(budget)
-        self._runner = Runner(self.profile.inputs(), Ledger(ledger))
+        self.profile = named_profile(profile)
+        self.budget = self.profile.budget(text("budget", budget, "standard"))
+        self._runner = Runner(self.profile.inputs(), named_ledger(ledger))
         self._spaces: dict[str, SolutionSpace] = {}
         self._table_scores: dict[str, pd.DataFrame] = {}
 

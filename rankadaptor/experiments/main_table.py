@@ -6,6 +6,7 @@
 """
 
 import dataclasses
+import os
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,23 @@ from rankadaptor.errors import BadInput, StageFailed, did_you_mean
 from rankadaptor.evaluation.spec import Split
 from rankadaptor.experiments.block_table import BlockTable, BlockWork
 from rankadaptor.experiments.methods import LORA, METHODS, OWN, RANKADAPTOR
-from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks, parse_ranks, report_seeds
+from rankadaptor.experiments.parameters import (
+    DEFAULT_LEDGER,
+    Words,
+    named_ledger,
+    named_profile,
+    parse_blocks,
+    parse_ranks,
+    report_seeds,
+    text,
+)
 from rankadaptor.experiments.tables import TABLES
 from rankadaptor.experiments.trials import Trials
 from rankadaptor.models.base_model import base_model_folder, base_model_is_cached
 from rankadaptor.models.gate import read_architecture
-from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
-from rankadaptor.profiles import Profile, load_profile
+from rankadaptor.profiles import Profile
 from rankadaptor.pruning.spec import PRUNERS, Block
 from rankadaptor.recovery.spec import RecoverySpec
 
@@ -57,7 +66,9 @@ def main_table(
         BadInput: on anything unknown or missing, before anything runs; only whether an allocation fits a depth-pruned
             model is not known until it is pruned.
     """
-    source = with_data(load_profile(profile), benchmarks, recovery_data)  # loads plugins, which may register tables
+    source = named_profile(profile)  # loads plugins, which may register tables
+    source = with_data(source, text("benchmarks", benchmarks), text("recovery_data", recovery_data))
+    budget, table = text("budget", budget, "quick"), text("table", table, "table2")
     if table not in TABLES:
         raise BadInput(f"unknown table {table!r}: use one of {', '.join(TABLES)}{did_you_mean(table, TABLES)}")
     contents = TABLES[table]
@@ -71,18 +82,26 @@ def main_table(
     narrows = any(PRUNERS[block.pruner].kind == "width" for block in parsed)
     if ranks and narrows and base_model_is_cached(source.base_model):
         validate_allocation(ranks, read_architecture(base_model_folder(source.base_model)))
-    return MainTable(Ledger(ledger), source, contents, parsed, budget, report_seeds(source, budget, seeds), ranks)
+    return MainTable(named_ledger(ledger), source, contents, parsed, budget, report_seeds(source, budget, seeds), ranks)
 
 
 def with_data(profile: Profile, benchmarks: str, recovery_data: str) -> Profile:
-    """A profile that reads other benchmarks (a folder) or other recovery rows (a file); empty to leave its own."""
+    """A profile that reads other benchmarks (a folder) or other recovery rows (a file); empty to leave its own.
+
+    Raises:
+        BadInput: on benchmarks that are no folder, or rows that are no file; a pipe's content could be read only once.
+    """
     if benchmarks:
         profile = dataclasses.replace(profile, benchmarks=Source("dir", benchmarks, None))
+        if os.path.exists(benchmarks) and not Path(benchmarks).is_dir():
+            raise BadInput(f"benchmarks {benchmarks!r} are no folder: name one that holds TASK/SPLIT.jsonl")
     if recovery_data:
         data = dataclasses.replace(
-            profile.recovery_data, label=Path(recovery_data).name, source=Source("dir", recovery_data, None),
-            rows_per_set=None,
+            profile.recovery_data, label=Path(recovery_data).name or recovery_data,
+            source=Source("dir", recovery_data, None), rows_per_set=None,
         )
+        if os.path.exists(recovery_data) and not Path(recovery_data).is_file():
+            raise BadInput(f"recovery data {recovery_data!r} are no file: name a .jsonl of instruction rows")
         profile = dataclasses.replace(profile, recovery_data=data)
     return profile
 

@@ -8,8 +8,8 @@ from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.footprint import footprint
 from rankadaptor.evaluation.perplexity import perplexity
 from rankadaptor.evaluation.spec import Bos, PerplexitySpec
-from rankadaptor.models.checkpoints import load_tokenizer
 from rankadaptor.models.gate import check_checkpoint, check_llama
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.pruning.checkpoints import load_pruned
 
 
@@ -32,7 +32,8 @@ def measure_folder(model: Path | str, text: Path | str | None = None, max_window
     check_llama(checkpoint_folder(str(model), weights=False), pruned=True)
     folder = checkpoint_folder(str(model))
     check_checkpoint(folder, pruned=True)
-    loaded, tokenizer = load_pruned(folder), load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
+    loaded = load_pruned(folder)
     cost = footprint(loaded)
     lines = [
         f"{cost.parameters:,} parameters",

@@ -1,9 +1,12 @@
 """Parameters of experiments, read in one way: from papermill (`-p seeds "3 4"`), from the command line and from make.
 
-A number, a text of several (`"3 4"` or `"3,4"`) and a list (`[3, 4]`) mean the same.
+A number, a text of several (`"3 4"` or `"3,4"`) and a list (`[3, 4]`, also as papermill's command line passes it on, as
+text) mean the same; None means what an empty text means.
 """
 
 import ast
+import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,40 +14,87 @@ from rankadaptor.allocation import RankAllocation, parse_allocation
 from rankadaptor.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:  # they import torch, which the command line does without until something is computed
+    from rankadaptor.pipeline.ledger import Ledger
     from rankadaptor.profiles import Profile
     from rankadaptor.pruning.spec import Block
 
-Words = str | int | Sequence[str] | Sequence[int]
+Words = str | int | Sequence[str] | Sequence[int] | None
 
-DEFAULT_LEDGER = "ledger"
+DEFAULT_PROFILE, DEFAULT_LEDGER = "tiny", "ledger"
+MOST_SEED = 2**32 - 1  # NumPy's and lm-eval's generators take no larger one
 _INJECTED = "# Parameters\n"  # the first line of the cell that papermill adds
+_WHOLE = re.compile(r"-?[0-9]{1,20}")  # int() reads digits of other scripts, underscores and spaces, too
+
+
+def text(name: str, value: object, default: str = "") -> str:
+    """A parameter that is one text, such as a budget or a folder.
+
+    Args:
+        name: What an error calls it.
+        value: A text or a path. A whole number is taken as its digits, since papermill reads `-p ledger 2024` so.
+        default: In place of None and of an empty text.
+
+    Raises:
+        BadInput: on anything else, and on nothing but spaces.
+    """
+    if value is None or value == "":
+        return default
+    if isinstance(value, bool) or not isinstance(value, str | int | os.PathLike):
+        raise BadInput(f"{name} is {value!r}: give a text (papermill keeps one as it is after -r)")
+    if not (words := str(value)).strip():
+        raise BadInput(f"{name} is {words!r}: give a name, or nothing")
+    return words
+
+
+def named_profile(name: object) -> "Profile":
+    """The profile of a parameter; the embedded model's where there is none. Raises BadInput on anything else."""
+    from rankadaptor.profiles import load_profile
+
+    return load_profile(text("profile", name, DEFAULT_PROFILE))
+
+
+def named_ledger(folder: object) -> "Ledger":
+    """The ledger of a parameter, in the folder `ledger` where there is none. Raises BadInput on anything else."""
+    from rankadaptor.pipeline.ledger import Ledger
+
+    return Ledger(text("ledger", folder, DEFAULT_LEDGER))
 
 
 def split_words(value: Words) -> list[str]:
-    """The parts of a text, a list or a single number, as texts."""
+    """The parts of a text, a list or a single number, as texts; none of None. Raises BadInput on commas alone."""
+    if value is None:
+        return []
     if isinstance(value, str):
-        return value.replace(",", " ").split()
+        inner = value.strip()
+        inner = inner[1:-1] if inner[:1] + inner[-1:] == "[]" else inner
+        words = inner.replace(",", " ").split()
+        if inner and not words:
+            raise BadInput(f"{value!r} holds nothing but commas: give words, or leave it empty")
+        return words
     return list(map(str, value)) if isinstance(value, Sequence) else [str(value)]
 
 
-def whole_numbers(name: str, value: Words) -> tuple[int, ...]:
+def whole_numbers(name: str, value: Words, least: int = 0, most: int = MOST_SEED) -> tuple[int, ...]:
     """Whole numbers, such as training seeds.
 
     Raises:
-        BadInput: on anything else; `name` is what the error calls them.
+        BadInput: on anything else, or on one that is out of range; `name` is what the error calls them.
     """
-    try:
-        return tuple(int(word) for word in split_words(value))
-    except ValueError:
-        shown = " ".join(split_words(value))
-        raise BadInput(f"{name} {shown!r} are not whole numbers: write them as '2 4 8'") from None
-
-
-def whole_number(name: str, value: Words, least: int = 1) -> int:
-    """One whole number. Raises BadInput on anything else, or on less than `least`."""
     words = split_words(value)
-    if len(words) != 1 or not words[0].isdecimal() or int(words[0]) < least:
-        raise BadInput(f"{name} is {' '.join(words)!r}: give a whole number from {least}")
+    if not all(map(_WHOLE.fullmatch, words)):
+        raise BadInput(f"{name} {' '.join(words)!r} are not whole numbers: write them as '2 4 8'")
+    numbers = tuple(map(int, words))
+    for number in numbers:
+        if not least <= number <= most:
+            raise BadInput(f"{name} hold {number}: give whole numbers from {least} to {most}")
+    return numbers
+
+
+def whole_number(name: str, value: Words, least: int = 1, most: int = MOST_SEED) -> int:
+    """One whole number. Raises BadInput on anything else, or on one that is out of range."""
+    words = split_words(value)
+    if len(words) != 1 or not _WHOLE.fullmatch(words[0]) or not least <= int(words[0]) <= most:
+        raise BadInput(f"{name} is {' '.join(words)!r}: give a whole number from {least} to {most}")
     return int(words[0])
 
 
@@ -52,11 +102,13 @@ def number_range(text: str) -> tuple[int, int]:
     """Layers written as "4:30": the first, and the one after the last.
 
     Raises:
-        BadInput: on anything else.
+        BadInput: on anything else, or where the end is not behind the first.
     """
     first, separator, end = text.partition(":")
-    if not (separator and first.isdecimal() and end.isdecimal()):
+    if not (separator and _WHOLE.fullmatch(first) and _WHOLE.fullmatch(end)):
         raise BadInput(f"layers {text!r} are no range: write FIRST:END, such as 4:30")
+    if not 0 <= int(first) < int(end):
+        raise BadInput(f"layers {text!r} hold no layer: write FIRST:END with END behind FIRST, such as 4:30")
     return int(first), int(end)
 
 

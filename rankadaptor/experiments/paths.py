@@ -3,23 +3,29 @@
 import os
 from pathlib import Path
 
-from rankadaptor.profiles import load_profile
+from rankadaptor.destinations import require_writable
+from rankadaptor.experiments.parameters import named_profile, text
 
 _CHECKOUT = Path(__file__).parents[2]
 
 
-def ledger_folder(folder: str = "") -> Path:
-    """The folder of finished results: the one given, relative to the current folder, or the project's."""
-    return Path(folder) if folder else _project() / "ledger"
+def ledger_folder(folder: object = "") -> Path:
+    """The folder of finished results: the one given, relative to the current folder, or the project's.
+
+    Raises:
+        BadInput: on what is no text.
+    """
+    return Path(text("ledger", folder, str(_project() / "ledger")))
 
 
-def reports_folder(profile: str, folder: str = "") -> Path:
+def reports_folder(profile: object, folder: object = "") -> Path:
     """The folder of a profile's tables and figures: the one given, or the project's.
 
     Raises:
-        BadInput: on an unknown profile.
+        BadInput: on an unknown profile, or a folder that cannot be written to: before anything is computed.
     """
-    return Path(folder) if folder else _project() / "reports" / load_profile(profile).name
+    name = named_profile(profile).name
+    return require_writable("reports", text("reports", folder, str(_project() / "reports" / name)))
 
 
 def _project() -> Path:

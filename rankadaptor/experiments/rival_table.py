@@ -21,13 +21,19 @@ from rankadaptor.allocation import RankAllocation, uniform_allocation
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments.block_table import BlockTable, BlockWork
 from rankadaptor.experiments.methods import BEST_SEED, DAMAGE, EVA, LORA, LORA_STAR, MIRROR, RANKADAPTOR, TUNED
-from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks, report_seeds
+from rankadaptor.experiments.parameters import (
+    DEFAULT_LEDGER,
+    Words,
+    named_ledger,
+    named_profile,
+    parse_blocks,
+    report_seeds,
+    text,
+)
 from rankadaptor.experiments.tables import CLAIMED, Contents
 from rankadaptor.experiments.trials import Trials
-from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
-from rankadaptor.profiles import load_profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.recovery.spec import RecoverySpec
 from rankadaptor.search.damage import damage_allocation
@@ -51,13 +57,13 @@ def rival_table(
     Raises:
         BadInput: as there, and on training seeds that *LoRA, best of its seeds* may choose among.
     """
-    source = load_profile(profile)
+    source, budget = named_profile(profile), text("budget", budget, "standard")
     reported = report_seeds(source, budget, seeds)
     search = source.budget(budget).search
     first = source.search.training_seed
     if taken := [seed for seed in reported if first <= seed <= first + search.initial + search.rounds * search.batch]:
         raise BadInput(f"seed {taken[0]} is one that LoRA's best is chosen among: report with other seeds")
-    return RivalTable(Ledger(ledger), source, _CONTENTS, parse_blocks(blocks, source), budget, reported)
+    return RivalTable(named_ledger(ledger), source, _CONTENTS, parse_blocks(blocks, source), budget, reported)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 from rankadaptor.files import scratch_beside
 from rankadaptor.recovery.methods.lora import to_lora_config
+from rankadaptor.recovery.portable import save_config
 from rankadaptor.recovery.recipe import Recipe
 from rankadaptor.search.rounds import SearchResult, mean_score
 
@@ -42,9 +43,8 @@ def write_search(
         (folder / ALLOCATION_FILE).write_text(json.dumps({**content, **origin}, indent=1) + "\n")
         for entry in result.rounds:
             (folder / f"round-{entry.number:03d}.json").write_text(json.dumps(entry.to_json(), indent=1) + "\n")
-        to_lora_config(
-            result.best, architecture, origin["scaling"], alpha, origin["recipe"]["lora_dropout"]
-        ).save_pretrained(str(folder))
+        save_config(to_lora_config(
+            result.best, architecture, origin["scaling"], alpha, origin["recipe"]["lora_dropout"]), folder)
         folder.rename(target)
     return target
 

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from rankadaptor.errors import StageFailed
+from rankadaptor.data.benchmarks import tasks_in
+from rankadaptor.errors import BadInput, StageFailed
 from rankadaptor.experiments.plan import Plan
 from rankadaptor.experiments.planning import PlanningRunner, StepCount, base_architecture
 from rankadaptor.experiments.preflight import require
-from rankadaptor.experiments.progress import ProgressBar
+from rankadaptor.experiments.progress import ProgressBar, print_rows_left_out
 from rankadaptor.machine import computing_with
 from rankadaptor.pipeline.cost import Cost
 from rankadaptor.pipeline.execution import Batches, Progress, execution_from_environment, follow
@@ -185,6 +186,7 @@ class Experiment(ABC):
                 compute_ahead([self], on_progress)
             result = self.collect(run, [run.drive(piece) for piece in self.pieces(run.runner)])
         run.runner.release()
+        print_rows_left_out(run.runner)
         return result
 
     def check(self, plan: Plan) -> None:
@@ -206,6 +208,19 @@ class ProfileExperiment(Experiment):
     """An experiment on the model of a profile."""
 
     profile: Profile
+
+    def __post_init__(self) -> None:
+        """Raises BadInput where a model or data are not there, before anything runs."""
+        super().__post_init__()
+        there = tasks_in(self.profile.benchmarks)
+        if lacking := [task for task in self.profile.tasks if self.scores_tasks and task not in there]:
+            raise BadInput(f"evaluation.tasks names {lacking[0]}, which {self.profile.benchmarks.location} does not"
+                           f" hold: use some of {', '.join(there)}")
+
+    @property
+    def scores_tasks(self) -> bool:
+        """Whether models are scored on the profile's tasks, all of which its benchmarks must then hold."""
+        return True
 
     @property
     def inputs(self) -> Inputs:

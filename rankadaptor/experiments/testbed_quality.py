@@ -17,15 +17,24 @@ import pandas as pd
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, uniform_allocation
 from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.errors import BadInput
+from rankadaptor.escaping import Markup, bold_markdown, markdown_text
 from rankadaptor.evaluation.spec import EvaluationSpec, Split
-from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, parse_blocks, report_seeds, whole_number
+from rankadaptor.experiments.parameters import (
+    DEFAULT_LEDGER,
+    Words,
+    named_ledger,
+    named_profile,
+    parse_blocks,
+    report_seeds,
+    text,
+    whole_number,
+)
 from rankadaptor.experiments.skeleton import ProfileExperiment, Run
 from rankadaptor.experiments.table_rows import final_loss
 from rankadaptor.pipeline.execution import Batches
-from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
-from rankadaptor.profiles import Budget, load_profile
+from rankadaptor.profiles import Budget
 from rankadaptor.pruning.spec import Block, PruneSpec
 from rankadaptor.recovery.recipe import Scaling
 from rankadaptor.statistics import variance_components
@@ -60,13 +69,13 @@ def measure_testbed(
     Raises:
         BadInput: on anything unknown, or too few seeds or allocations to tell spread from noise.
     """
-    source = load_profile(profile)
-    training_seeds, count = report_seeds(source, budget, seeds), whole_number("allocations", allocations, 0)
+    source, budget = named_profile(profile), text("budget", budget, "standard")
+    training_seeds, count = report_seeds(source, budget, seeds), whole_number("allocations", allocations, 0, 10_000)
     if len(training_seeds) < 2 or count < 2:
         raise BadInput(f"{len(training_seeds)} training seeds and {count} allocations tell no spread from noise:"
                        " give two or more of both, such as seeds '0 1 2' or budget standard")
     return TestbedQuality(
-        Ledger(ledger), source, parse_blocks(blocks, source), parse_blocks(signal_blocks, source), budget,
+        named_ledger(ledger), source, parse_blocks(blocks, source), parse_blocks(signal_blocks, source), budget,
         training_seeds, count, split,
     )
 
@@ -278,15 +287,16 @@ class TestbedMeasurements:
             contexts, continuations = zip(*question.choices, strict=True)
             texts = [choice.strip() for choice in (contexts if question.contexts_differ else continuations)]
             text = f"... {continuations[0].strip()}" if question.contexts_differ else contexts[0]
-            row = {"task": question.task, "question": " ".join(text.split()), "choices": " / ".join(
-                f"**{choice}**" if i == question.gold else choice for i, choice in enumerate(texts))}
+            row = {"task": question.task, "question": " ".join(text.split()), "choices": Markup(" / ".join(
+                bold_markdown(choice) if i == question.gold else markdown_text(choice)
+                for i, choice in enumerate(texts)))}
             for name, table in tables.items():
                 scores = np.array(table["log_likelihoods"].iloc[position])
                 if BENCHMARKS[question.task].metric == "acc_norm":
                     scores = scores / np.array(question.choice_characters)
                 row[name] = texts[int(np.argmax(scores))]
             rows.append(row)
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, dtype=object)
 
 
 def equal_allocations(space: SolutionSpace, count: int, generator: np.random.Generator) -> list[RankAllocation]:

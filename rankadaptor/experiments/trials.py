@@ -4,18 +4,19 @@ import dataclasses
 import functools
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.architecture import Architecture
-from rankadaptor.data.tasks import BENCHMARKS
-from rankadaptor.errors import BadInput, RecoveryDiverged
+from rankadaptor.errors import BadInput, RecoveryDiverged, shown
 from rankadaptor.evaluation.spec import Split
 from rankadaptor.experiments.methods import METHODS
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.pipeline.traced_search import SearchSpec, described, traced_search
+from rankadaptor.pipeline.trial_scores import HELD_OUT_LOSS, trial_scores
 from rankadaptor.profiles import Budget, Profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.ranktable.meta_records import COMMITTED, read_table, records_beside, records_digest
@@ -23,9 +24,6 @@ from rankadaptor.recovery.recipe import Scaling
 from rankadaptor.recovery.spec import RecoverySpec
 from rankadaptor.search.rounds import Record, Scores, SearchResult, mean_score
 from rankadaptor.search.settings import SearchSettings
-
-_HELD_OUT_LOSS = "held_out_loss"
-_LOSS_OF_NOTHING = 20.0  # nats per token: above that of any guess
 
 
 class Trials:
@@ -43,7 +41,7 @@ class Trials:
     def trial(self, pruned: Step, recovery: RecoverySpec) -> Step:
         """A recovery, scored on the items, or by the loss of held-out text."""
         recovered = Step("recover", recovery, pruned)
-        if self._signal == _HELD_OUT_LOSS:
+        if self._signal == HELD_OUT_LOSS:
             return Step("perplexity", self._profile.evaluation.perplexity, recovered)
         return Step("evaluate", self._evaluation, recovered)
 
@@ -54,16 +52,15 @@ class Trials:
             StageFailed: if the trial failed for another reason, such as lack of memory. The search can be continued on
                 a machine that computes the trial.
         """
-        is_loss, tasks = self._signal == _HELD_OUT_LOSS, self._evaluation.tasks
+        results, outcome = self._runner.results, dict[str, Any]()
         try:
-            if is_loss:
-                return {"text": -float(np.log(self._runner.results.perplexity(trial)))}
-            metrics = self._runner.results.metrics(trial)
-        except RecoveryDiverged:
-            return {"text": -_LOSS_OF_NOTHING} if is_loss else dict.fromkeys(tasks, 0.0)
-        if self._signal == "accuracy":
-            return {task: metrics[task][BENCHMARKS[task].metric] for task in tasks}
-        return {task: metrics[task][self._signal] for task in tasks}
+            if self._signal == HELD_OUT_LOSS:
+                outcome["perplexity"] = results.perplexity(trial)
+            else:
+                outcome["metrics"] = results.metrics(trial)
+        except RecoveryDiverged as error:
+            outcome["diverged"] = error.reason
+        return trial_scores(outcome, self._signal, self._evaluation.tasks)
 
     def best_of(self, pruned: Step, recoveries: Sequence[RecoverySpec]) -> Generator[list[Step], None, RecoverySpec]:
         """The recovery with the best mean score, the first of equals."""
@@ -100,8 +97,12 @@ class Trials:
             rounds = -(-max(0, recoveries - settings.initial) // settings.batch)
             settings = dataclasses.replace(settings, rounds=rounds)
         space = self._profile.solution_space(block, architecture)
+        lowest = space.fill([min(space.candidates)] * len(space.free_layers))
+        if not space.neighbours(lowest):
+            raise BadInput(f"search.candidates {shown(self._profile.search.candidates)} leave {block} one allocation"
+                           f" within the budget of rank {space.fixed_rank}: give more of them, or lower ones")
         records = () if rival else self._records(block)
-        measured = self._profile.evaluation.perplexity if self._signal == _HELD_OUT_LOSS else self._evaluation
+        measured = self._profile.evaluation.perplexity if self._signal == HELD_OUT_LOSS else self._evaluation
         spec = SearchSpec(
             described(space), settings, self._recovery((), rate), measured, self._signal, records_digest(records), rival
         )

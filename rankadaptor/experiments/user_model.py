@@ -27,12 +27,14 @@ from rankadaptor.data.instruction_rows import RecoveryData
 from rankadaptor.data.sources import Source
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.spec import EvaluationSpec
+from rankadaptor.experiments.progress import print_rows_left_out
 from rankadaptor.experiments.search_files import new_folder, read_search, write_search
 from rankadaptor.experiments.user_scores import BATCH_SIZE, benchmark_source, model_folder, scores, task_names
 from rankadaptor.experiments.user_search import UserSearch
 from rankadaptor.files import scratch_beside
 from rankadaptor.models.base_model import BaseModel
 from rankadaptor.models.gate import read_architecture
+from rankadaptor.models.tokenizers import end_id, load_tokenizer, with_bos
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
@@ -72,7 +74,7 @@ def user_model(
         data: A .jsonl of instruction, input and output to recover on.
         benchmarks: Folder of <task>/<split>.jsonl in the hub's schema; empty for the seven, from a wheel.
         tasks: Some of the benchmarks, such as "piqa arc_easy"; empty for all that the source holds.
-        recipe: How adapters are trained.
+        recipe: How adapters are trained; its `bos` also puts one BOS in front of every question that is scored.
         scaling: Of LoRA.
         search_items: Training items per task that every trial is scored on; None for all of the pool of 500.
         ledger: Folder of finished recoveries.
@@ -83,9 +85,13 @@ def user_model(
     folder = model_folder(model)
     if not Path(data).is_file():
         raise BadInput(f"no recovery data {data}: name a .jsonl file with instruction, input and output")
+    tokenizer = load_tokenizer(folder)
+    end_id(tokenizer)
+    if recipe.bos:
+        with_bos((), tokenizer)  # raises BadInput now, and not after the first model was loaded
     source = benchmark_source(benchmarks)
     inputs = Inputs(
-        base_model=BaseModel(folder.name, Source("dir", str(folder), None), None, "saved"),
+        base_model=BaseModel(folder.resolve().name or str(folder), Source("dir", str(folder), None), None, "saved"),
         benchmarks=source,
         recovery_data=RecoveryData(Path(data).name, Source("dir", str(data), None), None),
         search_pool=SEARCH_POOL,
@@ -94,7 +100,7 @@ def user_model(
         stage_limit_s=STAGE_LIMIT_S,
         needs_accelerator=False,
     )
-    scored = EvaluationSpec(task_names(tasks, source), "search", search_items, 0, BATCH_SIZE)
+    scored = EvaluationSpec(task_names(tasks, source), "search", search_items, 0, BATCH_SIZE, bos=recipe.bos)
     return UserModel(inputs, scored, recipe, scaling, Ledger(ledger))
 
 
@@ -193,7 +199,9 @@ class UserModel:
         target = new_folder(out)
         ranks = self._read(Path(allocation)) if isinstance(allocation, (Path, str)) else tuple(allocation)
         step = Step("recover", self._recovery(validate_allocation(ranks, self.architecture), seed))
-        entry = Runner(self.inputs, self.ledger).run(step)
+        runner = Runner(self.inputs, self.ledger)
+        entry = runner.run(step)
+        print_rows_left_out(runner)
         if reason := entry.result["result"].get("diverged"):
             raise BadInput(f"the recovery diverged, {reason}")
         with scratch_beside(target) as scratch:
@@ -213,7 +221,8 @@ class UserModel:
         """See `user_scores.scores`, of this model, on its tasks."""
         source = self.inputs.benchmarks
         folder = source.location if source.kind == "dir" else ""
-        return scores(self.inputs.base_model.source.location, adapter, folder, " ".join(self.scored.tasks), items)
+        return scores(self.inputs.base_model.source.location, adapter, folder, " ".join(self.scored.tasks), items,
+                      self.scored.bos)
 
 
 def check_search(recoveries: int, space: SolutionSpace) -> None:

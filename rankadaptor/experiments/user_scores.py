@@ -12,10 +12,12 @@ from rankadaptor.data.tasks import BENCHMARKS
 from rankadaptor.evaluation import Requests, evaluate
 from rankadaptor.evaluation.items import task_metrics
 from rankadaptor.evaluation.spec import EvaluationSpec
-from rankadaptor.models.checkpoints import load_model, load_tokenizer
+from rankadaptor.models.checkpoints import load_model
 from rankadaptor.models.gate import check_checkpoint
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.profiles import load_profile
-from rankadaptor.recovery.adapters import load_adapter, merged
+from rankadaptor.recovery.adapters import load_adapter
+from rankadaptor.recovery.merging import merged
 from rankadaptor.statistics import wilson_interval
 
 BATCH_SIZE = 16  # of lm-eval's own backend
@@ -35,12 +37,13 @@ def benchmark_source(folder: Path | str) -> Source:
 
 
 def task_names(text: str, source: Source) -> tuple[str, ...]:
-    """Benchmarks named in a text such as "piqa arc_easy"; all that the source holds where it is empty."""
-    return tuple(text.replace(",", " ").split()) or tasks_in(source)
+    """Benchmarks named in a text such as "piqa arc_easy", each once; all that the source holds where it is empty."""
+    return tuple(dict.fromkeys(text.replace(",", " ").split())) or tasks_in(source)
 
 
 def scores(
-    model: Path | str, adapter: Path | str = "", benchmarks: Path | str = "", tasks: str = "", items: int | None = None
+    model: Path | str, adapter: Path | str = "", benchmarks: Path | str = "", tasks: str = "", items: int | None = None,
+    bos: bool = False,
 ) -> pd.DataFrame:
     """Zero-shot scores of a LLaMA, dense or pruned, with an adapter or without, on the report split.
 
@@ -48,13 +51,14 @@ def scores(
         adapter: Folder of a PEFT adapter in safetensors.
         benchmarks, tasks: As of `user_model.user_model`.
         items: At most so many a task; None for all.
+        bos: Whether one BOS stands in front of every question.
 
     Returns:
         One row per task and one of their mean: metric, score with its 95 % interval (Wilson; of single tasks), gold
         probability, as proportions; items.
     """
     folder, source = model_folder(model), benchmark_source(benchmarks)
-    spec = EvaluationSpec(task_names(tasks, source), "report", items, 0, BATCH_SIZE)
+    spec = EvaluationSpec(task_names(tasks, source), "report", items, 0, BATCH_SIZE, bos=bos)
     rows = {task: evaluation_rows(source, task, "report", items, spec.item_seed, 0) for task in spec.tasks}
     loaded = load_model(folder)
     if adapter:

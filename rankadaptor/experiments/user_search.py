@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace
+from rankadaptor.destinations import require_writable
 from rankadaptor.errors import RecoveryDiverged
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.experiments.plan import Plan
@@ -55,7 +56,9 @@ class UserSearch(Experiment):
         return True
 
     def check(self, plan: Plan) -> None:
-        """Nothing: the model and the data were checked when the user named them."""
+        """Raises BadInput where the ledger cannot be written; model and data were checked when they were named."""
+        if plan.missing:
+            require_writable("the ledger", self.ledger.folder)
 
     def pieces(self, runner: Runner) -> list[Batches]:
         """The search."""

@@ -1,6 +1,5 @@
 """Base models by their source: hub, folder, GGUF file or the embedded model."""
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +16,16 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from rankadaptor import testbed
+from rankadaptor.bounds import check_line
 from rankadaptor.data.hub import checkpoint_folder, is_here
+from rankadaptor.data.locations import check_member
 from rankadaptor.data.sources import Source, is_cached, source_folder, source_identity
-from rankadaptor.errors import BadInput
-from rankadaptor.files import cache_folder, file_digest, settle
+from rankadaptor.errors import BadInput, shown
+from rankadaptor.files import cache_folder, file_digest
 from rankadaptor.keys import sha256_text
 from rankadaptor.models.checkpoints import check_report, load_model
 from rankadaptor.models.gate import check_checkpoint
+from rankadaptor.sealed import cached_folder, is_there
 
 _NUMERICS_VERSION = 1  # of the weights that are read from a source; part of every key
 
@@ -36,6 +38,18 @@ class BaseModel:
     source: Source
     gguf: str | None  # the GGUF file among the source's files; null for a folder that transformers loads
     dtype: Literal["saved", "bfloat16"]  # it is loaded in; saved: the dtype of the files
+
+    def __post_init__(self) -> None:
+        check_line("label of the base model", self.label)
+        if self.gguf is not None:
+            check_member("gguf", self.gguf)
+            if self.source.kind not in ("wheel", "dir"):
+                raise BadInput(f"gguf {shown(self.gguf)} was given with a source of kind {self.source.kind}: it goes"
+                               " with a wheel or a folder")
+        if self.dtype != "saved" and (self.gguf is not None or self.source.kind == "testbed"):
+            # Keys do not hold the dtype of these two, which are float32.
+            raise BadInput(f"dtype is {self.dtype}, and a GGUF file and the embedded model are read as float32: set"
+                           " dtype to saved")
 
 
 def base_model_identity(base: BaseModel) -> str:
@@ -66,7 +80,7 @@ def base_model_is_cached(base: BaseModel) -> bool:
     """Whether the base model is on this machine, converted where it has to be."""
     if base.source.kind == "hub":
         return is_here(base.source.location)
-    return is_cached(base.source) if base.gguf is None else _converted_folder(base).is_dir()
+    return is_cached(base.source, lambda _: True) if base.gguf is None else is_there(_converted_folder(base))
 
 
 def base_model(base: BaseModel) -> PreTrainedModel:
@@ -87,15 +101,12 @@ def base_model_folder(base: BaseModel) -> Path:
         folder = checkpoint_folder(base.source.location) if is_hub else source_folder(base.source, lambda _: True)
         check_checkpoint(folder, pruned=not is_hub)  # a folder may be a user's model, which was pruned already
         return folder
-    target = _converted_folder(base)
-    if not target.is_dir():
-        gguf = source_folder(base.source, lambda name: name == base.gguf) / base.gguf
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as scratch:
-            converted = Path(scratch) / "model"
-            _convert_gguf(gguf, converted)
-            settle(converted, target)
-    return target
+    name = base.gguf
+
+    def convert(target: Path) -> None:
+        _convert_gguf(source_folder(base.source, lambda member: member == name) / name, target)
+
+    return cached_folder(_converted_folder(base), convert)
 
 
 def _converted_folder(base: BaseModel) -> Path:

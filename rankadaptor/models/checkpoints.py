@@ -1,25 +1,18 @@
-"""Models and tokenizers in memory, from checkpoints in folders that passed the gate (`gate`)."""
+"""Models in memory, from checkpoints in folders that passed the gate (`gate`)."""
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LlamaConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 from rankadaptor.models.gate import check_llama, check_weights
-
-Tokenizer: TypeAlias = PreTrainedTokenizerBase
+from rankadaptor.models.tied import is_tied
 
 transformers_logging.disable_progress_bar()  # one bar a checkpoint, for a second each, would hide this project's own
 
@@ -51,6 +44,7 @@ def load_model(folder: Path, device: torch.device | None = None, dtype: str = "s
         local_files_only=True, output_loading_info=True,
     )
     check_report(report, folder)
+    model.config.tie_word_embeddings = is_tied(model)
     model = model.to(device or default_device()).eval()
     check_finite(model, folder)
     return model
@@ -82,11 +76,3 @@ def random_weights(config: LlamaConfig) -> PreTrainedModel:
     torch.manual_seed(0)
     with default_device():
         return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a checkpoint, with a padding token."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    if tokenizer.pad_token_id is None:  # LLaMA has none; padding is always masked
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer

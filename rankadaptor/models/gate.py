@@ -8,6 +8,7 @@ does not know, each with no more than a warning, and add an adapter that lies in
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from rankadaptor.architecture import Architecture, module_name
 from rankadaptor.errors import BadInput
+from rankadaptor.models.tied import tied_by_fact
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PRUNED_TYPE = "pruned_llama"  # the `model_type` of width-pruned checkpoints
@@ -108,7 +110,7 @@ def read_architecture(folder: Path) -> Architecture:
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise BadInput(f"{folder / 'config.json'} does not say the shapes of a LLaMA ({reason}): restore it") from None
-    return architecture
+    return replace(architecture, tied_embeddings=tied_by_fact(folder, architecture.tied_embeddings))
 
 
 def _check_sizes(config: dict[str, Any]) -> None:
@@ -240,7 +242,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.exists():
         if not single.exists() and not single.is_symlink():
             raise BadInput(f"no safetensors files in {folder} ({SINGLE}, or shards with {INDEX}): other weights are"
-                           " never read, convert them")
+                           " never read, convert them (python -m rankadaptor convert)")
         return [_plain(single, folder)]
     return [_plain(folder / name, folder) for name in sorted(set(_weight_map(folder).values()))]
 

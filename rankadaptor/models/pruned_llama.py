@@ -7,7 +7,7 @@ A pruned model is a plain LLaMA checkpoint plus three entries of its `config.jso
 
 import copy
 
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, LlamaModel
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP
 
 
@@ -29,6 +29,26 @@ class PrunedLlamaConfig(LlamaConfig):
         return config
 
 
+def _narrow(model: LlamaModel, config: PrunedLlamaConfig) -> None:
+    """Give every layer, in place, attention and an MLP of its own shape."""
+    for index, layer in enumerate(model.layers):
+        layer_config = config.for_layer(index)
+        layer.self_attn = LlamaAttention(layer_config, index)
+        layer.self_attn.config = config  # attention reads its implementation here, and it may change later
+        layer.mlp = LlamaMLP(layer_config)
+
+
+class PrunedLlamaModel(LlamaModel):
+    """The decoder without the output head, whose layers may differ in heads and MLP width; everything else is stock."""
+
+    config_class = PrunedLlamaConfig
+
+    def __init__(self, config: PrunedLlamaConfig):
+        super().__init__(config)
+        _narrow(self, config)
+        self.post_init()
+
+
 class PrunedLlamaForCausalLM(LlamaForCausalLM):
     """LLaMA whose layers may differ in heads and MLP width; everything else is stock."""
 
@@ -36,13 +56,10 @@ class PrunedLlamaForCausalLM(LlamaForCausalLM):
 
     def __init__(self, config: PrunedLlamaConfig):
         super().__init__(config)
-        for index, layer in enumerate(self.model.layers):
-            layer_config = config.for_layer(index)
-            layer.self_attn = LlamaAttention(layer_config, index)
-            layer.self_attn.config = config  # attention reads its implementation here, and it may change later
-            layer.mlp = LlamaMLP(layer_config)
+        _narrow(self.model, config)
         self.post_init()
 
 
 AutoConfig.register("pruned_llama", PrunedLlamaConfig)
+AutoModel.register(PrunedLlamaConfig, PrunedLlamaModel)
 AutoModelForCausalLM.register(PrunedLlamaConfig, PrunedLlamaForCausalLM)

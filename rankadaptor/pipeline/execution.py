@@ -10,8 +10,9 @@ notebooks.
 
 import contextlib
 import os
+import re
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from typing import Any, NamedTuple, Protocol
 
@@ -28,6 +29,7 @@ from rankadaptor.pipeline.step import Step
 Progress = Callable[[Step, float], None]  # called when a step begins (0.0), goes on, and is finished (1.0)
 Batches = Generator[list[Step], None, Any]  # batches of steps, each computable once the earlier ones are computed
 EXECUTORS = ("local", "ray")
+MOST_WORKERS = 1024
 GRACE_S = 30.0  # for which a worker may stop by itself after a stage's time limit
 
 
@@ -38,23 +40,24 @@ class Execution(NamedTuple):
     workers: int
 
 
-def execution_from_environment(workers: int) -> Execution:
+def execution_from_environment(workers: int, environment: Mapping[str, str] = os.environ) -> Execution:
     """Execution by `RANKADAPTOR_EXECUTOR` and `RANKADAPTOR_WORKERS`; by default local, and with one worker a GPU.
 
     Args:
         workers: Processes where the environment sets no number and there is at most one GPU; limited to the cores.
+        environment: This process's by default.
 
     Raises:
-        BadInput: on an unknown executor, or a number of workers that is not a whole number from 1.
+        BadInput: on an unknown executor, or a number of workers that is not a whole number from 1 to MOST_WORKERS.
     """
-    executor = os.environ.get("RANKADAPTOR_EXECUTOR") or "local"
+    executor = environment.get("RANKADAPTOR_EXECUTOR") or "local"
     if executor not in EXECUTORS:
         raise BadInput(f"unknown executor {executor!r}: use one of {', '.join(EXECUTORS)}")
-    number = os.environ.get("RANKADAPTOR_WORKERS") or ""
+    number = environment.get("RANKADAPTOR_WORKERS") or ""
     if not number:
         return Execution(executor, max(torch.cuda.device_count(), min(workers, usable_cores())))
-    if not number.isdecimal() or not int(number):
-        raise BadInput(f"workers is {number!r}: give a whole number from 1")
+    if not re.fullmatch("[0-9]{1,9}", number) or not 1 <= int(number) <= MOST_WORKERS:
+        raise BadInput(f"workers is {number!r}: give a whole number from 1 to {MOST_WORKERS}")
     return Execution(executor, int(number))
 
 

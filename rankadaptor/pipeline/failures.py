@@ -1,14 +1,13 @@
 """Stages that ran out of memory or time, or whose process was killed: their class, attempts per machine, and retries.
 
 The result of a stage depends on its spec alone, but whether a machine can compute it does not, so a failure is no entry
-of the ledger. It is noted in `ledger/failures/KEY/`, where attempts on machines of one kind are counted. A recovery
-that diverged would diverge on every machine, and is a result.
+of the ledger. It is noted in `ledger/failures/KEY/`, where attempts on machines of one kind are counted. Notes are
+sealed: one that was edited, copied, or written for another key counts no attempt. A recovery that diverged would
+diverge on every machine, and is a result.
 """
 
-import contextlib
 import errno
 import itertools
-import json
 import os
 import re
 import time
@@ -16,14 +15,14 @@ from typing import Any
 
 import torch
 
-from rankadaptor.errors import StageFailed
-from rankadaptor.files import write_atomically
+from rankadaptor.errors import Damaged, StageFailed
 from rankadaptor.machine import machine
-from rankadaptor.pipeline.ledger import Ledger
-from rankadaptor.pipeline.ledger_files import json_text, writing_into
+from rankadaptor.pipeline.ledger import FAILURES, Ledger
+from rankadaptor.pipeline.ledger_files import set_aside, writing_into
 from rankadaptor.pipeline.time_limits import TimedOut
+from rankadaptor.sealed import kind_of as kind_at
+from rankadaptor.sealed import names_in, plain, read_sealed, write_sealed
 
-FOLDER = "failures"  # of a ledger
 # Attempts of a stage on one kind of machine, by kind of failure.
 ATTEMPTS = {"out of memory": 2, "timed out": 2, "killed": 3}
 _REMEDIES = {
@@ -57,23 +56,47 @@ def note(ledger: Ledger, key: str, stage: str, kind: str, message: str) -> None:
         "noted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine(),
     }
-    path = ledger.folder / FOLDER / key / f"{os.urandom(8).hex()}.json"
+    folder, name = ledger.folder / FAILURES / key, f"{os.urandom(8).hex()}.json"
+    if (place := kind_at(folder)) not in ("", "a folder"):
+        set_aside(ledger.folder, folder, f"failures of {key[:12]}: it is {place}, not a folder", then="")
     with writing_into(ledger.folder):
-        write_atomically(path, json_text(content))
+        write_sealed(folder / name, content, _place(key, name))
 
 
 def notes_of(ledger: Ledger, key: str) -> list[dict[str, Any]]:
-    """Notes of a key's failures, oldest first, without those that cannot be read."""
-    notes = []
-    for path in sorted((ledger.folder / FOLDER / key).glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            notes.append(dict(json.loads(path.read_text())))
-    return sorted(notes, key=lambda content: str(content.get("noted")))
+    """Notes of a key's failures, oldest first; those that are not as they were written are set aside."""
+    return check_notes(ledger, key)[0]
+
+
+def check_notes(ledger: Ledger, key: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """`notes_of`, and a line for each note that was not believed."""
+    folder = ledger.folder / FAILURES / key
+    notes: list[dict[str, Any]] = []
+    faults: list[str] = []
+    try:
+        names = names_in(folder)
+    except OSError as error:
+        return [], [f"failures of {plain(key[:12])} cannot be read ({error.strerror})"]
+    for name in names:
+        if not name.endswith(".json") or name.startswith("."):
+            continue
+        try:
+            notes.append(read_sealed(folder / name, _place(key, name)))
+        except Damaged as damage:
+            faults.append(f"failure of {plain(key[:12])}: {damage}")
+            set_aside(ledger.folder, folder / name, faults[-1], then=", and counts no attempt")
+        except OSError as error:
+            faults.append(f"failure of {plain(key[:12])}: {plain(name)} cannot be read ({error.strerror})")
+    return sorted(notes, key=lambda content: str(content.get("noted"))), faults
+
+
+def _place(key: str, name: str) -> dict[str, Any]:
+    return {"failure": key, "name": name}
 
 
 def given_up(ledger: Ledger, key: str) -> StageFailed | None:
     """The error to raise in place of another attempt at a stage; None if it may be tried."""
-    notes = [content for content in notes_of(ledger, key) if _is_note(content)]
+    notes = notes_of(ledger, key)
     if not notes:
         return None
     kinds_here = _kinds_of_machine_here()
@@ -87,11 +110,6 @@ def given_up(ledger: Ledger, key: str) -> StageFailed | None:
             return StageFailed(kind, f"{attempts[-1]['stage']} {key[:12]} in {len(attempts)} attempts:"
                                      f" {_REMEDIES[kind]}; to try it again: ledger gc --failures")
     return None
-
-
-def _is_note(content: dict[str, Any]) -> bool:
-    """Whether a file has the fields that `note` writes; it may have been edited."""
-    return {"stage", "kind"} <= content.keys() and isinstance(content.get("machine"), dict)
 
 
 def _kind_of_machine(content: dict[str, Any]) -> tuple[Any, ...]:

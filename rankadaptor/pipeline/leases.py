@@ -3,7 +3,8 @@
 A lease is a file that only one process can create. It names its holder, and the holder's heartbeat touches it. A
 waiting process takes the lease over from a dead holder: at once if the holder's process is gone from this host, else
 when the heartbeat has stopped for `PATIENCE_S` of the waiting process's own clock, so that wrong clocks do no harm. If
-two processes ever compute one key, only time is lost: the ledger keeps the first result.
+two processes ever compute one key, only time is lost: the ledger keeps the first result. A holder whose lease was taken
+over lets it go: its heartbeat touches a file only while the file names it.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import errno
 import json
 import os
 import platform
+import re
 import sys
 import threading
 import time
@@ -19,11 +21,16 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from rankadaptor.errors import BadInput, Damaged
+from rankadaptor.pipeline.ledger_files import remove_tree, set_aside
+from rankadaptor.sealed import kind_of, names_in, plain, read_object
+
 HEARTBEAT_S = 15.0
 PATIENCE_S = 150.0  # above the minute for which network file systems may hide a change
 _ABANDONED_S = 86_400.0  # clocks of one cluster differ by less
 _POLL_S = 0.25
 _ANNOUNCE_AFTER_S = 5.0
+_MOST_PID = 2**31
 _UNKNOWN = "alive"  # start time of a process that exists but cannot be inspected
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems without hard links
 
@@ -64,29 +71,35 @@ class Leases:
             The holder; None if `is_done` ended the waiting.
         """
         path = self.folder / key
-        if _held_paths.get(path) == threading.get_ident():
+        if _threads_of_leases.get(path) == threading.get_ident() and read_holder(path) == _beating.get(path):
             yield Holder.here()  # this thread holds the lease already, and must not wait for itself
             return
         holder = self._acquire(path, is_done)
         if holder is None:
             yield None
             return
-        _start_heartbeat(path)
+        _threads_of_leases[path] = threading.get_ident()
         try:
-            yield holder
+            with kept_alive(path, holder):
+                yield holder
         finally:
-            _stop_heartbeat(path)
+            _threads_of_leases.pop(path, None)
             if read_holder(path) == holder:
                 path.unlink(missing_ok=True)
 
     def _acquire(self, path: Path, is_done: Callable[[], bool]) -> Holder | None:
         began = time.monotonic()
-        last_state: tuple[str, int] | None = None
+        last_state: tuple[int, int, int] | None = None
         unchanged_since = began
         announced = False
         while not is_done():
             if (created := _create(path)) is not None:
                 return created
+            if (kind := kind_of(path)) not in ("", "a file"):
+                damage = f"lease {plain(path.name[:12])} is {kind}, not a file"
+                if not set_aside(self.folder.parent, path, damage, then=""):
+                    raise BadInput(f"{damage}, and cannot be set aside in {self.folder}: remove it")
+                continue
             now, state = time.monotonic(), _state(path)
             if state != last_state:
                 last_state, unchanged_since = state, now
@@ -104,27 +117,41 @@ class Leases:
     def is_held(self, key: str) -> bool:
         """Whether a key's lease is held by a thread or process that may be alive, other than this thread."""
         path = self.folder / key
-        return _held_paths.get(path) != threading.get_ident() and path.exists() and not _is_expired(path)
+        return (_threads_of_leases.get(path) != threading.get_ident() and kind_of(path) == "a file"
+                and not is_expired(path))
+
+    def is_own(self, key: str, holder: Holder) -> bool:
+        """Whether a holder still has a key's lease; else another process has taken it over."""
+        return read_holder(self.folder / key) == holder
 
     def living(self) -> set[str]:
         """Tokens of leases whose holders may be alive."""
-        holders = [read_holder(path) for path in self._files() if not _is_expired(path)]
+        holders = [read_holder(path) for path in self._files() if not is_expired(path)]
         return {holder.token for holder in holders if holder is not None}
 
     def dead(self) -> list[Path]:
         """Leases that are no longer held."""
-        return [path for path in self._files() if _is_expired(path)]
+        return [path for path in self._files() if is_expired(path)]
+
+    def remove_dead(self, path: Path) -> None:
+        """Remove one of `dead`, unless a process has taken it over since then."""
+        state = _state(path)
+        if is_expired(path):
+            _remove_stale(path, state)
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+        return [self.folder / name for name in names_in(self.folder)]
 
 
 def read_holder(path: Path) -> Holder | None:
-    """The holder that a lease's file names; None if the file is missing or is no lease."""
+    """The holder that a lease's file names; None if the file is missing, cannot be read, or is no lease."""
     try:
-        return Holder(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        holder = Holder(**read_object(path))
+    except (OSError, Damaged, TypeError):
         return None
+    texts = (holder.host, holder.born, holder.token)
+    is_holder = all(isinstance(text, str) and text.isprintable() for text in texts) and type(holder.pid) is int
+    return holder if is_holder and 0 < holder.pid < _MOST_PID and re.fullmatch(r"\w{1,64}", holder.token) else None
 
 
 def is_dead(holder: Holder) -> bool:
@@ -135,18 +162,25 @@ def is_dead(holder: Holder) -> bool:
     return start == "" or (_UNKNOWN not in (start, holder.born) and start != holder.born)
 
 
-def _is_expired(path: Path) -> bool:
-    """Whether a lease's holder is dead, or has had no heartbeat for a day by any clock.
+def is_expired(path: Path) -> bool:
+    """Whether the holder that a file names is dead, or has had no heartbeat for a day by any clock.
 
-    A file that names no holder may be half-written, and expires after `PATIENCE_S`.
+    A file that names no holder may be half-written, and expires after `PATIENCE_S`; what is no file expires at once.
     """
+    if kind_of(path) not in ("", "a file"):
+        return True
     holder = read_holder(path)
     if holder is not None and is_dead(holder):
         return True
-    with contextlib.suppress(FileNotFoundError):
-        silent_s = abs(time.time() - path.stat().st_mtime)
-        return silent_s > (PATIENCE_S if holder is None else _ABANDONED_S)
-    return False
+    return is_silent(path, PATIENCE_S if holder is None else _ABANDONED_S)
+
+
+def is_silent(path: Path, seconds: float = PATIENCE_S) -> bool:
+    """Whether a file or folder has been there for so long without a change, by any clock."""
+    try:
+        return abs(time.time() - os.lstat(path).st_mtime) > seconds
+    except FileNotFoundError:
+        return False
 
 
 def _create(path: Path) -> Holder | None:
@@ -155,7 +189,7 @@ def _create(path: Path) -> Holder | None:
     holder = Holder.here()
     draft = path.with_name(f".{path.name}-{holder.token}")
     try:
-        draft.write_text(holder.to_json())
+        draft.write_text(holder.to_json(), encoding="utf-8")
         try:
             os.link(draft, path)
         except OSError as error:
@@ -172,21 +206,22 @@ def _create(path: Path) -> Holder | None:
 
 def _remove_stale(path: Path, state: object) -> None:
     """Remove a dead holder's lease; restore it if another process has taken it over since `state` was read."""
-    aside = path.with_name(f".{path.name}-{os.urandom(8).hex()}")
+    aside = path.with_name(f".{path.name[:80]}-{os.urandom(8).hex()}")
     with contextlib.suppress(FileNotFoundError):
         os.rename(path, aside)
         if _state(aside) != state:
             with contextlib.suppress(OSError):
-                os.link(aside, path)
-        aside.unlink()
+                os.link(aside, path, follow_symlinks=False)
+        remove_tree(aside)
 
 
-def _state(path: Path) -> tuple[str, int] | None:
-    """What changes while a holder lives: the lease's content and the time of the last heartbeat, in ns."""
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What changes while a holder lives: the file, and the time of the last heartbeat, in ns; None if it is missing."""
     try:
-        return path.read_text(), path.stat().st_mtime_ns
+        status = os.lstat(path)
     except OSError:
         return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 @cache
@@ -222,29 +257,65 @@ def _start_time(pid: int) -> str:
 
 # -- heartbeats: one thread a process ----------------------------------------------------------------------------------
 
-_held_paths: dict[Path, int] = {}  # lease -> identifier of the thread that holds it
+_threads_of_leases: dict[Path, int] = {}  # lease -> identifier of the thread that holds it
+_beating: dict[Path, Holder] = {}  # files that are touched for as long as they name this holder
 _lock = threading.Lock()
 _heart: threading.Thread | None = None
 
 
-def _start_heartbeat(path: Path) -> None:
+@contextlib.contextmanager
+def kept_alive(path: Path, holder: Holder) -> Iterator[None]:
+    """Inside, a heartbeat touches a file that names a holder of this process, until it names another one."""
     global _heart
     with _lock:
-        _held_paths[path] = threading.get_ident()
+        _beating[path] = holder
         if _heart is None or not _heart.is_alive():
-            _heart = threading.Thread(target=_touch_leases, daemon=True, name="lease heartbeat")
+            _heart = threading.Thread(target=_touch_files, daemon=True, name="lease heartbeat")
             _heart.start()
+    try:
+        yield
+    finally:
+        with _lock:
+            _beating.pop(path, None)
 
 
-def _stop_heartbeat(path: Path) -> None:
-    with _lock:
-        _held_paths.pop(path, None)
-
-
-def _touch_leases() -> None:
+def _touch_files() -> None:
     while True:
         time.sleep(HEARTBEAT_S)
         with _lock:
-            for path in _held_paths:
-                with contextlib.suppress(OSError):
-                    os.utime(path)
+            files = list(_beating.items())
+        for path, holder in files:
+            if not _touch(path, holder):
+                with _lock:
+                    if _beating.get(path) == holder:
+                        del _beating[path]
+
+
+def _touch(path: Path, holder: Holder) -> bool:
+    """Touch a file that names a holder; returns whether it still does, or may: it could not be read this time."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        if read_holder(path) != holder or os.fstat(handle).st_ino != os.lstat(path).st_ino:
+            return False
+        os.utime(handle)  # by its handle: never a file that another process has put in its place meanwhile
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+    return True
+
+
+def _forget_the_parents() -> None:
+    """In a process that was forked off: leave its parent's leases to the parent."""
+    global _heart, _lock
+    _heart, _lock = None, threading.Lock()
+    _beating.clear()
+    _threads_of_leases.clear()
+
+
+os.register_at_fork(after_in_child=_forget_the_parents)

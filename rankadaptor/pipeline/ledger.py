@@ -2,31 +2,56 @@
 
 An entry is written under a temporary name on the same file system, fsynced and renamed, so that it is either there
 whole or not there. The process that computes an entry holds its lease meanwhile; when a lease is taken over from a dead
-process, its half-written files are removed. Damaged entries are moved to `damaged/` and named. Searches keep a trace
-beside the entries, one file per round.
+process, its half-written files are removed. An entry is used only where its spec hashes to its key, every file matches
+its checksum and the result is of its stage's schema; others are moved to `damaged/` and named.
 """
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from rankadaptor.errors import BadInput, DamagedEntry, NotInLedger
-from rankadaptor.files import fsync, write_atomically
-from rankadaptor.pipeline.leases import Holder, Leases, is_dead, read_holder
-from rankadaptor.pipeline.ledger_files import Entry, complete_entry, is_key, json_text, set_aside, writing_into
+from rankadaptor.errors import BadInput, Damaged
+from rankadaptor.files import fsync, make_folder
+from rankadaptor.keys import identity_key
+from rankadaptor.pipeline.leases import Holder, Leases, kept_alive
+from rankadaptor.pipeline.ledger_files import (
+    DAMAGED,
+    UNFINISHED,
+    Entry,
+    complete_entry,
+    is_key,
+    set_aside,
+    stamp_of,
+    writing_into,
+)
+from rankadaptor.pipeline.leftovers import MARK, remove_unfinished
+from rankadaptor.sealed import kind_of, names_in, plain
 
-_LEASES, _SCRATCH = ".leases", ".unfinished"
+_LEASES, SEARCHES, FAILURES = ".leases", "searches", "failures"
 _RENAME_ATTEMPTS = 60  # a second apart: a network client may not show yet an entry that its server has
+_LOOKS = 5  # at an entry that other processes replace under our eyes
+
+
+class Look(NamedTuple):
+    """What is at a key's place."""
+
+    entry: Entry | None  # where it is whole
+    fault: str = ""  # what was wrong with what was there
+    is_in_the_way: bool = False  # and could not be moved
 
 
 class Ledger:
-    """A folder of finished results, addressed by key."""
+    """A folder of finished results, addressed by key.
+
+    Attributes:
+        folder: Where entries are.
+        leases: Who computes what.
+    """
 
     def __init__(self, folder: Path | str):
         """
@@ -34,44 +59,60 @@ class Ledger:
             folder: Where entries are; it is made when the first one is written.
 
         Raises:
-            BadInput: if the folder, or one above it, is a file.
+            BadInput: if the folder, or one above it, is a file, or may not be entered.
         """
         self.folder = Path(folder)
-        self._verified: set[str] = set()
-        self._leases = Leases(self.folder / _LEASES)
-        existing = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
-        if not existing.is_dir():
-            raise BadInput(f"cannot use {self.folder} as a ledger, {existing} is not a folder: name one")
+        self._verified: dict[str, tuple[int, int]] = {}  # key -> stamp of its folder
+        self.leases = Leases(self.folder / _LEASES)
+        _prepare(self.folder)
 
     def find(self, key: str) -> Entry | None:
-        """The entry of a key, its checksums verified once a process; None if the ledger lacks it.
+        """The entry of a key, verified once a process; None if the ledger lacks it.
 
         A damaged entry is moved to `damaged/`, named on standard error, and counts as missing.
         """
+        return self.look(key).entry
+
+    def look(self, key: str) -> Look:
+        """`find`, with what was wrong where an entry was damaged."""
         entry = Entry(key, self.folder / key)
-        if not entry.folder.is_dir():
-            return None
-        if key in self._verified:
-            return entry
-        try:
-            entry.verify()
-        except DamagedEntry as damage:
-            set_aside(self.folder, entry.folder, str(damage))
-            return None
-        self._verified.add(key)
-        return entry
+        for looks_left in range(_LOOKS, -1, -1):
+            if (stamp := stamp_of(entry.folder)) is None:
+                return Look(None)
+            if self._verified.get(key) == stamp:
+                return Look(entry)
+            try:
+                unlisted = entry.verify()
+            except Damaged as damage:
+                # Another process may have finished the entry, or set the damaged one aside, while this one read it.
+                if looks_left and (stamp_of(entry.folder) != stamp or looks_left == _LOOKS):
+                    self.refresh()
+                    continue
+                fault = f"entry {key[:12]}: {damage}"
+                if not set_aside(self.folder, entry.folder, fault, stamp):
+                    return Look(None, fault, True)
+                if stamp_of(entry.folder) is None or not looks_left:
+                    return Look(None, fault)
+                continue
+            except OSError as error:
+                fault = f"entry {key[:12]} cannot be read ({error.strerror})"
+                return Look(None, fault, True)
+            faults = [f"entry {key[:12]}: {plain(name)} is not of it" for name in unlisted]
+            for name, fault in zip(unlisted, faults, strict=True):
+                if not set_aside(self.folder, entry.path(name), fault, then=""):
+                    return Look(None, fault, True)
+            self._verified[key] = stamp
+            return Look(entry, faults[0] if faults else "")
+        return Look(None)
 
     def entries(self) -> list[Entry]:
         """All entries, by key; verifies nothing."""
-        names = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
-        return [Entry(name, self.folder / name) for name in names if is_key(name)]
+        return [Entry(name, self.folder / name) for name in names_in(self.folder) if is_key(name)]
 
-    def leftovers(self) -> list[Path]:
-        """Files of processes that died: half-written entries, leases, drafts of leases."""
-        unfinished = sorted(self.folder.glob(f"{_SCRATCH}/*"))  # listed before the leases: each has one by then
-        living = self._leases.living()
-        old = [path for path in self.folder.glob(".????????????-*") if path.is_dir()]  # of an earlier layout
-        return [path for path in unfinished if path.name not in living] + self._leases.dead() + old
+    def strangers(self) -> list[str]:
+        """Names in the folder that are none of a ledger's; nothing reads them."""
+        own = {_LEASES, UNFINISHED, SEARCHES, FAILURES, DAMAGED}
+        return [name for name in names_in(self.folder) if name not in own and not is_key(name)]
 
     def compute(
         self, key: str, spec: dict[str, Any], work: Callable[[Path], dict[str, Any]]
@@ -88,44 +129,54 @@ class Ledger:
 
         Raises:
             BadInput: if the folder cannot be written or is full; finished entries are kept.
+            ValueError: if the key is not that of the spec, or the result is not of its stage's schema.
         """
-        if (entry := self.find(key)) is not None:
-            return entry, False
-        if (self.folder / key).exists():
-            raise BadInput(f"entry {key[:12]} of {self.folder} is damaged, and cannot be set aside: mend the folder's"
-                           " rights, or remove the entry")
-        with writing_into(self.folder), self._leases.held(key, lambda: self.find(key) is not None) as holder:
+        if identity_key(spec) != key:
+            raise ValueError(f"key {key} is not that of its spec, {identity_key(spec)}")
+        if (look := self.look(key)).entry is not None:
+            return look.entry, False
+        if look.is_in_the_way:
+            raise BadInput(f"{look.fault}, and cannot be set aside in {self.folder}: mend the folder's rights, or"
+                           " remove the entry")
+        with writing_into(self.folder), self.leases.held(key, lambda: self.find(key) is not None) as holder:
             if holder is not None:
                 self.refresh()  # another process may have finished the entry before this one got the lease
             if (entry := self.find(key)) is None and holder is not None:
                 with self._scratch(key, holder) as scratch:
                     result = work(scratch)
                     complete_entry(scratch, spec, result)
-                    self._put(scratch, key)
-                return Entry(key, self.folder / key), True
+                    return self._put(scratch, key, holder), True
         # The other process finished a damaged entry, which is set aside now.
         return (entry, False) if entry is not None else self.compute(key, spec, work)
 
-    def _put(self, scratch: Path, key: str) -> None:
+    def _put(self, scratch: Path, key: str, holder: Holder) -> Entry:
+        """Move a whole entry to its place, or drop it where another process has finished the key: that one is as good.
+
+        Without a lease any more (the machine slept, and another process took it over), the other's entry comes first.
+        """
+        if not self.leases.is_own(key, holder):
+            self.refresh()
+            if (entry := self.find(key)) is not None:
+                return entry
         for attempts_left in range(_RENAME_ATTEMPTS, -1, -1):
             try:
                 os.rename(scratch, self.folder / key)
-                break
+                fsync(self.folder)
+                return Entry(key, self.folder / key)
             except OSError as error:
-                # Another process may have finished the same key: its entry is as good, and this one is dropped.
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not attempts_left:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR) or not attempts_left:
                     raise
             self.refresh()
-            if self.find(key) is not None:
-                break
-            if (self.folder / key).exists():  # else it was damaged, and is set aside now
+            if (entry := self.find(key)) is not None:
+                return entry
+            if os.path.lexists(self.folder / key):  # else it was damaged, and is set aside now
                 time.sleep(1)
-        fsync(self.folder)
+        raise AssertionError("the last attempt returns or raises")
 
     @contextlib.contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
         """Waits while another living process is within this context, on this ledger and under this name."""
-        with writing_into(self.folder), self._leases.held(name, lambda: False):
+        with writing_into(self.folder), self.leases.held(name, lambda: False):
             yield
 
     def refresh(self) -> None:
@@ -135,57 +186,34 @@ class Ledger:
 
     def is_elsewhere(self, key: str) -> bool:
         """Whether another process, or another thread, computes a key."""
-        return self._leases.is_held(key)
+        return self.leases.is_held(key)
 
     @contextlib.contextmanager
     def _scratch(self, key: str, holder: Holder) -> Iterator[Path]:
-        self._remove_unfinished()
-        unfinished = self.folder / _SCRATCH / holder.token
-        (unfinished / key).mkdir(parents=True)
+        remove_unfinished(self.folder)
+        unfinished = self.folder / UNFINISHED / holder.token
+        make_folder(unfinished.parent)
+        unfinished.mkdir()
         try:
-            (unfinished / "holder.json").write_text(holder.to_json())
-            yield unfinished / key
+            (unfinished / MARK).write_text(holder.to_json(), encoding="utf-8")
+            (unfinished / key).mkdir()
+            with kept_alive(unfinished / MARK, holder):
+                yield unfinished / key
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
-    def _remove_unfinished(self) -> None:
-        """Remove half-written entries of processes of this host that died."""
-        for path in self.folder.glob(f"{_SCRATCH}/*/holder.json"):
-            if (holder := read_holder(path)) is not None and is_dead(holder):
-                shutil.rmtree(path.parent, ignore_errors=True)
 
-    # -- search traces -------------------------------------------------------------------------------------------------
-
-    def read_trace(self, key: str) -> list[dict[str, Any]]:
-        """Finished rounds of a search, in order, up to a gap or a file that is not JSON."""
-        rounds: list[dict[str, Any]] = []
-        while (path := self._round_path(key, len(rounds))).is_file():
-            try:
-                rounds.append(json.loads(path.read_text()))
-            except ValueError:
-                set_aside(self.folder, path, f"search {key[:12]}: {path.name} is not JSON")
-        return rounds
-
-    def searches(self) -> list[str]:
-        """Keys of the searches that have a trace."""
-        folders = sorted((self.folder / "searches").glob("*"))
-        return [folder.name for folder in folders if is_key(folder.name) and (folder / "spec.json").is_file()]
-
-    def search_identity(self, key: str) -> dict[str, Any]:
-        """The identity that a search's key is the hash of. Raises NotInLedger if there is no such search."""
-        path = self.folder / "searches" / key / "spec.json"
-        if not path.is_file():
-            raise NotInLedger(f"search {key[:12]} is not in {self.folder}")
-        identity: dict[str, Any] = json.loads(path.read_text())
-        return identity
-
-    def append_round(self, key: str, identity: dict[str, Any], number: int, content: dict[str, Any]) -> None:
-        """Write one finished round of a search; the first also writes the search's identity as `spec.json`."""
-        folder = self._round_path(key, number).parent
-        with writing_into(self.folder):
-            if not (folder / "spec.json").is_file():
-                write_atomically(folder / "spec.json", json_text(identity))
-            write_atomically(self._round_path(key, number), json_text(content))
-
-    def _round_path(self, key: str, number: int) -> Path:
-        return self.folder / "searches" / key / f"round-{number:03d}.json"
+def _prepare(folder: Path) -> None:
+    """Raise BadInput where a ledger cannot be; set aside links, files and pipes where it has folders of its own."""
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+        if not existing.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{existing} is not a folder")
+        if existing == folder:
+            os.listdir(folder)  # raises where it may not be read
+        for path in (folder / name for name in (_LEASES, UNFINISHED, SEARCHES, FAILURES)):
+            if (kind := kind_of(path)) not in ("", "a folder"):
+                set_aside(folder, path, f"{path.name} is {kind}, not a folder", then="")
+    except OSError as error:
+        raise BadInput(f"cannot use {folder} as a ledger, {error.strerror}: name another folder, or mend its rights"
+                       ) from None

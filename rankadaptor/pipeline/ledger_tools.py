@@ -5,10 +5,10 @@
 """
 
 import contextlib
+import functools
 import json
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,23 +16,26 @@ from typing import Any
 
 import pandas as pd
 
-from rankadaptor.errors import BadInput
-from rankadaptor.keys import identity_key
-from rankadaptor.pipeline import failures as failure_notes
-from rankadaptor.pipeline.ledger import Ledger
-from rankadaptor.pipeline.ledger_files import DAMAGED, Entry
+from rankadaptor.errors import BadInput, Damaged
+from rankadaptor.pipeline.failures import check_notes
+from rankadaptor.pipeline.ledger import FAILURES, SEARCHES, Ledger
+from rankadaptor.pipeline.ledger_files import DAMAGED, UNFINISHED, Entry, is_key, remove_tree
+from rankadaptor.pipeline.leftovers import leftovers, remove_leftover
 from rankadaptor.pipeline.stages import STAGES
+from rankadaptor.pipeline.traces import Trace
+from rankadaptor.pipeline.trial_scores import MeasuredTrials
+from rankadaptor.sealed import bytes_of, contents, names_in, plain, read_object
 
 _SHORTEST_PREFIX = 6  # digits of a key that are enough to name it
 
 
 def ledger_frame(folder: Path | str) -> pd.DataFrame:
-    """Every entry of a ledger as one row; an unreadable entry has only its key and its bytes.
+    """Every entry of a ledger as one row; an entry that is damaged or cannot be read has only its key and its bytes.
 
     Columns: `key`, `stage`, `numerics_version`, `parent`, `started`, `seconds`, `bytes`, the machine's `processor` and
     `accelerator`, and the fields of spec and result, `spec.NAME` and `result.NAME` (nested names joined by dots, such
-    as `result.metrics.piqa.acc`), empty for stages without that field. Reads no arrays and verifies nothing; see
-    `verify`.
+    as `result.metrics.piqa.acc`), empty for stages without that field. Specs and results are verified, arrays
+    are not read; see `verify`.
     """
     rows = [_row(entry) for entry in existing(folder).entries()]
     leading = ["key", "stage", "numerics_version", "parent", "started", "seconds", "bytes", "processor", "accelerator"]
@@ -53,14 +56,14 @@ def existing(folder: Path | str) -> Ledger:
 
 def _row(entry: Entry) -> dict[str, Any]:
     row: dict[str, Any] = {"key": entry.key}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        identity, content = entry.spec, entry.result
+    with contextlib.suppress(OSError, Damaged, KeyError, TypeError, AttributeError):
+        identity, content = entry.read()
         made, machine = content["provenance"], content["provenance"]["machine"]
         row |= {"stage": identity["stage"], "numerics_version": identity["numerics_version"],
                 "parent": identity["parent"], "started": made["started"], "seconds": made["seconds"],
                 "processor": machine["processor"], "accelerator": machine["accelerator"]}
         row |= _flat("spec", identity["spec"]) | _flat("result", content["result"])
-    row["bytes"] = size_of(entry.folder)
+    row["bytes"] = bytes_of(entry.folder)
     return row
 
 
@@ -69,12 +72,6 @@ def _flat(prefix: str, value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return {name: leaf for key, item in value.items() for name, leaf in _flat(f"{prefix}.{key}", item).items()}
     return {prefix: json.dumps(value) if isinstance(value, list) else value}
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files of a folder."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
 
 
 def export(folder: Path | str, target: Path) -> int:
@@ -127,21 +124,62 @@ def find_by_prefix(folder: Path | str, prefix: str) -> Entry:
 
 
 def verify(folder: Path | str) -> list[str]:
-    """Read every file of a ledger against its checksum, and every key against the identity that it is the hash of.
+    """Hold everything that is read from a ledger against its checksums, seals and keys: entries, searches, failures.
 
-    Damaged entries are set aside, as `Ledger.find` does.
+    Damaged files are set aside, as they are when they are read.
 
     Returns:
-        One line for each entry that is damaged or has another key.
+        One line for each fault.
+
+    Raises:
+        BadInput: if a folder of the ledger cannot be read.
     """
-    ledger = existing(folder)
-    faults = []
-    for entry in ledger.entries():
-        if ledger.find(entry.key) is None:
-            faults.append(f"{entry.key[:12]}: damaged, see {ledger.folder / DAMAGED}")
-        elif identity_key(entry.spec) != entry.key:
-            faults.append(f"{entry.key[:12]}: its spec.json is that of {identity_key(entry.spec)[:12]}, remove it")
+    with _readable(folder):
+        return _faults(existing(folder))
+
+
+@contextlib.contextmanager
+def _readable(folder: Path | str) -> Iterator[None]:
+    """Turns errors of the system about folders that may not be read into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"cannot read {error.filename or folder} ({error.strerror}): mend its rights") from None
+
+
+def _faults(ledger: Ledger) -> list[str]:
+    faults = [f"{look.fault}; {_remains(look.is_in_the_way, ledger)}"
+              for look in (ledger.look(entry.key) for entry in ledger.entries()) if look.fault]
+    searches = names_in(ledger.folder / SEARCHES)
+    trials = MeasuredTrials(ledger)
+    for key in filter(is_key, searches):
+        trace = Trace(ledger, key)
+        try:
+            trace.read(functools.partial(_doubt, ledger, trials, key))
+            faults += [trace.fault] if trace.fault else []
+        except BadInput as unreadable:
+            faults.append(str(unreadable))
+    for key in names_in(ledger.folder / FAILURES):
+        faults += check_notes(ledger, key)[1]
     return faults
+
+
+def _remains(is_in_the_way: bool, ledger: Ledger) -> str:
+    return "it is not used, and stays where it is" if is_in_the_way else f"see {ledger.folder / DAMAGED}"
+
+
+def _doubt(ledger: Ledger, trials: MeasuredTrials, key: str, content: dict[str, Any]) -> str:
+    """Why a round without a seal is not believed. Without its search's `spec.json`, only the search itself can tell."""
+    try:
+        search = read_object(ledger.folder / SEARCHES / key / "spec.json")
+        return trials.doubt(search, content)
+    except (Damaged, KeyError, TypeError, AttributeError):
+        return ""
+
+
+def passed_over(folder: Path | str) -> list[str]:
+    """Names in a ledger's folder that are none of a ledger's, fit to be printed; nothing reads or changes them."""
+    return [plain(name) for name in existing(folder).strangers()]
 
 
 @dataclass(frozen=True)
@@ -151,6 +189,7 @@ class Rubbish:
     path: Path
     why: str  # reason, as `ledger gc` prints it
     bytes: int  # size on disk
+    left_in: Ledger | None = None  # the ledger, where a process left it: another one may have begun to use it since
 
 
 def rubbish(
@@ -165,24 +204,35 @@ def rubbish(
         outdated: Also entries of numerics versions that this code does not read any more.
         failures: Also notes of failures, so that stages that were given up are tried again.
         versions: Numerics versions of entries that no stage makes, by what stands as their stage.
+
+    Raises:
+        BadInput: if a folder of the ledger cannot be read.
     """
-    ledger = existing(folder)
-    pieces = [(path, "left by a process that died") for path in ledger.leftovers()]
+    with _readable(folder):
+        return _pieces(existing(folder), damaged, outdated, failures, versions)
+
+
+def _pieces(
+    ledger: Ledger, damaged: bool, outdated: bool, failures: bool, versions: Mapping[str, int]
+) -> list[Rubbish]:  # fmt: skip
+    pieces = [Rubbish(path, "left by a process that died", bytes_of(path), ledger)
+              for path in leftovers(ledger.folder, ledger.leases)]
+    other: list[tuple[Path, str]] = []
     if damaged:
-        pieces += [(path, "damaged") for path in sorted((ledger.folder / DAMAGED).glob("*"))]
+        other += [(ledger.folder / DAMAGED / name, "damaged") for name in names_in(ledger.folder / DAMAGED)]
     if failures:
-        pieces += [(path, "notes of failures") for path in sorted((ledger.folder / failure_notes.FOLDER).glob("*"))]
+        other += [(ledger.folder / FAILURES / name, "notes of failures") for name in names_in(ledger.folder / FAILURES)]
     if outdated:
-        pieces += [(entry.folder, "of an older numerics version") for entry in ledger.entries()
-                   if _is_outdated(entry, versions)]
-    return [Rubbish(path, why, size_of(path)) for path, why in pieces]
+        other += [(entry.folder, "of an older numerics version") for entry in ledger.entries()
+                  if _is_outdated(entry, versions)]
+    return pieces + [Rubbish(path, why, bytes_of(path)) for path, why in other]
 
 
 def _is_outdated(entry: Entry, versions: Mapping[str, int]) -> bool:
     try:
-        identity = entry.spec
+        identity, _ = entry.read()
         stage, version, spec = identity["stage"], identity["numerics_version"], identity["spec"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, Damaged, KeyError, TypeError):
         return False  # `verify` reports damage
     if stage in versions:
         return version != versions[stage]
@@ -197,14 +247,33 @@ def _is_outdated(entry: Entry, versions: Mapping[str, int]) -> bool:
 
 
 def remove(pieces: list[Rubbish]) -> list[Rubbish]:
-    """Remove files and folders; returns those that could not be removed, for example without the rights."""
+    """Remove files and folders; returns those that could not be removed, for example without the rights.
+
+    What a process has begun to use since it was listed stays.
+    """
+    left = []
     for piece in pieces:
-        if piece.path.is_dir():
-            shutil.rmtree(piece.path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                piece.path.unlink(missing_ok=True)
-    return [piece for piece in pieces if piece.path.exists()]
+        try:
+            if piece.left_in is not None:
+                remove_leftover(piece.left_in.folder, piece.left_in.leases, piece.path)
+            else:
+                _remove_whole(piece.path)
+        except FileNotFoundError:
+            continue  # another process removed it
+        except OSError:
+            left.append(piece)
+    return left
+
+
+def _remove_whole(path: Path) -> None:
+    """Remove an entry so that no other process ever sees half of it."""
+    if not is_key(path.name) or path.parent.name in (FAILURES, DAMAGED):
+        remove_tree(path)
+        return
+    aside = path.parent / UNFINISHED / os.urandom(8).hex()
+    aside.parent.mkdir(exist_ok=True)
+    os.rename(path, aside)
+    remove_tree(aside)
 
 
 def summary(folder: Path | str) -> str:
@@ -238,9 +307,17 @@ def listing(folder: Path | str, stage: str = "") -> str:
 
 
 def shown(entry: Entry) -> str:
-    """An entry as JSON: identity, result with provenance, and files with their sizes in bytes."""
-    files = {str(path.relative_to(entry.folder)): size_of(path)
-             for path in sorted(entry.folder.rglob("*")) if path.is_file()}
-    content = {"key": entry.key, "folder": str(entry.folder), "identity": entry.spec, "content": entry.result,
-               "files": files}
-    return json.dumps(content, indent=1)
+    """An entry as JSON: identity, result with provenance, and files with their sizes in bytes.
+
+    Raises:
+        BadInput: if the entry is damaged or cannot be read.
+    """
+    try:
+        identity, content = entry.read()
+        files = {name: bytes_of(entry.folder / name) for name in sorted(contents(entry.folder)[0])}
+    except (Damaged, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"entry {entry.key[:12]} cannot be shown ({why}): `ledger verify` sets damaged entries aside"
+                       ) from None
+    shown = {"key": entry.key, "folder": str(entry.folder), "identity": identity, "content": content, "files": files}
+    return json.dumps(shown, indent=1)

@@ -10,12 +10,14 @@ from rankadaptor.data.benchmarks import evaluation_rows
 from rankadaptor.evaluation import Requests
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.models.base_model import base_model, base_model_folder
-from rankadaptor.models.checkpoints import Tokenizer, load_model, load_tokenizer
+from rankadaptor.models.checkpoints import load_model
+from rankadaptor.models.tokenizers import Tokenizer, load_tokenizer
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.ledger_files import Entry
 from rankadaptor.pipeline.step import Step
-from rankadaptor.recovery.adapters import load_adapter, merged
+from rankadaptor.recovery.adapters import load_adapter
 from rankadaptor.recovery.loaded import LoadedModel
+from rankadaptor.recovery.merging import merged
 
 
 class LoadedModels:

@@ -20,7 +20,7 @@ from rankadaptor.machine import usable_cores
 from rankadaptor.pipeline.execution import GRACE_S, Progress, note_ended, run_ended_error, run_group
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.ledger import Ledger
-from rankadaptor.pipeline.processes import process_context
+from rankadaptor.pipeline.processes import end_with_parent, process_context
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.plugins import load_plugins
@@ -222,6 +222,7 @@ def _work(folder: Any, threads: int, number: int, pipe: "Connection[Any, Any]", 
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles an interrupt, and ends its workers
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))  # unwinds, so that half-written entries are removed
+    end_with_parent()
 
     def send(message: Any) -> None:
         try:

@@ -42,6 +42,7 @@ from rankadaptor.plugins import load_plugins
 LOST_CLUSTER_S = 900.0  # for which a lost cluster is tried again
 _PAUSE_S = 5.0
 _SILENCE_S = 60.0  # of the cluster's head, after which the cluster is lost
+_STILL_S = 1800.0  # without a task that begins, computes or ends, after which no more is waited for
 _STUCK = 76  # exit status of a task that passed its time limit
 _LOST = 75  # exit status of a conductor that lost its cluster
 _CONNECTED = ("connected", 0.0)  # a conductor's first message
@@ -154,7 +155,8 @@ class RayPool:
             BadInput: if Ray is not installed, or there is no cluster at `RAY_ADDRESS`.
         """
         self._ray, self._ledger, self._workers, self._on_progress = _imported_ray(), ledger, workers, on_progress
-        self._open: set[Future[None]] = set()
+        self._open: dict[Future[None], list[str]] = {}  # with the keys that its group may compute
+        self._moved = time.monotonic()  # when a task was last seen to begin, to compute or to end
         self._changed = threading.Condition()
         address = os.environ.get("RAY_ADDRESS") or None
         # A cluster started here has a processor per worker, even where the machine has fewer cores.
@@ -181,16 +183,36 @@ class RayPool:
         """Leave the cluster; futures that are not done raise."""
         with self._changed:
             self._closed.set()
-            unfinished, self._open = self._open, set()
+            unfinished, self._open = self._open, {}
             self._changed.notify_all()
         for ended in unfinished:
             ended.set_exception(run_ended_error())
         self._ray.shutdown()
 
     def _watch(self) -> None:
-        """In a thread: end this process when its cluster is lost, because Ray's own calls would wait forever."""
+        """In a thread: end this process when its cluster is lost, and the waiting when nothing moves on it: Ray's own
+        calls would wait forever."""
         while not self._closed.wait(_PAUSE_S):
             self._end_if_lost()
+            with contextlib.suppress(OSError):  # of a ledger on a network that pauses
+                self._end_if_still()
+
+    def _end_if_still(self) -> None:
+        """Fail all open futures when for `_STILL_S` no task of theirs began, held a lease of the ledger or ended."""
+        with self._changed:
+            keys = [key for group in self._open.values() for key in group]
+        if not keys or any(map(self._ledger.is_elsewhere, keys)):
+            self._moved = time.monotonic()
+        if time.monotonic() - self._moved < _STILL_S:
+            return
+        with self._changed:
+            still, self._open = self._open, {}
+            self._changed.notify_all()
+        for ended in still:
+            ended.set_exception(BadInput(
+                f"none of {len(still)} tasks on the Ray cluster began or ended in {_STILL_S / 60:.0f} minutes: see what"
+                " holds it (ray status), end other clusters of this machine (ray stop), and start again; what was"
+                " finished is kept"))
 
     def _end_if_lost(self) -> None:
         try:
@@ -216,12 +238,15 @@ class RayPool:
             retry_exceptions=False,
         )(_run)
         ended: Future[None] = Future()
+        runner = Runner(inputs, self._ledger)
+        keys = list(dict.fromkeys(runner.key(link) for step in group for link in step.chain()))
         with self._changed:
             while len(self._open) >= self._workers and not self._closed.is_set():
                 self._changed.wait()
             if self._closed.is_set():
                 raise run_ended_error()
-            self._open.add(ended)
+            self._open[ended] = keys
+            self._moved = time.monotonic()
         hand_down_digests()
         environment = {name: os.environ[name] for name in (DIGESTS_VARIABLE, PLUGINS_VARIABLE) if name in os.environ}
         reference = task.remote(inputs, self._ledger.folder, list(group), os.getcwd(), environment)
@@ -248,8 +273,8 @@ class RayPool:
                 failed = BadInput(f"a task of Ray's stopped with {_last_line(error)}: start again, what was finished is"
                                   " kept")
         with self._changed:
-            was_open = ended in self._open
-            self._open.discard(ended)
+            was_open = self._open.pop(ended, None) is not None
+            self._moved = time.monotonic()
             self._changed.notify_all()
         if was_open and failed is not None:
             ended.set_exception(failed)

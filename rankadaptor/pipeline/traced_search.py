@@ -10,10 +10,11 @@ from rankadaptor.evaluation.spec import EvaluationSpec, PerplexitySpec
 from rankadaptor.keys import identity_key, stage_identity
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
+from rankadaptor.pipeline.traces import Trace
 from rankadaptor.recovery.spec import RecoverySpec
 from rankadaptor.search.guided import PerformanceGuided
 from rankadaptor.search.loop import ask, is_finished
-from rankadaptor.search.proposals import Propose
+from rankadaptor.search.proposals import Propose, initial_proposals
 from rankadaptor.search.rivals import RandomSearch, find_rival
 from rankadaptor.search.rounds import Record, Round, Scores, SearchResult, measured_scores
 from rankadaptor.search.settings import SearchSettings
@@ -59,12 +60,14 @@ def traced_search(
     """
     identity = stage_identity("search", spec, runner.key(trial(())), {})
     key = identity_key(identity)
-    trace = [Round.from_json(content) for content in runner.ledger.read_trace(key)]
+    stored = Trace(runner.ledger, key)
+    trace = [Round.from_json(content) for content in stored.read(lambda content: _doubt(
+        Round.from_json(content), runner, initial_proposals(space, spec.settings), trial, score))]
     # No round of a trace is computed again; its trials are yielded where the ledger has them, so that plans count them.
     yield [step for finished in trace for step in map(trial, finished.proposals) if runner.find(step)]
 
     def save_round(finished: Round) -> None:
-        runner.ledger.append_round(key, identity, finished.number, finished.to_json())
+        stored.append(identity, finished.to_json())
         on_round(finished)
 
     proposer = find_rival(spec.rival)
@@ -86,6 +89,21 @@ def traced_search(
             proposals = search.send([score(step) for step in trials])
     except StopIteration as stop:
         return stop.value, key
+
+
+def _doubt(
+    unsealed: Round, runner: Runner, initial: list[RankAllocation], trial: Callable[[RankAllocation], Step],
+    score: Callable[[Step], Scores],
+) -> str:  # fmt: skip
+    """Why a round without a seal is not believed; empty if the results of all of its trials confirm it."""
+    if unsealed.number == 0 and list(unsealed.proposals) != initial:
+        return "the search begins with other proposals"
+    for allocation, scores in zip(unsealed.proposals, unsealed.scores, strict=True):
+        if runner.find(step := trial(allocation)) is None:
+            return "the ledger lacks a trial of it"
+        if dict(score(step)) != scores:
+            return f"trial {runner.key(step)[:12]} has other scores"
+    return ""
 
 
 class PlannedProposals:

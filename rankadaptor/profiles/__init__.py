@@ -1,4 +1,5 @@
-"""Profiles: everything a table needs, in one validated YAML file. Only `evaluation.tasks` has an implicit default.
+"""Profiles: everything a table needs, in one validated YAML file. Only
+`evaluation.tasks` and the switches `bos` have an implicit default.
 
 `load_profile("smollm2")` reads the file of that name beside this one; the path of any other YAML file works as well.
 """

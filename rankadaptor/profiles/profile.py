@@ -12,10 +12,22 @@ from pydantic_core import CoreSchema, core_schema
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace, trainable_parameters, uniform_allocation
 from rankadaptor.architecture import Architecture
+from rankadaptor.bounds import (
+    ITEMS,
+    LAYERS,
+    PATH,
+    RANKS,
+    WORKERS,
+    check_amount,
+    check_line,
+    check_plain_name,
+    check_seed,
+    check_whole,
+)
 from rankadaptor.data.instruction_rows import RecoveryData
 from rankadaptor.data.sources import Source
 from rankadaptor.data.tasks import TASKS
-from rankadaptor.errors import BadInput
+from rankadaptor.errors import BadInput, shown
 from rankadaptor.evaluation.spec import EvaluationEngine, EvaluationSpec, GenerationSpec, PerplexitySpec, Split
 from rankadaptor.models.base_model import BaseModel
 from rankadaptor.pipeline.cost import Cost
@@ -23,9 +35,14 @@ from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pruning.spec import PRUNERS, Block, PruneSpec, PruningSettings
 from rankadaptor.recovery.recipe import LengthGrouping, Recipe, Scaling
 from rankadaptor.recovery.spec import RecoverySpec
+from rankadaptor.search.settings import BOUNDS, MOST_THRESHOLD, SearchSettings
 
 # Metadata of a field that a profile's YAML may omit; every other field must be there.
 IMPLICIT = "implicit"
+_MOST_DESCRIBED = 1_000  # characters
+_MOST_TOLERANCE = 1_000.0
+_MOST_TRAININGS = 1_000  # seeds, and learning rates
+_MOST_SECONDS = 1e9
 
 
 class SettingsByPruner:
@@ -50,8 +67,11 @@ class Adapters:
     def __post_init__(self) -> None:
         ranks = [self.lora_rank, self.adalora_init_rank, self.alpha, *self.lora_star_ranks]
         if not self.lora_star_ranks or min(ranks) < 1 or self.adalora_init_rank <= self.lora_rank:
-            raise BadInput(f"adapters have ranks {self.lora_rank}, {self.lora_star_ranks}, {self.adalora_init_rank} and"
-                           f" alpha {self.alpha}: give numbers from 1, and AdaLoRA a start above lora_rank")
+            raise BadInput(f"adapters have ranks {self.lora_rank}, {shown(self.lora_star_ranks)},"
+                           f" {self.adalora_init_rank} and alpha {self.alpha}: give numbers from 1, and AdaLoRA a start"
+                           " above lora_rank")
+        check_whole("largest rank or alpha of the adapters", max(ranks), 1, RANKS)
+        check_whole("number of lora_star_ranks", len(self.lora_star_ranks), 1, LAYERS)
 
 
 @dataclass(frozen=True)
@@ -78,9 +98,16 @@ class SearchSpace:
     method: SearchMethod
 
     def __post_init__(self) -> None:
-        if not self.candidates or min(self.candidates) < 1 or self.budget_tolerance < 0:
-            raise BadInput(f"search has candidates {self.candidates} and tolerance {self.budget_tolerance}:"
+        if not self.candidates or min(self.candidates) < 1 or not self.budget_tolerance >= 0:
+            raise BadInput(f"search has candidates {shown(self.candidates)} and tolerance {self.budget_tolerance}:"
                            " give ranks of at least 1 and a tolerance of at least 0")
+        check_whole("largest candidate", max(self.candidates), 1, RANKS)
+        if len(set(self.candidates)) < len(self.candidates):
+            raise BadInput(f"search.candidates {shown(self.candidates)} repeat themselves: give each rank once")
+        check_amount("search.budget_tolerance", self.budget_tolerance, 0, _MOST_TOLERANCE)
+        check_seed("search.training_seed", self.training_seed)
+        if self.records is not None:
+            check_line("search.records", self.records, PATH)
 
 
 @dataclass(frozen=True)
@@ -95,11 +122,9 @@ class SearchBudget:
     patience: int  # for this many rounds in a row
 
     def __post_init__(self) -> None:
-        for name in ("initial", "batch", "candidates_per_round", "patience"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"search.{name} is {getattr(self, name)}: give at least 1")
-        if self.rounds < 0:
-            raise BadInput(f"search.rounds is {self.rounds}: give at least 0")
+        for name, (least, most) in BOUNDS.items():
+            check_whole(f"search.{name}", getattr(self, name), least, most)
+        check_amount("search.threshold", self.threshold, 0, MOST_THRESHOLD)
 
 
 @dataclass(frozen=True)
@@ -115,6 +140,7 @@ class TrainingBudget:
     weight_decay: float
     clip_norm: float
     length_grouping: LengthGrouping
+    bos: bool = field(default=False, metadata={IMPLICIT: True})  # one BOS in front of every row
 
     def recipe(self, learning_rate: float) -> Recipe:
         """The recipe with a learning rate; raises BadInput if no recovery could run it."""
@@ -137,14 +163,20 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name in ("training_seeds", "learning_rates", "adalora_learning_rates"):
-            if not getattr(self, name):
+            if not (values := getattr(self, name)):
                 raise BadInput(f"{name} must not be empty: give at least one")
+            if len(set(values)) < len(values):
+                raise BadInput(f"{name} {shown(values)} repeat themselves: give each once")
+            check_whole(f"number of {name}", len(values), 1, _MOST_TRAININGS)
+        for seed in self.training_seeds:
+            check_seed("a training seed", seed)
         for rate in (*self.learning_rates, *self.adalora_learning_rates):
             self.training.recipe(rate)  # raises BadInput if no recovery could run it
         if self.training.steps < 4:
             raise BadInput(f"steps is {self.training.steps}: AdaLoRA needs at least 4 to reallocate ranks")
         if self.search_items < 1 or (self.report_items is not None and self.report_items < 1):
             raise BadInput(f"search_items is {self.search_items} and report_items {self.report_items}: give at least 1")
+        check_whole("larger of search_items and report_items", max(self.search_items, self.report_items or 1), 1, ITEMS)
 
 
 @dataclass(frozen=True)
@@ -158,14 +190,24 @@ class Evaluation:
     perplexity: PerplexitySpec
     generation: GenerationSpec
     tasks: tuple[str, ...] = field(default=TASKS, metadata={IMPLICIT: True})  # the paper's seven by default
+    bos: bool = field(default=False, metadata={IMPLICIT: True})  # one BOS in front of every question
 
     def __post_init__(self) -> None:
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
-            raise BadInput(f"evaluation.tasks is {list(self.tasks)}: name at least one task, each once")
+            raise BadInput(f"evaluation.tasks is {shown(list(self.tasks))}: name at least one task, each once")
+        check_whole("evaluation.search_pool", self.search_pool, 1, ITEMS)
         EvaluationSpec(self.tasks, "report", None, self.item_seed, self.batch_size)  # raises BadInput on unknown tasks
 
 
-@with_config(ConfigDict(strict=True, extra="forbid"))
+@dataclass(frozen=True)
+class Defaults:
+    """Budget and blocks of a page, where neither the command line nor the page itself names any."""
+
+    budget: str
+    blocks: list[str]
+
+
+@with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True)
 class Profile:
     """Everything that a table needs to be computed."""
@@ -184,12 +226,58 @@ class Profile:
     evaluation: Evaluation
     cost: Cost
     budgets: dict[str, Budget]
+    defaults: Defaults | None = field(default=None, metadata={IMPLICIT: True})  # null: each page's own
 
     def __post_init__(self) -> None:
-        if self.stage_limit_s is not None and not self.stage_limit_s > 0:
-            raise BadInput(f"stage_limit_s is {self.stage_limit_s}: give seconds above 0, or null for no limit")
+        check_plain_name("name of the profile", self.name)
+        check_line("description", self.description, _MOST_DESCRIBED)
+        check_whole("workers", self.workers, 1, WORKERS)
+        if self.threads is not None:
+            check_whole("threads", self.threads, 1, WORKERS)
+        if self.stage_limit_s is not None:
+            if not self.stage_limit_s > 0:
+                raise BadInput(f"stage_limit_s is {self.stage_limit_s}: give seconds above 0, or null for no limit")
+            check_amount("stage_limit_s", self.stage_limit_s, 0, _MOST_SECONDS)
+        self._check_sources()
         if not self.pruning:
             raise BadInput(f"pruning is empty: give the settings of some of {', '.join(PRUNERS)}")
+        if not (blocks := self.blocks()):
+            raise BadInput("pruning has no rate: give some, such as blocks: {20: 6}")
+        for block in blocks:
+            self.prune_spec(block)  # raises BadInput if no model could be pruned so
+        self._check_budgets()
+        if self.defaults is not None:
+            self.budget(self.defaults.budget)
+            for name in self.defaults.blocks:
+                self.prune_spec(Block.parse(name))
+
+    def _check_sources(self) -> None:
+        """Raise BadInput on a source of a kind that cannot hold what it is to hold."""
+        if self.benchmarks.kind == "hub":
+            raise BadInput(f"benchmarks are to come from the hub ({self.benchmarks.location}), and are read from a"
+                           " wheel, a folder or the testbed: name one of them")
+        model, rows = self.base_model.source, self.recovery_data.source
+        if model.kind == "hub" and model.location.count("/") > 1:
+            raise BadInput(f"base model {model.location} is a file of the hub: give organisation/model@COMMIT alone")
+        if rows.kind == "hub" and rows.location.count("/") < 2:
+            raise BadInput(f"recovery data {rows.location} are no file of the hub: give"
+                           " organisation/dataset@COMMIT/FILE, COMMIT with 40 hex digits")
+        for name, source in (("base_model", model), ("benchmarks", self.benchmarks), ("recovery_data", rows)):
+            if source.kind == "testbed" and source.sha256 is None:
+                raise BadInput(f"{name} from the testbed has no sha256: pin it by its 64 hex digits")
+
+    def _check_budgets(self) -> None:
+        """Raise BadInput on budgets that are none, that no folder could be named after, or that ask for more items
+        than there are."""
+        if not self.budgets:
+            raise BadInput("budgets is empty: give one at least")
+        for name, budget in self.budgets.items():
+            check_plain_name("name of a budget", name)
+            if budget.search_items > self.evaluation.search_pool:
+                raise BadInput(f"budgets.{name}.search_items is {budget.search_items}, and evaluation.search_pool holds"
+                               f" {self.evaluation.search_pool} a task: lower it, or raise the pool")
+            # Raises BadInput where the method and the budget of a search do not go together.
+            SearchSettings(**dataclasses.asdict(budget.search), **dataclasses.asdict(self.search.method), seed=0)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -245,4 +333,4 @@ class Profile:
         """All tasks on the budget's number of items of a split; the tuning split has as many as the report split."""
         items = budget.search_items if split == "search" else budget.report_items
         return EvaluationSpec(self.tasks, split, items, self.evaluation.item_seed, self.evaluation.batch_size,
-                              engine=self.evaluation.engine)
+                              bos=self.evaluation.bos, engine=self.evaluation.engine)

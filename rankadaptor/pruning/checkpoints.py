@@ -16,13 +16,14 @@ from transformers import PreTrainedModel
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput
 from rankadaptor.models.checkpoints import load_model
+from rankadaptor.models.export import save_model
 from rankadaptor.models.gate import check_weights, read_architecture
 from rankadaptor.pruning.spec import Pruned
 
 
 def save_pruned(pruned: Pruned, folder: Path) -> None:
     """Write a pruned model, without a tokenizer, into a folder that does not have to exist."""
-    pruned.model.save_pretrained(folder)
+    save_model(pruned.model, folder)
     (folder / "kept.json").write_text(json.dumps(pruned.kept_units) + "\n")
     (folder / "importance.json").write_text(json.dumps(pruned.importance) + "\n")
 

@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 
 from rankadaptor.errors import BadInput
 from rankadaptor.models.checkpoints import architecture_of
-from rankadaptor.pruning.width import empty_like
+from rankadaptor.pruning.width import empty_like, fits_stock_llama
 
 
 def remove_layers(
@@ -25,17 +25,17 @@ def remove_layers(
         of all its layers, least important first.
 
     Raises:
-        BadInput: if fewer than `count` layers are not protected.
+        BadInput: if fewer than `count` layers are not protected, or none would stay.
     """
     before = architecture_of(model)
     layers = len(before.layers)
+    check_removable(count, first_layer, end_layer, layers)
     order = torch.argsort(scores, stable=True).tolist()
     eligible = [layer for layer in order if first_layer <= layer < end_layer]
-    check_removable(count, first_layer, end_layer, layers)
     removed = set(eligible[:count])
     kept_layers = [layer for layer in range(layers) if layer not in removed]
     after = before.depth_pruned(tuple(removed))
-    shorter = empty_like(model, after, plain=len(set(after.layers)) == 1)
+    shorter = empty_like(model, after, plain=fits_stock_llama(after))
     state = {}
     for name, weight in model.state_dict().items():
         parts = name.split(".")
@@ -49,7 +49,11 @@ def remove_layers(
 
 
 def check_removable(count: int, first_layer: int, end_layer: int, layers: int) -> None:
-    """Raise BadInput if fewer than `count` of a model's layers are not protected."""
+    """Raise BadInput if fewer than `count` of a model's layers are not protected, or none would stay."""
+    if count >= layers:
+        raise BadInput(f"{count} blocks are to go, and the model has {layers}: at least one must stay, remove fewer")
     if count > end_layer - first_layer:
         raise BadInput(f"{count} blocks are to go, but only {end_layer - first_layer} of {layers} are not protected:"
                        " remove fewer")
+    if count >= layers:
+        raise BadInput(f"{count} blocks are to go of a model that has {layers}: leave one at least")

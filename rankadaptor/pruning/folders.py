@@ -12,17 +12,17 @@ import torch
 from rankadaptor.allocation import trainable_parameters, uniform_allocation
 from rankadaptor.architecture import Architecture
 from rankadaptor.data.hub import checkpoint_folder
-from rankadaptor.data.text import calibration_windows, read_text
+from rankadaptor.data.text import read_text
 from rankadaptor.errors import BadInput
 from rankadaptor.files import scratch_beside, settle
-from rankadaptor.models.checkpoints import Tokenizer, load_model, load_tokenizer
+from rankadaptor.models.checkpoints import load_model
 from rankadaptor.models.gate import check_checkpoint, check_llama
+from rankadaptor.models.tokenizers import Tokenizer, check_ids, copy_tokenizer, load_tokenizer
 from rankadaptor.pruning import prune, pruned_shapes
+from rankadaptor.pruning.calibration import tokenised_windows
 from rankadaptor.pruning.checkpoints import save_pruned
 from rankadaptor.pruning.spec import PruneSpec
 
-# Files of a checkpoint that pruning does not change: all but weights and configuration.
-_COPIED = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.jinja", "generation_config.json")
 _TOKENS = 64  # length of the sequence whose multiply-accumulates are counted, as in LLM-Pruner
 
 
@@ -40,7 +40,8 @@ def prune_folder(model: Path | str, spec: PruneSpec, calibration: Path | str, ou
         `out`.
 
     Raises:
-        BadInput: on a folder that is no LLaMA, calibration that is too short, or an `out` that exists.
+        BadInput: on a folder that is no LLaMA, calibration that is too short or has tokens without an embedding, or an
+            `out` that exists.
     """
     target = Path(out)
     if target.exists():
@@ -52,12 +53,13 @@ def prune_folder(model: Path | str, spec: PruneSpec, calibration: Path | str, ou
         pruned_shapes(dense, spec)
     source = checkpoint_folder(str(model))
     check_checkpoint(source)
-    windows = read_calibration(Path(calibration), load_tokenizer(source), spec)
+    tokenizer = load_tokenizer(source)
+    windows = read_calibration(Path(calibration), tokenizer, spec, dense.vocab_size)
     with scratch_beside(target) as scratch:
         save_pruned(prune(load_model(source), spec, windows), scratch / "model")
-        for pattern in _COPIED:
-            for path in source.glob(pattern):
-                shutil.copy(path, scratch / "model")
+        copy_tokenizer(tokenizer, source, scratch / "model")
+        if (generation := source / "generation_config.json").is_file():
+            shutil.copyfile(generation, scratch / "model" / generation.name)
         settle(scratch / "model", target)
     return target
 
@@ -101,28 +103,31 @@ def _layer_names(layers: Sequence[int]) -> str:
     return f"layer{'s' if len(layers) > 1 else ''} {numbers}"
 
 
-def read_calibration(path: Path, tokenizer: Tokenizer, spec: PruneSpec) -> torch.Tensor:
+def read_calibration(path: Path, tokenizer: Tokenizer, spec: PruneSpec, vocabulary: int) -> torch.Tensor:
     """Calibration token ids from text, or from a JSON list of token-id lists.
+
+    Args:
+        vocabulary: Number of the model's embeddings.
 
     Returns:
         int64.  # (samples, tokens)
 
     Raises:
-        BadInput: on text that is too short, or on JSON that is no such list.
+        BadInput: on text that is too short, on JSON that is no such list, or on a token without an embedding.
     """
     if path.suffix == ".json":
-        return _read_windows(path, len(tokenizer))
+        windows = _read_windows(path, len(tokenizer))
+        check_ids(windows.flatten().tolist(), tokenizer, vocabulary, str(path))
+        return windows
     texts = [text.strip() for text in re.split(r"\n\s*\n", read_text(path)) if text.strip()]
-    return torch.tensor(calibration_windows(
-        texts, lambda text: tokenizer(text, add_special_tokens=False).input_ids,
-        spec.calibration_samples, spec.calibration_tokens, spec.seed))
+    return tokenised_windows(texts, tokenizer, spec, vocabulary)
 
 
 def _read_windows(path: Path, vocabulary: int) -> torch.Tensor:
     try:
         windows = json.loads(read_text(path))
         ids = torch.tensor(windows)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise BadInput(f"{path} is not a JSON list of token-id lists of one length ({str(error).splitlines()[0]}):"
                        " mend it") from None
     if ids.dim() != 2 or ids.dtype != torch.int64 or ids.shape[1] < 2:

@@ -21,9 +21,10 @@ from rankadaptor.pruning.spec import (
     PruneSpec,
     PruningSettings,
     Ranking,
+    check_rate,
     register,
 )
-from rankadaptor.pruning.width import keep_units
+from rankadaptor.pruning.width import fits_stock_llama, keep_units
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,13 @@ class WidthPruning(PruningSettings):
     importance: UnitCriterion
     ratios: dict[int, float]  # rate in percent -> LLM-Pruner's own ratio on the range
     match_decoder_share: bool  # solve the MLP width so that the rate of decoder parameters is met
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for rate, ratio in self.ratios.items():
+            check_rate(rate)
+            if not 0 < ratio < 1:
+                raise BadInput(f"ratio at {rate} % is {ratio}: give a number between 0 and 1")
 
 
 class LlmPruner(Pruner[WidthPruning]):
@@ -79,6 +87,8 @@ class LlmPruner(Pruner[WidthPruning]):
         """Prune in `spec.iterations` equal steps, each measured on what the step before left."""
         criterion = cast(UnitCriterion, spec.importance)
         dense = architecture_of(model)
+        if spec.uniform_width:
+            self.shapes(dense, spec)  # before importance is measured for shapes that no stock LLaMA has
         current, scores = model, []
         kept_units = [KeptUnits(list(range(shape.kv_heads)), list(range(shape.mlp_width))) for shape in dense.layers]
         for step in range(1, spec.iterations + 1):
@@ -95,10 +105,34 @@ class LlmPruner(Pruner[WidthPruning]):
         return Pruned(current, {"layers": layers}, written)
 
     def shapes(self, dense: Architecture, spec: PruneSpec) -> Architecture:
-        """Shapes under local ranking; BadInput under global ranking."""
+        """Shapes under local ranking.
+
+        Raises:
+            BadInput: under global ranking, or if a stock LLaMA is to be made of shapes that it cannot have.
+        """
         if spec.ranking == "global":
             raise BadInput("widths under ranking global depend on the weights: prune the model, or use local")
-        return dense.width_pruned(spec.ranges, spec.ratio or 0.0, spec.decoder_share)
+        shapes = dense.width_pruned(spec.ranges, spec.ratio or 0.0, spec.decoder_share)
+        if spec.uniform_width and not fits_stock_llama(shapes):
+            others = " or ".join(map(str, _stock_ratios(dense, spec)))
+            raise BadInput(f"ratio {spec.ratio} leaves {shapes.layers[0].heads} heads, which do not divide the hidden"
+                           f" size {shapes.hidden_size} as a plain LLaMA's must:"
+                           f"{f' use ratio {others}, or' if others else ''} prune without uniform width")
+        return shapes
+
+
+def _stock_ratios(dense: Architecture, spec: PruneSpec) -> list[float]:
+    """The nearest ratios in hundredths, below and above the spec's, that leave a stock LLaMA; none, one or two."""
+    below: list[float] = []
+    above: list[float] = []
+    for ratio in (percent / 100 for percent in range(1, 100)):
+        try:
+            fits = fits_stock_llama(dense.width_pruned(spec.ranges, ratio, spec.decoder_share))
+        except BadInput:  # a layer would lose everything
+            continue
+        if fits:
+            (below if ratio < (spec.ratio or 0.0) else above).append(ratio)
+    return below[-1:] + above[:1]
 
 
 def _select(

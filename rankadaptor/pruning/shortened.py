@@ -10,10 +10,12 @@ import torch
 from transformers import PreTrainedModel
 
 from rankadaptor.architecture import Architecture
+from rankadaptor.bounds import check_whole
 from rankadaptor.errors import BadInput
+from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.pruning.depth import check_removable, remove_layers
 from rankadaptor.pruning.importance import LayerCriterion, layer_importance
-from rankadaptor.pruning.spec import Pruned, Pruner, PruneSpec, PruningSettings, register
+from rankadaptor.pruning.spec import Pruned, Pruner, PruneSpec, PruningSettings, check_rate, register
 
 # Fields of width pruning, and the values that they hold when unset.
 _UNSET_WIDTH = {"decoder_share": None, "group_reduction": "sum", "ranking": "local", "iterations": 1,
@@ -26,6 +28,12 @@ class DepthPruning(PruningSettings):
 
     importance: LayerCriterion
     blocks: dict[int, int]  # rate in percent -> decoder layers removed
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for rate, count in self.blocks.items():
+            check_rate(rate)
+            check_whole(f"number of blocks at {rate} %", count, 1, self.end_layer - self.first_layer)
 
 
 class Shortened(Pruner[DepthPruning]):
@@ -61,6 +69,7 @@ class Shortened(Pruner[DepthPruning]):
 
     def prune(self, model: PreTrainedModel, spec: PruneSpec, windows: torch.Tensor) -> Pruned:
         """Remove the layers with the lowest scores."""
+        self.shapes(architecture_of(model), spec)  # before scores are computed that are not needed
         scores = layer_importance(model, windows, cast(LayerCriterion, spec.importance))
         pruned, kept_layers, order = remove_layers(
             model, scores, spec.first_layer, spec.end_layer, spec.blocks_removed or 0)

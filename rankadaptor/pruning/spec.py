@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from rankadaptor.architecture import Architecture, Ranges
+from rankadaptor.bounds import LAYERS, TOKENS, check_seed, check_whole
 from rankadaptor.errors import BadInput
 from rankadaptor.keys import later
 from rankadaptor.plugins import add_entry
@@ -18,6 +19,12 @@ from rankadaptor.plugins import add_entry
 GroupReduction = Literal["sum", "mean", "max", "prod"]
 GROUP_REDUCTIONS: tuple[str, ...] = get_args(GroupReduction)
 Ranking = Literal["local", "global"]
+_MOST_SAMPLES = 100_000  # of calibration
+
+
+def check_rate(rate_percent: int) -> None:
+    """Raises BadInput unless a profile may offer a rate."""
+    check_whole("pruning rate in percent", rate_percent, 1, 99)
 
 
 @dataclass(frozen=True)
@@ -67,10 +74,13 @@ class PruneSpec:
         if self.importance not in pruner.criteria:
             raise BadInput(f"unknown importance {self.importance!r} of {self.method}: use one of"
                            f" {', '.join(pruner.criteria)}")
-        for name, least in (("calibration_samples", 1), ("calibration_tokens", 2)):
-            if getattr(self, name) < least:
-                raise BadInput(f"{name} is {getattr(self, name)}: give at least {least}")
+        check_whole("calibration_samples", self.calibration_samples, 1, _MOST_SAMPLES)
+        check_whole("calibration_tokens", self.calibration_tokens, 2, TOKENS)
+        check_seed("seed of the pruning", self.seed)
+        for layer in (self.first_layer, self.end_layer, *(self.mlp_range or ())):
+            check_whole("end of a range of layers", layer, 0, LAYERS)
         pruner.check(self)
+        check_whole("rate_percent", self.rate_percent, 0, 100)
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,11 @@ class Calibration:
     tokens: int  # length of each sample
     seed: int
 
+    def __post_init__(self) -> None:
+        check_whole("calibration.samples", self.samples, 1, _MOST_SAMPLES)
+        check_whole("calibration.tokens", self.tokens, 2, TOKENS)
+        check_seed("calibration.seed", self.seed)
+
 
 @dataclass(frozen=True)
 class PruningSettings:
@@ -126,6 +141,10 @@ class PruningSettings:
     first_layer: int  # 0-based
     end_layer: int  # exclusive
     calibration: Calibration
+
+    def __post_init__(self) -> None:
+        check_whole("end_layer", self.end_layer, 1, LAYERS)
+        check_whole("first_layer", self.first_layer, 0, self.end_layer - 1)
 
 
 Settings = TypeVar("Settings", bound=PruningSettings)
@@ -181,7 +200,12 @@ class Pruner(ABC, Generic[Settings]):
 
     @abstractmethod
     def shapes(self, dense: Architecture, spec: PruneSpec) -> Architecture:
-        """Shapes that `prune` would leave, without weights; see `rankadaptor.pruning.pruned_shapes`."""
+        """Shapes that `prune` would leave, without weights; see `rankadaptor.pruning.pruned_shapes`.
+
+        Raises:
+            BadInput: where `prune` would refuse the model, which a plan then does; under global ranking, where the
+                weights decide.
+        """
 
 
 PRUNERS: dict[str, Pruner[Any]] = {}

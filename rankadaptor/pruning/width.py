@@ -12,6 +12,7 @@ from transformers.initialization import no_init_weights
 from rankadaptor.architecture import Architecture, LayerShape
 from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.models.pruned_llama import PrunedLlamaConfig, PrunedLlamaForCausalLM
+from rankadaptor.models.tied import is_tied
 from rankadaptor.pruning.ranking import KeptUnits
 
 
@@ -57,11 +58,21 @@ def empty_like(model: PreTrainedModel, architecture: Architecture, plain: bool =
         architecture: Shapes by layer.
         plain: Make a stock LLaMA, which needs one shape for all layers.
     """
+    settings = model.config.to_dict() | {"tie_word_embeddings": is_tied(model)}
     with no_init_weights():
-        empty = empty_model(model.config.to_dict(), architecture, plain, model.dtype)
+        empty = empty_model(settings, architecture, plain, model.dtype)
     empty.tie_weights()
     empty.generation_config = copy.deepcopy(model.generation_config)
     return empty
+
+
+def fits_stock_llama(architecture: Architecture) -> bool:
+    """Whether a stock LLaMA can have these shapes: one for all layers, with heads that divide the hidden size.
+
+    transformers 5 refuses other numbers of heads, though the size of a head is given.
+    """
+    heads = {shape.heads for shape in architecture.layers}
+    return len(set(architecture.layers)) == 1 and architecture.hidden_size % heads.pop() == 0
 
 
 def empty_model(

@@ -12,6 +12,7 @@ from rankadaptor.keys import identity_key, stage_identity
 from rankadaptor.models.base_model import base_model_identity
 from rankadaptor.pipeline import provenance
 from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.result_schema import declare
 from rankadaptor.pipeline.traced_search import described
 from rankadaptor.profiles import Profile
 from rankadaptor.ranktable.cross_validation import Variant, cross_validated
@@ -20,6 +21,7 @@ from rankadaptor.ranktable.replayed_searches import run_replays
 from rankadaptor.recovery.recipe import Scaling
 
 REPLAY = "replay"  # in place of a stage's name
+declare(REPLAY, {"rows": int})
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from rankadaptor.errors import BadInput
-from rankadaptor.pipeline.processes import process_context
+from rankadaptor.pipeline.processes import end_with_parent, process_context
 from rankadaptor.plugins import load_plugins
 
 
@@ -41,7 +41,8 @@ def _executor(workers: int) -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
-    """Use one thread per process, know the same rivals as the parent, and leave a keyboard interrupt to it."""
+    """End with the parent, know the same rivals, use one thread, and leave a keyboard interrupt to the parent."""
+    end_with_parent()
     load_plugins()
     torch.set_num_threads(1)
     signal(SIGINT, SIG_IGN)

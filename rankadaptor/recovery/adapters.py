@@ -1,7 +1,6 @@
-"""Adapters on a pruned model: attached, saved, loaded and merged."""
+"""Adapters on a pruned model: attached, saved and loaded."""
 
 import contextlib
-import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,8 @@ from rankadaptor.allocation import validate_allocation
 from rankadaptor.errors import BadInput
 from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.recovery.adapter_gate import read_adapter
+from rankadaptor.recovery.merging import check_mergeable
+from rankadaptor.recovery.portable import make_portable
 from rankadaptor.recovery.spec import RecoverySpec, adapter_method
 
 
@@ -36,17 +37,11 @@ def attach_adapter(model: PreTrainedModel, spec: RecoverySpec) -> PeftModel:
 
 
 def save_adapter(adapted: PeftModel, folder: Path) -> None:
-    """Write an adapter as safetensors and its configuration, without paths of this machine; equal adapters give equal
-    files.
-    """
+    """Write an adapter as safetensors and its configuration, see `portable`; equal adapters give equal files."""
     with _quiet_peft():
         adapted.save_pretrained(str(folder), safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text())
-    config["base_model_name_or_path"] = None  # PEFT writes the folder that the model was loaded from
-    config["target_modules"] = sorted(config["target_modules"])  # a set, in another order in every process
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    make_portable(folder / "adapter_config.json")
 
 
 @contextlib.contextmanager
@@ -72,6 +67,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             exactly those of the file.
     """
     stored = read_adapter(folder)
+    check_mergeable(folder)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of keys that are missing or unknown: these are refused below
@@ -81,22 +77,20 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
                        " the model that it was recovered on") from None
     for name, parameter in adapted.named_parameters():
         # PEFT loads AdaLoRA's factors in the dtype of the base: undo the rounding of half precision.
-        tensor = stored.get(name.replace(".default", ""))
+        tensor = stored.get(name.replace(".default", "")) if ".lora_" in name else None
         if tensor is not None and tensor.shape == parameter.shape and torch.equal(
             tensor.to(model.dtype), parameter.data.cpu().to(model.dtype)
         ):
-            parameter.data = tensor.to(parameter.device)
+            parameter.data = tensor.to(parameter.device, torch.float32)
     with _quiet_peft():
         # "auto" would look up the base model that the configuration names, on the hub if need be.
-        loaded = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    if stored.keys() != loaded.keys() or any(
-        not torch.equal(tensor, loaded[name].cpu()) for name, tensor in stored.items()
+        has_embeddings = any("embed_tokens" in name or "lm_head" in name for name in stored)
+        loaded = get_peft_model_state_dict(adapted, save_embedding_layers=has_embeddings)
+    # With an adapter of the embeddings, PEFT saves the weights under it or leaves them to the model.
+    left_out = {name for name in loaded.keys() - stored.keys() if name.endswith(".base_layer.weight")}
+    if stored.keys() != loaded.keys() - left_out or any(
+        not torch.equal(tensor.to(loaded[name].dtype), loaded[name].cpu()) for name, tensor in stored.items()
     ):
         raise BadInput(f"the adapter in {folder} does not fit the model, {len(stored)} tensors stored, {len(loaded)}"
                        " in the model: name the model that it was recovered on")
     return adapted.eval()
-
-
-def merged(adapted: PeftModel) -> PreTrainedModel:
-    """The base model with the adapter added to its weights."""
-    return adapted.merge_and_unload()

@@ -9,7 +9,8 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
-from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged
+from rankadaptor.recovery.adapters import attach_adapter, load_adapter
+from rankadaptor.recovery.merging import merged
 from rankadaptor.recovery.spec import RecoverySpec
 
 

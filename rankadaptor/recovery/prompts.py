@@ -12,7 +12,7 @@ import torch
 
 from rankadaptor.data.benchmarks import Row
 from rankadaptor.errors import BadInput
-from rankadaptor.models.checkpoints import Tokenizer
+from rankadaptor.models.tokenizers import Tokenizer, end_id, with_bos
 from rankadaptor.recovery.recipe import Recipe
 
 IGNORED = -100  # label of a token that no loss is taken on
@@ -42,23 +42,33 @@ class Example:
 
 
 def alpaca_prompt(row: Row) -> str:
-    """The prompt of a row's instruction; empty for plain text, which is a row without an instruction."""
-    if not row["instruction"]:
-        return ""
-    return (_WITH_INPUT if row["input"] else _WITHOUT_INPUT).format(**row)
+    """The prompt of a row; empty for plain text, which is a row with neither an instruction nor an input."""
+    if row["input"]:
+        return _WITH_INPUT.format(**row)  # of a question that stands in `input` alone, too
+    return _WITHOUT_INPUT.format(**row) if row["instruction"] else ""
 
 
-def tokenise(row: Row, tokenizer: Tokenizer, max_length_tokens: int) -> Example:
-    """One row as token ids. Prompt and answer are tokenised as one text; labels begin after the prompt's tokens."""
-    return _tokenised(tokenizer, alpaca_prompt(row), row["output"], max_length_tokens)
+def tokenise(row: Row, tokenizer: Tokenizer, max_length_tokens: int, bos: bool = False) -> Example:
+    """One row as token ids. Prompt and answer are tokenised as one text; labels begin after the prompt's tokens.
+
+    Args:
+        bos: Whether exactly one BOS stands in front; it belongs to the prompt.
+
+    Raises:
+        BadInput: if the tokenizer has no end of text, or no BOS where one is wanted.
+    """
+    return _tokenised(tokenizer, alpaca_prompt(row), row["output"], max_length_tokens, bos)
 
 
 @lru_cache(maxsize=2**14)  # all recoveries of a profile train on the same rows
-def _tokenised(tokenizer: Tokenizer, prompt: str, answer: str, max_length_tokens: int) -> Example:
-    prompt_length = len(tokenizer(prompt, add_special_tokens=False).input_ids)
-    ids = tokenizer(prompt + answer, add_special_tokens=False).input_ids[:max_length_tokens]
-    if len(ids) < max_length_tokens:
-        ids = [*ids, tokenizer.eos_token_id]
+def _tokenised(tokenizer: Tokenizer, prompt: str, answer: str, max_length_tokens: int, bos: bool) -> Example:
+    prompt_ids, ids = (tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, prompt + answer))
+    if bos:
+        prompt_ids, ids = with_bos(prompt_ids, tokenizer), with_bos(ids, tokenizer)
+    prompt_length, ids = len(prompt_ids), ids[:max_length_tokens]
+    end = end_id(tokenizer)
+    if len(ids) < max_length_tokens and ids[-1:] != [end]:  # some data sets write the end of text into the answer
+        ids = [*ids, end]
     return Example(ids, [IGNORED] * min(prompt_length, len(ids)) + ids[prompt_length:])
 
 
@@ -67,21 +77,21 @@ def batches(rows: Sequence[Row], tokenizer: Tokenizer, recipe: Recipe, seed: int
 
     Rows are shuffled epoch by epoch. With length grouping "batches", rows for 8 batches at a time are sorted by length
     and cut into batches, which are shuffled; with "micro_batches", batches are as they were drawn. Equal seeds give
-    equal batches. Rows whose prompt fills the maximum length are left out: they have no supervised token.
+    equal batches. Rows without a token to learn, such as those whose prompt fills the maximum length, are left out.
 
     Raises:
         BadInput: if no row is left.
     """
     generator = random.Random(seed)
     needed = recipe.steps * recipe.batch_rows
+    candidates: Sequence[int] = range(len(rows))
     examples: list[Example] = []
     while len(examples) < needed:
-        epoch = [tokenise(rows[i], tokenizer, recipe.max_length_tokens)
-                 for i in generator.sample(range(len(rows)), min(len(rows), 2 * (needed - len(examples))))]
-        useful = [example for example in epoch if any(label != IGNORED for label in example.labels)]
-        if not useful:
-            raise BadInput(f"none of {len(epoch)} recovery rows has an answer within {recipe.max_length_tokens} tokens:"
-                           " raise max_length_tokens or give shorter rows")
+        drawn = generator.sample(candidates, min(len(candidates), 2 * (needed - len(examples))))
+        epoch = [tokenise(rows[i], tokenizer, recipe.max_length_tokens, recipe.bos) for i in drawn]
+        useful = [example for example in epoch if _has_target(example)]
+        if not useful:  # only now is every row tokenised to see which are of use: of most data sets nearly all are
+            candidates = _useful_rows(rows, tokenizer, recipe)
         examples += useful
     group_rows = (_GROUP_BATCHES if recipe.length_grouping == "batches" else 1) * recipe.batch_rows
     result = []
@@ -91,6 +101,21 @@ def batches(rows: Sequence[Row], tokenizer: Tokenizer, recipe: Recipe, seed: int
         generator.shuffle(group_batches)
         result += group_batches
     return result
+
+
+def _useful_rows(rows: Sequence[Row], tokenizer: Tokenizer, recipe: Recipe) -> list[int]:
+    """Indices of the rows that have a token to learn. Raises BadInput if there is none."""
+    longest = recipe.max_length_tokens
+    useful = [i for i, row in enumerate(rows) if _has_target(tokenise(row, tokenizer, longest, recipe.bos))]
+    if not useful:
+        raise BadInput(f"none of {len(rows)} recovery rows has an answer within {longest} tokens: raise"
+                       " max_length_tokens or give shorter rows")
+    return useful
+
+
+def _has_target(example: Example) -> bool:
+    """Whether a loss is taken on any token; the first one is never predicted."""
+    return any(label != IGNORED for label in example.labels[1:])
 
 
 def micro_batches(batch: Sequence[Example], recipe: Recipe) -> list[Sequence[Example]]:

@@ -15,7 +15,8 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 
 from rankadaptor.architecture import Architecture
-from rankadaptor.errors import BadInput
+from rankadaptor.bounds import LAYERS, RANKS, check_seed, check_whole
+from rankadaptor.errors import BadInput, shown
 from rankadaptor.plugins import add_entry
 from rankadaptor.recovery.prompts import Example
 from rankadaptor.recovery.recipe import SCALINGS, Recipe, Scaling
@@ -44,6 +45,11 @@ class RecoverySpec:
     def __post_init__(self) -> None:
         if self.scaling not in SCALINGS:
             raise BadInput(f"unknown scaling {self.scaling!r}: use one of {', '.join(SCALINGS)}")
+        check_seed("training seed", self.seed)
+        check_whole("alpha", self.alpha, 1, RANKS)
+        check_whole("number of ranks in the allocation", len(self.allocation), 0, LAYERS)
+        if max(self.allocation, default=0) > RANKS:
+            raise BadInput(f"rank {shown(max(self.allocation))} is in the allocation: give ranks of at most {RANKS}")
         adapter_method(self.method).check_spec(self)
 
 

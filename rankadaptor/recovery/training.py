@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from peft import PeftModel
@@ -11,12 +12,12 @@ from torch import nn
 from transformers import get_linear_schedule_with_warmup
 
 from rankadaptor.data.benchmarks import Row
-from rankadaptor.errors import RecoveryDiverged
-from rankadaptor.models.checkpoints import Tokenizer
+from rankadaptor.errors import BadInput, RecoveryDiverged
 from rankadaptor.models.kernels.cross_entropy import summed_cross_entropy
 from rankadaptor.models.kernels.fast_layers import quick_layers
 from rankadaptor.models.kernels.fused_lora import fused
 from rankadaptor.models.kernels.products import quick_products
+from rankadaptor.models.tokenizers import Tokenizer, check_ids, padding_id, vocabulary_of
 from rankadaptor.recovery.packing import Piece, packing, pieces
 from rankadaptor.recovery.prompts import batches
 from rankadaptor.recovery.spec import RecoverySpec, adapter_method
@@ -48,12 +49,17 @@ def train(
         on_step: Called after every optimizer step with its number, 1-based, and its loss.
 
     Raises:
-        BadInput: if no row has an answer within the maximum length, or the method cannot use the batches.
+        BadInput: if no row has an answer within the maximum length, a token has no embedding in the model, or the
+            method cannot use the batches.
         RecoveryDiverged: on a loss or gradient that is not finite.
     """
     recipe, method = spec.recipe, adapter_method(spec.method)
     planned = batches(rows, tokenizer, recipe, spec.seed)
-    method.prepare(adapted, planned, spec, tokenizer.pad_token_id)
+    vocabulary = vocabulary_of(adapted.get_base_model())
+    check_ids(chain.from_iterable(example.input_ids for batch in planned for example in batch), tokenizer, vocabulary,
+              "recovery rows")
+    padding = padding_id(tokenizer, vocabulary)
+    method.prepare(adapted, planned, spec, padding)
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     trainable = sum(parameter.numel() for parameter in parameters)
     losses: list[float] = []
@@ -66,7 +72,7 @@ def train(
         schedule = get_linear_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
         torch.manual_seed(spec.seed)  # dropout draws from the global generator
         for step, batch in enumerate(planned, 1):
-            batch_pieces = pieces(batch, recipe, packs, tokenizer.pad_token_id, adapted.device)
+            batch_pieces = pieces(batch, recipe, packs, padding, adapted.device)
             loss = _accumulate(adapted, batch_pieces, method.penalty)
             norm = torch.nn.utils.clip_grad_norm_([flat], recipe.clip_norm).item()
             if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -118,9 +124,14 @@ def _accumulate(
     """Gradients of one batch's mean loss over supervised tokens, plus the penalty's; returns the loss, in nats.
 
     The output head reads the states of supervised tokens only.
+
+    Raises:
+        BadInput: if no token of the batch is supervised.
     """
     model = adapted.get_base_model()
     supervised = sum(len(piece.targets) for piece in batch_pieces)
+    if not supervised:  # the mean over no token is NaN, and would look like a recovery that diverged
+        raise BadInput("a batch holds no token to learn: give rows that have an answer within max_length_tokens")
     losses = []
     for piece in [piece.to(model.device) for piece in batch_pieces]:  # all at once: a GPU would wait between them
         hidden = model.model(input_ids=piece.ids, position_ids=piece.positions, rows=piece.rows, use_cache=False)

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rankadaptor.data.tasks import TASKS
+from rankadaptor.escaping import markdown_text
 from rankadaptor.experiments.ablations import ABLATIONS, AblationTables
 from rankadaptor.experiments.methods import LORA, NO_RECOVERY, RANKADAPTOR, RANKADAPTOR_PER_TASK
 from rankadaptor.experiments.results import Row, TableResult
@@ -19,7 +20,7 @@ from rankadaptor.reporting.provenance import entries_provenance, write_json
 from rankadaptor.reporting.style import AXIS_LINE, closed, figure_style, legend_below, reach
 from rankadaptor.reporting.tables.accuracy import bootstrapped, cells
 from rankadaptor.reporting.tables.differences import differences_to_lora
-from rankadaptor.reporting.tables.writing import markdown
+from rankadaptor.reporting.tables.writing import markdown, write_markdown
 
 _SHOWN = (NO_RECOVERY, LORA, RANKADAPTOR, RANKADAPTOR_PER_TASK)
 
@@ -141,19 +142,21 @@ def write_ablations(work: AblationTables, results: Mapping[str, Mapping[str, Tab
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     parts = ["# Ablations, measured here",
-             f"Base model: {work.profile.base_model.label}. Accuracy is the mean of"
+             f"Base model: {markdown_text(work.profile.base_model.label)}. Accuracy is the mean of"
              f" {_task_count(next(iter(results.values())))} tasks with its 95 % interval;"
              " differences are paired by item and seed."]
     for ablation, variants in results.items():
         result = next(iter(variants.values()))
         block = " ".join([*result.blocks, *result.unfinished])
-        parts += [f"## {ABLATIONS[ablation].title}", f"{ABLATIONS[ablation].question} Block {block}, budget"
-                  f" {result.budget_name}, training seeds {' '.join(map(str, result.seeds))}.",
+        about = ABLATIONS[ablation]
+        parts += [f"## {markdown_text(about.title)}",
+                  markdown_text(f"{about.question} Block {block}, budget {result.budget_name}, training seeds"
+                                f" {' '.join(map(str, result.seeds))}."),
                   markdown(ablation_table(ablation, variants))]
-        parts += [f"No result of {label}: {failure}." for label, variant in variants.items()
+        parts += [markdown_text(f"No result of {label}: {failure}.") for label, variant in variants.items()
                   for failure in variant.failures()]
     path = folder / f"{name}.md"
-    path.write_text("\n\n".join(parts) + "\n")
+    write_markdown(parts, path)
     frames = {ablation: ablation_frame(variants) for ablation, variants in results.items()}
     frame = pd.concat(frames, names=["ablation"]).reset_index("ablation")
     frame.to_csv(path.with_suffix(".csv"), index=False, float_format="%.4f")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from rankadaptor.errors import BadInput
+from rankadaptor.escaping import markdown_text
 from rankadaptor.experiments.methods import ADALORA, LORA, LORA_STAR, NO_RECOVERY, RANKADAPTOR
 from rankadaptor.plugins import add_entry
 from rankadaptor.reporting.paper.inconsistencies import gains
@@ -55,18 +57,27 @@ def claims_table(folder: Path | str) -> pd.DataFrame:
     lines = []
     for claim in CLAIMS.values():
         path = Path(folder) / claim.file
-        measured, verdict = claim.finding(pd.read_csv(path)) if path.is_file() else ("not run yet", "")
+        measured, verdict = _finding_of(claim, path) if path.is_file() else ("not run yet", "")
         lines.append((claim.statement, claim.where, claim.published, measured, verdict, claim.notebook, claim.command,
                       claim.cost))
     columns = ["claim", "where", "published", "measured", "verdict", "notebook", "command", "cost"]
     return pd.DataFrame(lines, columns=columns)
 
 
+def _finding_of(claim: Claim, path: Path) -> Finding:
+    """Raises BadInput where the file is not what its page writes."""
+    try:
+        return claim.finding(pd.read_csv(path))
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise BadInput(f"{path} is not what {claim.command} writes ({type(error).__name__}): remove it, or make it anew"
+                       ) from error
+
+
 def claims_markdown(folder: Path | str) -> str:
     """The claims as README shows them: a line each, with published and measured numbers, verdict and command."""
     lines = ["| the paper claims | published | measured here | verdict | command, cost of the default profile |",
              "|---|---|---|---|---|"]
-    for row in claims_table(folder).to_dict("records"):
+    for row in claims_table(folder).map(markdown_text).to_dict("records"):
         where = f" ({row['where']})" if row["where"] else ""
         lines.append(f"| {row['claim']}{where} | {row['published']} | {row['measured']} | {row['verdict']} |"
                      f" `{row['command']}`, {row['cost']} |")

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import papermill
+from jupyter_client.kernelspec import NoSuchKernel
+from nbclient.exceptions import DeadKernelError
 
+from rankadaptor.errors import BadInput, StageFailed
 from rankadaptor.experiments.parameters import check_declared
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -31,7 +34,8 @@ def run_notebook(name: str, target: Path, parameters: dict[str, Any], quiet: boo
         quiet: Whether what the notebook prints goes into the copy alone, and not to this process's streams as well.
 
     Raises:
-        BadInput: on a parameter that the notebook does not declare.
+        BadInput: on a parameter that the notebook does not declare, or where Jupyter lacks the kernel.
+        StageFailed: if the kernel was killed.
         papermill.PapermillExecutionError: with the cell's own error; what ran is then in NAME.failed.ipynb.
     """
     check_declared(list(parameters), declared_parameters(name))
@@ -49,6 +53,12 @@ def run_notebook(name: str, target: Path, parameters: dict[str, Any], quiet: boo
             stderr_file=None if quiet else sys.stderr,
             cwd=str(Path.cwd()),
         )
+    except DeadKernelError:
+        raise StageFailed("killed", f"the kernel of notebook {name} died, look for what kills processes here, often the"
+                                    " system when memory ends: start again, what was finished is kept") from None
+    except NoSuchKernel:
+        raise BadInput("Jupyter has no kernel python3 here: make setup, or python -m ipykernel install --sys-prefix"
+                       ) from None
     finally:
         if running.is_file():
             _tidy(running, hashlib.sha256(source.read_bytes()).hexdigest())

@@ -58,10 +58,18 @@ class Page:
 
     def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What `work` is called with; parameters that are not there are its own defaults."""
-        parameters = {**self.defaults, **{key: value for key, value in given.items() if value}, **self.fixed}
+        parameters = {**self._of_profile(given), **self.defaults,
+                      **{key: value for key, value in given.items() if value}, **self.fixed}
         if "rank_table" in parameters:
             parameters["table"] = parameters.pop("rank_table")
         return parameters
+
+    def _of_profile(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The profile's defaults, of a page that takes a budget."""
+        name = given.get("profile")
+        if not name or "budget" not in self.options or (defaults := rankadaptor.load_profile(name).defaults) is None:
+            return {}
+        return {"budget": defaults.budget, "blocks": " ".join(defaults.blocks)}
 
 
 PAGES: dict[str, Page] = {}

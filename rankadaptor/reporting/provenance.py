@@ -7,6 +7,7 @@ from typing import Any
 
 from rankadaptor.experiments.results import TableResult
 from rankadaptor.keys import canonical_json
+from rankadaptor.models.conversion import conversion_of
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import Profile
 
@@ -48,16 +49,29 @@ def entries_provenance(profile: Profile, keys: Mapping[str, Sequence[str]], ledg
         keys: Label of a result -> its ledger keys.
 
     Returns:
-        ledger_keys (as given), base_model, revisions (of models and data), machines (each with its versions, once).
+        ledger_keys (as given), base_model, conversion (what was read, written and mended, of a model that was
+        converted), revisions (of models and data), machines (each with its versions, once), and recovery_rows: how many
+        were read, and left out because they share text with scored items; empty without them.
     """
     entries = [entry for group in keys.values() for key in group if (entry := ledger.find(key)) is not None]
     machines = {canonical_json(entry.result["provenance"]["machine"]) for entry in entries}
     return {
         "ledger_keys": {label: list(group) for label, group in keys.items()},
         "base_model": profile.base_model.label,
+        **({} if (conversion := conversion_of(profile.base_model.source)) is None else
+           {"conversion": conversion.record}),
         "revisions": dict(sorted(item for entry in entries for item in entry.spec["revisions"].items())),
         "machines": [json.loads(machine) for machine in sorted(machines)],
+        "recovery_rows": _recovery_rows([entry.result["result"] for entry in entries]),
     }
+
+
+def _recovery_rows(results: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Rows of the recoveries among some results: all of one profile's read the same ones."""
+    for result in results:
+        if "rows_read" in result:
+            return {"read": result["rows_read"], "left_out": result["rows_left_out"]}
+    return {}
 
 
 def write_provenance(result: TableResult, ledger: Ledger, folder: Path | str) -> dict[str, Any]:
@@ -70,4 +84,4 @@ def write_provenance(result: TableResult, ledger: Ledger, folder: Path | str) ->
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     """Write a report's JSON file, its folder included."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -9,11 +9,12 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from rankadaptor.data.text import perplexity_label
+from rankadaptor.escaping import markdown_text
 from rankadaptor.experiments.pruned_models import PrunedModelsResult
 from rankadaptor.pruning.spec import PRUNERS
 from rankadaptor.reporting.provenance import entries_provenance, write_json
 from rankadaptor.reporting.style import HEAT_MAP, closed, figure_style, integer_ticks, layer_ticks, save_figures
-from rankadaptor.reporting.tables.writing import markdown
+from rankadaptor.reporting.tables.writing import markdown, write_markdown
 
 
 def page_figures(models: PrunedModelsResult) -> dict[str, Figure]:
@@ -115,13 +116,14 @@ def write_page(
     criteria = ", ".join(f"{settings.importance} ({PRUNERS[pruner].title})"
                          for pruner, settings in profile.pruning.items())
     windows = f"the first {text.max_windows} windows" if text.max_windows else "windows"
-    path.write_text("\n\n".join([
+    write_markdown([
         f"# Pruned models of profile {profile.name}",
-        f"Base model: {profile.base_model.label}. Importance: {criteria}. Perplexity of "
-        f"{perplexity_label(profile.benchmarks)}, {windows} of {text.window_tokens} tokens, BOS: {text.bos}.",
+        markdown_text(f"Base model: {profile.base_model.label}. Importance: {criteria}. Perplexity of "
+                      f"{perplexity_label(profile.benchmarks)}, {windows} of {text.window_tokens} tokens, BOS:"
+                      f" {text.bos}."),
         markdown(losses),
         *(f"![{name}](pruning-{name}.png)" for name in figures),
-    ]) + "\n")
+    ], path)
     losses.to_csv(path.with_suffix(".csv"), index=False, float_format="%.6f")
     origin = {"profile": profile.name} | entries_provenance(profile, models.keys(), models.ledger)
     write_json(origin, path.with_name("pruning-provenance.json"))

@@ -21,16 +21,19 @@ from transformers import LlamaConfig
 from rankadaptor.architecture import Architecture
 from rankadaptor.data.sources import Source
 from rankadaptor.errors import BadInput
+from rankadaptor.escaping import markdown_text
 from rankadaptor.experiments.main_table import main_table
+from rankadaptor.experiments.parameters import parse_blocks
 from rankadaptor.machine import machine
 from rankadaptor.models.base_model import BaseModel
-from rankadaptor.models.checkpoints import load_tokenizer, random_weights
+from rankadaptor.models.checkpoints import random_weights
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.pipeline.ledger_tools import ledger_frame
 from rankadaptor.profiles import Budget, Profile, load_profile
 from rankadaptor.pruning import pruned_shapes
 from rankadaptor.reporting import pages
 from rankadaptor.reporting.paper import published_architecture, published_config
-from rankadaptor.reporting.tables import markdown
+from rankadaptor.reporting.tables.writing import markdown, write_markdown
 from rankadaptor.testbed import MODEL as EMBEDDED
 
 PAGE, ALONGSIDE = "table2", ("table6", "figure5")  # the first is rendered as well
@@ -55,7 +58,8 @@ def rehearse(name: str, folder: Path, full_size: bool = False, blocks: str = "")
     """
     real = load_profile(name)
     config = published_config(real.name)
-    rehearsed = blocks or " ".join({block.pruner: str(block) for block in reversed(real.blocks())}.values())
+    rehearsed = blocks.strip() or " ".join({block.pruner: str(block) for block in reversed(real.blocks())}.values())
+    parse_blocks(rehearsed, real)
     if full_size and not torch.cuda.is_available():
         raise BadInput(f"no GPU is visible to rehearse {real.name} at full size on: take a machine that has one,"
                        " or rehearse a narrow copy")
@@ -63,7 +67,7 @@ def rehearse(name: str, folder: Path, full_size: bool = False, blocks: str = "")
     place = folder / f"{real.name}-{size}"
     _write_model(config, place / "model", full_size)
     profile = place / f"{real.name}-rehearsal.yaml"
-    profile.write_text(yaml.safe_dump(_plain(_rehearsed(real, place / "model", full_size))))
+    profile.write_text(yaml.safe_dump(_plain(_rehearsed(real, place / "model", full_size))), encoding="utf-8")
     parameters: dict[str, Any] = {"profile": str(profile), "blocks": rehearsed, "budget": "quick", "seeds": [],
                                   "ledger": str(place / "ledger")}
     pages.reproduce(PAGE, parameters, place / "reports", quiet=True)
@@ -72,16 +76,19 @@ def rehearse(name: str, folder: Path, full_size: bool = False, blocks: str = "")
     return _write_record(real, size, rehearsed, place)
 
 
+def narrow(config: Mapping[str, Any], vocabulary: int) -> dict[str, Any]:
+    """The entries of a `config.json` with as many layers and heads, for a CPU."""
+    return {**config, "hidden_size": int(config["num_attention_heads"]) * _HEAD_WIDTH, "vocab_size": vocabulary,
+            "intermediate_size": int(config["intermediate_size"]) // _MLP_DIVISOR}
+
+
 def _write_model(config: Mapping[str, Any], folder: Path, full_size: bool) -> None:
     """Random weights in bfloat16, with the embedded model's tokenizer."""
     if folder.is_dir():
         return
     tokenizer = load_tokenizer(EMBEDDED)
-    shape = dict(config)
-    if not full_size:
-        heads = int(shape["num_attention_heads"])
-        mlp_width = int(shape["intermediate_size"]) // _MLP_DIVISOR
-        shape |= {"hidden_size": heads * _HEAD_WIDTH, "intermediate_size": mlp_width, "vocab_size": len(tokenizer)}
+    tokenizer.bos_token = tokenizer.eos_token  # the embedded model's has no BOS, and a profile may want one
+    shape = dict(config) if full_size else narrow(config, len(tokenizer))
     model = random_weights(LlamaConfig(**shape, pad_token_id=tokenizer.pad_token_id,
                                        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id))
     draft = folder.with_name(f".{folder.name}")
@@ -118,6 +125,7 @@ def _rehearsed(real: Profile, model: Path, full_size: bool) -> Profile:
             real.cost, accelerator_gigabytes=None, pruned_model_megabytes=tiny.cost.pruned_model_megabytes,
             adapter_megabytes=tiny.cost.adapter_megabytes),
         budgets={"quick": short},
+        defaults=None,
     )
 
 
@@ -139,18 +147,18 @@ def _write_record(real: Profile, size: str, blocks: str, place: Path) -> Path:
     dense = published_architecture(real.name)
     pruned = {str(block): pruned_shapes(dense, real.prune_spec(block)) for block in real.blocks()}
     about = machine()
-    text = "\n\n".join([
+    path = place / "rehearsal.md"
+    write_markdown([
         f"# Rehearsal of {real.name}, {size}",
-        f"Random weights, the embedded testbed's questions and rows, blocks {blocks}; {', '.join((PAGE, *ALONGSIDE))}"
-        f" and every stage behind them. On {about['processor']}, {about['accelerator'] or 'no accelerator'}, torch"
-        f" {about['versions']['torch']}.",
+        markdown_text(
+            f"Random weights, the embedded testbed's questions and rows, blocks {blocks};"
+            f" {', '.join((PAGE, *ALONGSIDE))} and every stage behind them. On {about['processor']},"
+            f" {about['accelerator'] or 'no accelerator'}, torch {about['versions']['torch']}."),
         markdown(by_stage.reset_index().rename(columns={"seconds": "seconds (median)", "peak": "peak memory (GB)"})),
         "Peak memory is the process's until then. Rows of the testbed are shorter than Alpaca's, which take more.",
         "Parameters of the real shapes:",
         markdown(pd.DataFrame([_counted(label, shape, dense) for label, shape in {"dense": dense, **pruned}.items()])),
-    ])
-    path = place / "rehearsal.md"
-    path.write_text(text + "\n")
+    ], path)
     return path
 
 

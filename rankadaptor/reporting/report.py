@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import mistune
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from rankadaptor.data.text import read_text
 from rankadaptor.errors import BadInput
 from rankadaptor.files import scratch_beside
 from rankadaptor.profiles import load_profile
@@ -34,11 +36,27 @@ _SECTIONS = (
 _ALIGNED = ' style="text-align:left"'  # as Markdown's tables have it; the page's style says so
 
 
+# Tags that `samples.side_by_side` writes, and nothing with an attribute but its class.
+_OTHER_TAG = re.compile(r'<(?!(?:/?(?:p|strong|table|thead|tbody|tr|th|td)|br|table class="texts")>)')
+
+
 class _Renderer(mistune.HTMLRenderer):
     """Headings go one level down, under the section's own heading, which replaces the page's."""
 
     def __init__(self) -> None:
-        super().__init__(escape=False)  # this package wrote the pages, and some hold tables in HTML
+        super().__init__(escape=False)  # some pages hold tables in HTML: `block_html` lets these through, and no more
+
+    def block_html(self, html: str) -> str:
+        """The tags of tables of continuations; of any other its characters."""
+        return f"{_OTHER_TAG.sub('&lt;', html)}\n"
+
+    def inline_html(self, html: str) -> str:
+        """As of a block."""
+        return _OTHER_TAG.sub("&lt;", html)
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        """The text alone: no page links anywhere."""
+        return text
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
         """No image: every figure of a section stands below its text."""
@@ -83,9 +101,9 @@ def write_report(profile: str, reports: Path | str = "reports") -> Path:
 
 def _section(folder: Path, name: str, title: str, stem: str) -> dict[str, Any]:
     """Text, figures, files and provenance of one section, as the template takes them."""
-    body = str(_markdown((folder / f"{name}.md").read_text(encoding="utf-8"))).replace(_ALIGNED, "")
+    body = str(_markdown(read_text(folder / f"{name}.md"))).replace(_ALIGNED, "")
     provenance = folder / f"{name if name == 'ablations' else stem}-provenance.json"
-    origin = json.loads(provenance.read_text()) if provenance.is_file() else {}
+    origin = _origin(provenance)
     numbers = {*folder.glob(f"{stem}.*"), *folder.glob(f"{stem}-*"), *folder.glob(f"{name}.*")}
     return {
         "name": name,
@@ -99,11 +117,36 @@ def _section(folder: Path, name: str, title: str, stem: str) -> dict[str, Any]:
     }
 
 
+def _origin(path: Path) -> dict[str, Any]:
+    """Content of a provenance file; nothing where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError):
+        content = None
+    if not (isinstance(content, dict) and _are_keys(content.get("ledger_keys")) and
+            _are_seconds(content.get("seconds", {})) and isinstance(content.get("machines", []), list)):
+        raise BadInput(f"{path} is no provenance of a report: remove it, or make the report anew")
+    return content
+
+
+def _are_keys(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(group, list) for group in value.values())
+
+
+def _are_seconds(value: Any) -> bool:
+    """Whether a value is what `provenance.seconds_by_stage` returns."""
+    return isinstance(value, dict) and all(
+        isinstance(time, dict) and all(isinstance(time.get(name), int | float) for name in ("stages", "seconds"))
+        for time in value.values())
+
+
 def _machines(folder: Path, sections: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each machine with its versions, once, and the sections whose results it computed."""
     pages: dict[str, list[str]] = {}
     for section in sections:
         path = folder / section["provenance"]
-        for machine in json.loads(path.read_text()).get("machines", []) if path.is_file() else []:
+        for machine in _origin(path).get("machines", []):
             pages.setdefault(json.dumps(machine, indent=1, sort_keys=True), []).append(section["name"])
     return [{"text": text, "pages": names} for text, names in pages.items()]

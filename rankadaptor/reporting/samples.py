@@ -1,13 +1,13 @@
 """Figures 5 and 6: the continuations of models side by side, and statistics of them."""
 
-from html import escape
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from rankadaptor.escaping import html_text, markdown_text
 from rankadaptor.experiments.results import TableResult
-from rankadaptor.reporting.tables.writing import markdown
+from rankadaptor.reporting.tables.writing import markdown, write_markdown
 from rankadaptor.statistics import bootstrap_macro_mean
 
 _STATISTICS = {"own_perplexity": "own perplexity", "dense_perplexity": "perplexity under the dense model",
@@ -55,15 +55,11 @@ def side_by_side(result: TableResult, block: str, decoding: str = "greedy") -> s
     parts = []
     for prompt, rows in texts.groupby("prompt", sort=False):
         first = rows.drop_duplicates(["block", "method"])
-        heads = "".join(f"<th>{escape(method)}</th>" for method in first["method"])
-        cells = "".join(f"<td>{_html(text)}</td>" for text in first["text"])
-        parts.append(f"<p><strong>{_html(str(prompt))}</strong> ...</p>\n<table class=\"texts\">\n"
+        heads = "".join(f"<th>{html_text(method)}</th>" for method in first["method"])
+        cells = "".join(f"<td>{html_text(text.strip())}</td>" for text in first["text"])
+        parts.append(f"<p><strong>{html_text(str(prompt).strip())}</strong> ...</p>\n<table class=\"texts\">\n"
                      f"<thead><tr>{heads}</tr></thead>\n<tbody><tr>{cells}</tr></tbody>\n</table>")
     return "\n".join(parts)
-
-
-def _html(text: str) -> str:
-    return escape(text.strip()).replace("\n", "<br>")
 
 
 def write_samples(result: TableResult, folder: Path | str) -> list[Path]:
@@ -72,10 +68,11 @@ def write_samples(result: TableResult, folder: Path | str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}-samples.csv", folder / f"{name}-samples.md"]
     continuations(result).to_csv(paths[0], index=False, float_format="%.4f")
-    parts = [f"# {result.contents.title}, measured here", f"Base model: {result.profile.base_model.label}.",
+    parts = [f"# {markdown_text(result.contents.title)}, measured here",
+             f"Base model: {markdown_text(result.profile.base_model.label)}.",
              markdown(sample_statistics(result))]
     for block in result.blocks:
-        parts += [f"## {block}", *(f"### {decoding}\n\n{side_by_side(result, block, decoding)}"
+        parts += [f"## {markdown_text(block)}", *(f"### {decoding}\n\n{side_by_side(result, block, decoding)}"
                                    for decoding in ("greedy", "sampled"))]
-    paths[1].write_text("\n\n".join(parts) + "\n")
+    write_markdown(parts, paths[1])
     return paths

@@ -21,7 +21,8 @@ DASHES = ((0, (1, 3)), (0, (7, 2)), (0, (4, 2, 1, 2, 1, 2)))  # of horizontal li
 AXIS_LINE: Any = {"color": "0.4", "linewidth": 1}  # where a difference is 0
 REFERENCE_LINE: Any = {"color": "0.4", "linestyle": "--", "linewidth": 1}  # the dense model's score
 HEAT_MAP: Any = {"annot": True, "cmap": "cividis", "cbar": False}  # arguments of every `seaborn.heatmap`
-_RC: Any = {"svg.hashsalt": "rankadaptor", "svg.fonttype": "none", "figure.dpi": 120, "savefig.bbox": "tight"}
+_RC: Any = {"svg.hashsalt": "rankadaptor", "svg.fonttype": "none", "figure.dpi": 120, "savefig.bbox": "tight",
+            "text.parse_math": False}  # a label with dollar signs is no formula
 
 
 @contextmanager

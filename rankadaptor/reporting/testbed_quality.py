@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from rankadaptor.data.tasks import BENCHMARKS
+from rankadaptor.escaping import markdown_text
 from rankadaptor.experiments.testbed_quality import TestbedMeasurements
 from rankadaptor.reporting.labels import task_label
 from rankadaptor.reporting.provenance import entries_provenance, write_json
-from rankadaptor.reporting.tables.writing import markdown
+from rankadaptor.reporting.tables.writing import markdown, write_markdown
 from rankadaptor.testbed import REJECTED
 
 
@@ -45,13 +46,13 @@ def write_page(quality: TestbedMeasurements, parts: Mapping[str, pd.DataFrame], 
     path = Path(folder) / "testbed.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     profile, seeds = quality.profile, quality.seeds
-    path.write_text("\n\n".join([
+    write_markdown([
         f"# The testbed of profile {profile.name}, measured on its {quality.split} items",
-        f"Base model: {profile.base_model.label}. Budget {quality.budget_name}, training seeds "
+        f"Base model: {markdown_text(profile.base_model.label)}. Budget {quality.budget_name}, training seeds "
         f"{', '.join(map(str, seeds))}. Candidate ranks {', '.join(map(str, profile.search.candidates))}. Percent and "
         "points; losses in hundredths of a nat.",
-        *(f"## {heading}\n\n{markdown(table)}" for heading, table in parts.items()),
-    ]) + "\n")
+        *(f"## {markdown_text(heading)}\n\n{markdown(table)}" for heading, table in parts.items()),
+    ], path)
     settings = {"profile": profile.name, "budget": quality.budget_name, "split": quality.split,
                 "training_seeds": list(seeds)}
     origin = entries_provenance(profile, quality.keys(), quality.runner.ledger)

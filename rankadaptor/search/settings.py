@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from rankadaptor.allocation import Encoding
+from rankadaptor.bounds import check_amount, check_whole
 from rankadaptor.errors import BadInput
 from rankadaptor.search.predictors import PREDICTORS, find_predictor
 
@@ -11,6 +12,14 @@ Acquisition = Literal["greedy", "upper confidence", "thompson"]
 Proposals = Literal["uniform", "near"]
 Heads = Literal["mean", "tasks"]
 Selection = Literal["measured", "predicted"]
+
+_MOST_RECOVERIES, _MOST_CANDIDATES = 100_000, 10_000_000
+MOST_THRESHOLD = 1e9
+MOST_SEED = 2**32 - 1  # of NumPy's old generator, which scikit-learn's estimators are made with
+BOUNDS = {  # of the counts among a search's settings
+    "initial": (1, _MOST_RECOVERIES), "rounds": (0, _MOST_RECOVERIES), "batch": (1, _MOST_RECOVERIES),
+    "candidates_per_round": (1, _MOST_CANDIDATES), "patience": (1, _MOST_RECOVERIES + 1),
+}
 
 
 @dataclass(frozen=True)
@@ -36,9 +45,10 @@ class SearchSettings:
                            ("inputs", Encoding), ("selection", Selection)):
             if getattr(self, name) not in get_args(kind):
                 raise BadInput(f"unknown {name} {getattr(self, name)!r}: use one of {', '.join(get_args(kind))}")
-        for name, least in (("initial", 1), ("rounds", 0), ("batch", 1), ("candidates_per_round", 1), ("patience", 1)):
-            if getattr(self, name) < least:
-                raise BadInput(f"{name} of a search is {getattr(self, name)}: give at least {least}")
+        for name, (least, most) in BOUNDS.items():
+            check_whole(f"{name} of a search", getattr(self, name), least, most)
+        check_amount("threshold of a search", self.threshold, 0, MOST_THRESHOLD)
+        check_whole("seed of a search", self.seed, 0, MOST_SEED)
         if not find_predictor(self.predictor).has_members and self.acquisition == "thompson":
             usable = [name for name, entry in PREDICTORS.items() if entry.has_members]
             raise BadInput(f"acquisition thompson draws members, and predictor {self.predictor!r} has none: use one of"

@@ -17,8 +17,8 @@ def test_help_needs_no_torch():
            "print(status, {'torch', 'transformers', 'pandas', 'papermill'} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.endswith("0 set()\n")
-    for command in ("plan", "reproduce", "report", "rank-table", "prune", "measure", "search", "recover", "evaluate",
-                    "ledger", "rehearse", "testbed"):
+    for command in ("plan", "reproduce", "report", "rank-table", "convert", "check-gpu", "prune", "measure", "search",
+                    "recover", "evaluate", "ledger", "rehearse", "testbed"):
         assert f"\n  {command} " in shown
 
 

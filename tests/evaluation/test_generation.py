@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.data import sentence
 from helpers.models import tiny_llama
+from transformers import PreTrainedTokenizerFast
 
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.generation import COLUMNS, continuations, statistics
@@ -23,9 +24,9 @@ def spec(**changes):
     return GenerationSpec(**(settings | changes))
 
 
-def by_hand(model, tokenizer, prompt, count):
+def by_hand(model, tokenizer, prompt, count, bos=()):
     """Greedy tokens, one whole forward pass each, and the mean loss of them."""
-    ids = tokenizer(prompt, add_special_tokens=False).input_ids
+    ids = [*bos, *tokenizer(prompt, add_special_tokens=False).input_ids]
     start, losses = len(ids), []
     for _ in range(count):
         with torch.no_grad():
@@ -49,6 +50,17 @@ def test_greedy_continuations_equal_steps_by_hand(tokenizer):
         assert greedy.loc[prompt, "tokens"] == len(ids)
         assert greedy.loc[prompt, "own_perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
         assert greedy.loc[prompt, "dense_perplexity"] > greedy.loc[prompt, "own_perplexity"]  # its own first choices
+
+
+@pytest.mark.parametrize("prompt", [PROMPTS[0], f"<unk>{PROMPTS[0]}"])
+def test_a_prompt_begins_with_one_bos_where_it_is_wanted(tokenizer, prompt):
+    bos = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, bos_token="<unk>", eos_token="<end>")
+    model = tiny_llama(seed=1)
+    table = continuations(model, model, bos, spec(prompts=(prompt,), samples=0, bos=True))
+    ids, losses = by_hand(model, tokenizer, PROMPTS[0], 6, bos=[1])
+    assert table["text"][0] == tokenizer.decode(ids, skip_special_tokens=True)
+    assert table["own_perplexity"][0] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
+    assert ids != by_hand(model, tokenizer, PROMPTS[0], 6)[0]
 
 
 def test_samples_follow_the_seed_and_no_global_state(tokenizer):
@@ -91,7 +103,7 @@ def test_an_end_of_text_ends_a_continuation(tokenizer):
     ({"max_new_tokens": 0}, "max_new_tokens is 0: give at least 1"),
     ({"samples": -1}, "samples is -1"),
     ({"temperature": 0.0}, r"temperature is 0\.0"),
-    ({"top_p": 1.5}, r"top_p 1\.5"),
+    ({"top_p": 1.5}, r"top_p is 1\.5"),
 ])
 def test_settings_out_of_range_are_refused(change, says):
     with pytest.raises(BadInput, match=says):

@@ -18,7 +18,8 @@ from rankadaptor.experiments.pretraining import (
     rate_factor,
     trained_tokenizer,
 )
-from rankadaptor.models.checkpoints import load_model, load_tokenizer
+from rankadaptor.models.checkpoints import load_model
+from rankadaptor.models.tokenizers import load_tokenizer
 
 SMALL = PretrainingRecipe(vocabulary=300, hidden_size=16, layers=5, heads=2, mlp_width=24, steps=6, batch_rows=2,
                           row_tokens=32, warmup_steps=2, layer_drop=0.5)

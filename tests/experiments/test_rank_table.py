@@ -114,6 +114,7 @@ def test_a_finished_table_computes_nothing_and_keeps_its_bytes(made):
     assert written[0] == written[1]
 
 
+@pytest.mark.slow  # starts a worker
 def test_an_error_of_a_worker_is_raised_and_results_stay(tiny_profile, tmp_path):
     profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
     fine = Step("prune", profile.prune_spec(Block("shortened", 20)))
@@ -125,6 +126,7 @@ def test_an_error_of_a_worker_is_raised_and_results_stay(tiny_profile, tmp_path)
         run_in_processes(profile.inputs(), ledger, [[fine]], workers=0)
 
 
+@pytest.mark.slow  # starts workers
 def test_a_killed_worker_is_replaced_until_three_attempts(tiny_profile, tmp_path):
     profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
     steps = [Step("prune", dataclasses.replace(profile.prune_spec(Block("shortened", 20)), seed=seed))

@@ -8,9 +8,10 @@ from helpers.models import llamas
 
 from rankadaptor.errors import BadInput
 from rankadaptor.models.base_model import base_model_folder, base_model_is_cached
-from rankadaptor.models.checkpoints import architecture_of, check_report, load_model, load_tokenizer
+from rankadaptor.models.checkpoints import architecture_of, check_report, load_model
 from rankadaptor.models.gate import PRUNED_TYPE, tensor_shapes
 from rankadaptor.models.pruned_llama import PrunedLlamaConfig
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.profiles import load_profile
 
 BASE = load_profile("smollm2").base_model
@@ -28,14 +29,6 @@ def test_conversion_gives_the_pinned_weights():
     tokenizer = load_tokenizer(folder)
     prompt = tokenizer("The capital of France is", return_tensors="pt")
     assert "Paris" in tokenizer.decode(model.generate(**prompt, max_new_tokens=4, do_sample=False)[0])
-
-
-def test_a_tokenizer_without_padding_gets_one(tokenizer, tmp_path):
-    tokenizer.save_pretrained(tmp_path)
-    bare = load_tokenizer(tmp_path)
-    bare.pad_token = None
-    bare.save_pretrained(tmp_path / "bare")
-    assert load_tokenizer(tmp_path / "bare").pad_token_id == tokenizer.eos_token_id
 
 
 def test_a_folder_without_a_model_is_bad_input(tmp_path):

@@ -11,7 +11,7 @@ from helpers.models import tiny_llama
 from rankadaptor.data.sources import Source
 from rankadaptor.errors import BadInput
 from rankadaptor.models.base_model import BaseModel, base_model, base_model_folder
-from rankadaptor.models.checkpoints import load_tokenizer
+from rankadaptor.models.tokenizers import load_tokenizer
 
 
 def write_gguf(path: Path, architecture: str = "llama", without: str = "") -> None:

@@ -225,6 +225,7 @@ def test_a_hanging_worker_is_killed_and_its_stage_retried(tiny_profile, tmp_path
     assert [note["kind"] for note in failures.notes_of(ledger, runner.key(step))] == ["timed out"]
 
 
+@pytest.mark.slow  # starts a worker
 def test_an_error_in_the_progress_callback_hangs_nothing(tiny_profile, tmp_path):
     """A terminal that was closed raises what a worker's death raises, too."""
     profile, ledger = load_profile(str(tiny_profile)), Ledger(tmp_path / "ledger")
@@ -248,12 +249,12 @@ def test_steps_that_another_process_computes_come_last(tiny_profile, tmp_path):
              for seed in range(3)]
     begun, go_on = threading.Event(), threading.Event()
 
-    def slowly(folder):
-        begun.set()
-        assert go_on.wait(60)
-        return {}
+    def slowly(step, share):
+        if step.stage == "recover" and not begun.is_set():
+            begun.set()
+            assert go_on.wait(60)
 
-    other = threading.Thread(target=ledger.compute, args=(runner.key(steps[0]), {}, slowly))
+    other = threading.Thread(target=Runner(profile.inputs(), ledger, slowly).run, args=(steps[0],))
     other.start()
     assert begun.wait(60)
     assert [runner.is_elsewhere(step) for step in steps] == [True, False, False]
@@ -349,6 +350,24 @@ def test_a_ray_pool_reports_every_kind_of_end(on_fake_ray, monkeypatch):
     cluster.futures[-1].set_exception(errors.NodeDiedError("gone"))
     with pytest.raises(BadInput, match="the disk is full"):
         failures_gone.result(timeout=20)
+    pool.close()
+
+
+def test_a_cluster_on_which_nothing_moves_ends_the_waiting(on_fake_ray, monkeypatch):
+    """As where another cluster of the machine took the processes: Ray's futures never settle."""
+    monkeypatch.setattr(ray_pool, "_PAUSE_S", 0.02)
+    monkeypatch.setattr(ray_pool, "_STILL_S", 0.3)
+    made, profile, group = on_fake_ray
+    pool, cluster = made(workers=1)
+    key = Runner(profile.inputs(), pool._ledger).key(group[0])
+    with pool._ledger.exclusive(key), ThreadPoolExecutor(1) as aside:
+        running = aside.submit(pool.submit, profile.inputs(), group).result(timeout=20)
+        time.sleep(0.6)
+        assert not running.done()  # its step is being computed
+    with pytest.raises(BadInput, match=r"none of 1 tasks on the Ray cluster began or ended .* \(ray stop\)"):
+        running.result(timeout=20)
+    cluster.futures[0].set_result([])  # too late, and no error
+    pool.submit(profile.inputs(), group)  # its place is free again
     pool.close()
 
 

@@ -12,6 +12,7 @@ import pytest
 from rankadaptor.pipeline import leases
 from rankadaptor.pipeline.leases import Holder, Leases, is_dead, read_holder
 from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.leftovers import leftovers
 
 KEY = "k"
 FORK = multiprocessing.get_context("fork")
@@ -211,4 +212,42 @@ def test_an_exclusive_context_waits_for_another(tmp_path):
         order.append("second")
     other.join()
     assert order == ["first", "second"]
-    assert ledger.leftovers() == []
+    assert leftovers(tmp_path, ledger.leases) == []
+
+
+def test_a_lease_that_was_taken_over_is_let_go(tmp_path, monkeypatch):
+    """The holder slept; another process has the lease now, and its own death must be noticed."""
+    monkeypatch.setattr(leases, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(leases, "_heart", None)
+    with Leases(tmp_path).held(KEY, never) as holder:
+        assert Leases(tmp_path).is_own(KEY, holder)
+        (tmp_path / KEY).unlink()
+        path = of_another_host(tmp_path)
+        os.utime(path, (0, 0))
+        assert not Leases(tmp_path).is_own(KEY, holder)
+        deadline = time.monotonic() + 10
+        while path in leases._beating and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert path not in leases._beating
+        assert path.stat().st_mtime == 0
+    assert read_holder(path).host == "elsewhere"  # and it is not removed
+
+
+def test_a_child_that_was_forked_off_keeps_no_lease_alive(tmp_path):
+    with Leases(tmp_path).held(KEY, never):
+        assert leases._beating
+        if not (child := os.fork()):
+            os._exit(len(leases._beating) + len(leases._threads_of_leases))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_lease_that_was_taken_since_it_was_listed_is_kept(tmp_path):
+    path = of_another_host(tmp_path)
+    os.utime(path, (0, 0))
+    assert Leases(tmp_path).dead() == [path]
+    os.utime(path)  # its holder lives after all
+    Leases(tmp_path).remove_dead(path)
+    assert read_holder(path).host == "elsewhere"
+    os.utime(path, (0, 0))
+    Leases(tmp_path).remove_dead(path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """Entries are whole or absent, computed once, and damage is named."""
 
+import dataclasses
 import errno
 import json
 import multiprocessing
@@ -15,25 +16,30 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
+from rankadaptor import sealed
 from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.spec import EvaluationSpec, GenerationSpec, PerplexitySpec
 from rankadaptor.keys import canonical_json, identity_key, stage_identity
 from rankadaptor.pipeline import failures, ledger_files
+from rankadaptor.pipeline.leases import Holder, read_holder
 from rankadaptor.pipeline.ledger import Ledger
-from rankadaptor.pipeline.ledger_tools import remove, rubbish
+from rankadaptor.pipeline.ledger_tools import Rubbish, remove, rubbish, verify
 from rankadaptor.pipeline.traced_search import SearchSpec
+from rankadaptor.pipeline.traces import Trace
 from rankadaptor.pruning.spec import Block, PruneSpec
 from rankadaptor.recovery.recipe import Recipe
 from rankadaptor.recovery.spec import RecoverySpec
 from rankadaptor.search.settings import SearchSettings
 
-KEY = "a" * 64
+SPEC, OTHER_SPEC, THIRD_SPEC = ({"stage": "toy", "number": number} for number in range(3))
+KEY, OTHER, THIRD = map(identity_key, (SPEC, OTHER_SPEC, THIRD_SPEC))
+RESULT = {"stage": "toy", "result": {"value": 1}, "provenance": {}}
 
 
 def work(folder: Path) -> dict:
     (folder / "array.bin").write_bytes(b"x" * 1000)
-    return {"value": 1}
+    return RESULT
 
 
 def keys(folder: Path) -> list[str]:
@@ -42,15 +48,15 @@ def keys(folder: Path) -> list[str]:
 
 def test_an_entry_is_computed_once(tmp_path):
     ledger = Ledger(tmp_path)
-    entry, new = ledger.compute(KEY, {"spec": 1}, work)
+    entry, new = ledger.compute(KEY, SPEC, work)
     assert new
-    assert entry.result == {"value": 1}
-    assert entry.spec == {"spec": 1}
+    assert entry.result == RESULT
+    assert entry.spec == SPEC
 
     def refuse(folder):
         raise AssertionError("computed twice")
 
-    again, new = Ledger(tmp_path).compute(KEY, {"spec": 1}, refuse)
+    again, new = Ledger(tmp_path).compute(KEY, SPEC, refuse)
     assert not new
     assert again.path("array.bin").read_bytes() == b"x" * 1000
 
@@ -63,13 +69,13 @@ def test_a_failed_computation_leaves_nothing(tmp_path):
         raise RuntimeError("half-way")
 
     with pytest.raises(RuntimeError):
-        ledger.compute(KEY, {}, fail)
+        ledger.compute(KEY, SPEC, fail)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []  # not even scratch
 
 
 @pytest.mark.parametrize("harm", ["array.bin", "result.json", "checksums.json", "missing"])
 def test_damage_is_named_set_aside_and_mended(harm, tmp_path, capsys):
-    Ledger(tmp_path).compute(KEY, {}, work)
+    Ledger(tmp_path).compute(KEY, SPEC, work)
     if harm == "missing":
         (tmp_path / KEY / "array.bin").unlink()
     else:
@@ -78,7 +84,7 @@ def test_damage_is_named_set_aside_and_mended(harm, tmp_path, capsys):
     assert ledger.find(KEY) is None
     assert "set aside" in capsys.readouterr().err
     assert len(list((tmp_path / "damaged").iterdir())) == 1
-    assert ledger.compute(KEY, {}, work)[1]
+    assert ledger.compute(KEY, SPEC, work)[1]
     assert Ledger(tmp_path).find(KEY) is not None
 
 
@@ -87,9 +93,9 @@ def _compute_slowly(folder, started):
         work(scratch)
         started.set()
         time.sleep(30)
-        return {}
+        return RESULT
 
-    Ledger(folder).compute(KEY, {}, slow)
+    Ledger(folder).compute(KEY, SPEC, slow)
 
 
 def test_a_killed_process_leaves_no_entry(tmp_path):
@@ -101,16 +107,16 @@ def test_a_killed_process_leaves_no_entry(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert Ledger(tmp_path).find(KEY) is None
-    assert Ledger(tmp_path).compute(KEY, {}, work)[1]
+    assert Ledger(tmp_path).compute(KEY, SPEC, work)[1]
 
 
 def test_the_faster_of_two_writers_wins(tmp_path):
     def overtaken(scratch):
-        Ledger(tmp_path).compute(KEY, {}, work)
-        return {"value": 2}
+        Ledger(tmp_path).compute(KEY, SPEC, work)
+        return RESULT | {"result": {"value": 2}}
 
-    entry, _ = Ledger(tmp_path).compute(KEY, {}, overtaken)
-    assert entry.result == {"value": 1}
+    entry, _ = Ledger(tmp_path).compute(KEY, SPEC, overtaken)
+    assert entry.result == RESULT
     assert keys(tmp_path) == [KEY]
     assert {path.parent.name for path in tmp_path.rglob("*") if path.is_file()} == {KEY}
 
@@ -122,7 +128,7 @@ def _compute_and_tell(folder, log):
         time.sleep(1)
         return work(scratch)
 
-    assert Ledger(folder).compute(KEY, {}, slow)[0].result == {"value": 1}
+    assert Ledger(folder).compute(KEY, SPEC, slow)[0].result == RESULT
 
 
 def test_processes_that_want_the_same_compute_it_once(tmp_path):
@@ -138,7 +144,7 @@ def test_processes_that_want_the_same_compute_it_once(tmp_path):
 
 
 _STEPS = ((os, "link"), (os, "rename"), (os, "open"), (os, "mkdir"), (os, "fsync"), (Path, "write_text"),
-          (Path, "unlink"), (shutil, "rmtree"), (ledger_files, "sha256_file"))
+          (Path, "unlink"), (shutil, "rmtree"), (sealed, "sha256_file"))
 
 
 def _dies_at(count):
@@ -158,16 +164,17 @@ def _dies_at(count):
         setattr(place, name, mortal(getattr(place, name)))
 
 
+@pytest.mark.slow  # dozens of processes
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_crash_at_any_step_loses_nothing_that_was_finished(tmp_path):
-    other = "b" * 64
-    Ledger(tmp_path).compute(other, {}, work)
+    other = OTHER
+    Ledger(tmp_path).compute(other, OTHER_SPEC, work)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / other).rglob("*")}
     finished = 0
     for count in range(200):
         if not (child := os.fork()):
             _dies_at(count)
-            Ledger(tmp_path).compute(KEY, {}, work)
+            Ledger(tmp_path).compute(KEY, SPEC, work)
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         assert status in (0, 9)
@@ -176,7 +183,7 @@ def test_a_crash_at_any_step_loses_nothing_that_was_finished(tmp_path):
             finished += 1
             assert entry.path("array.bin").read_bytes() == b"x" * 1000
         began = time.monotonic()
-        assert Ledger(tmp_path).compute(KEY, {}, work)[1] == (entry is None)
+        assert Ledger(tmp_path).compute(KEY, SPEC, work)[1] == (entry is None)
         assert time.monotonic() - began < 5  # nobody waits for the dead
         assert {path: path.stat().st_mtime_ns for path in (tmp_path / other).rglob("*")} == before
         if status == 0:
@@ -191,11 +198,11 @@ def test_a_crash_at_any_step_loses_nothing_that_was_finished(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    ("{}", "does not hold result.json"), ("[1]", "no readable"), ('"x"', "no readable"),
-    ('{"spec.json": "0"}', "does not hold result.json"), ("", "no readable"),
+    ("{}", "does not hold spec.json"), ("[1]", "not a JSON object"), ('"x"', "not a JSON object"),
+    ('{"spec.json": "0"}', "spec.json does not match its checksum"), ("", "not JSON"),
 ])
 def test_useless_checksums_are_damage(content, message, tmp_path, capsys):
-    Ledger(tmp_path).compute(KEY, {}, work)
+    Ledger(tmp_path).compute(KEY, SPEC, work)
     (tmp_path / KEY / "checksums.json").write_text(content)
     assert Ledger(tmp_path).find(KEY) is None
     assert message in capsys.readouterr().err
@@ -212,12 +219,12 @@ def test_a_full_disk_is_one_line(error, message, tmp_path):
         work(folder)
         raise error
 
-    Ledger(tmp_path).compute("b" * 64, {}, work)
+    Ledger(tmp_path).compute(OTHER, OTHER_SPEC, work)
     with pytest.raises(BadInput, match=message) as raised:
-        Ledger(tmp_path).compute(KEY, {}, fail)
+        Ledger(tmp_path).compute(KEY, SPEC, fail)
     assert "\n" not in str(raised.value)
-    assert keys(tmp_path) == ["b" * 64]
-    assert Ledger(tmp_path).compute(KEY, {}, work)[1]  # as soon as there is space
+    assert keys(tmp_path) == [OTHER]
+    assert Ledger(tmp_path).compute(KEY, SPEC, work)[1]  # as soon as there is space
 
 
 def test_trouble_with_files_elsewhere_is_not_the_ledgers(tmp_path):
@@ -225,7 +232,7 @@ def test_trouble_with_files_elsewhere_is_not_the_ledgers(tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied", "/somewhere/else/model.safetensors")
 
     with pytest.raises(PermissionError, match=r"model\.safetensors"):
-        Ledger(tmp_path).compute(KEY, {}, fail)
+        Ledger(tmp_path).compute(KEY, SPEC, fail)
 
 
 @pytest.mark.slow
@@ -235,13 +242,13 @@ def test_a_file_that_grows_too_large_is_one_line(tmp_path):
 import resource, signal
 from pathlib import Path
 from rankadaptor.pipeline.ledger import Ledger
-from rankadaptor.pipeline.ledger_tools import remove, rubbish
+from rankadaptor.pipeline.ledger_tools import Rubbish, remove, rubbish, verify
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 ledger = Ledger({str(tmp_path)!r})
 def work(folder):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
     (folder / "array.bin").write_bytes(b"x" * 1000)
-ledger.compute({KEY!r}, {{}}, work)
+ledger.compute({KEY!r}, {SPEC!r}, work)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "BadInput: cannot write into the ledger" in done.stderr.splitlines()[-1]
@@ -251,39 +258,39 @@ ledger.compute({KEY!r}, {{}}, work)
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not write")
 def test_a_folder_that_may_only_be_read_is_read(tmp_path_factory):
     folder = Path(tempfile.mkdtemp())
-    Ledger(folder).compute(KEY, {}, work)
-    Ledger(folder).compute("b" * 64, {}, work)
-    (folder / ("b" * 64) / "array.bin").write_bytes(b"y")
+    Ledger(folder).compute(KEY, SPEC, work)
+    Ledger(folder).compute(OTHER, OTHER_SPEC, work)
+    (folder / OTHER / "array.bin").write_bytes(b"y")
     folder.chmod(0o755)
     if not (child := os.fork()):
         status = 1
         try:
             os.setuid(65534)
             ledger = Ledger(folder)
-            assert ledger.find(KEY).result == {"value": 1}
-            assert ledger.find("b" * 64) is None  # damaged, named, and left there
+            assert ledger.find(KEY).result == RESULT
+            assert ledger.find(OTHER) is None  # damaged, named, and left there
             with pytest.raises(BadInput, match="name another folder as the ledger"):
-                ledger.compute("c" * 64, {}, work)
+                ledger.compute(THIRD, THIRD_SPEC, work)
             with pytest.raises(BadInput, match="cannot be set aside"):
-                ledger.compute("b" * 64, {}, work)  # whose damage stays in its place
+                ledger.compute(OTHER, OTHER_SPEC, work)  # whose damage stays in its place
             status = 0
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert keys(folder) == [KEY, "b" * 64]
+    assert keys(folder) == sorted([KEY, OTHER])
     shutil.rmtree(folder)
 
 
 def test_damage_that_cannot_be_set_aside_stops_before_the_work(tmp_path, monkeypatch):
-    entry, _ = Ledger(tmp_path).compute(KEY, {}, work)
+    entry, _ = Ledger(tmp_path).compute(KEY, SPEC, work)
     entry.path("result.json").write_text("{}")
 
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(BadInput, match=f"entry {KEY[:12]} of .* cannot be set aside: mend"):
-        Ledger(tmp_path).compute(KEY, {}, lambda _: pytest.fail("it was computed for nothing"))
+    with pytest.raises(BadInput, match=f"entry {KEY[:12]}.* cannot be set aside in .*: mend"):
+        Ledger(tmp_path).compute(KEY, SPEC, lambda _: pytest.fail("it was computed for nothing"))
 
 
 def test_a_damaged_entry_that_another_process_left_gives_way(tmp_path):
@@ -292,7 +299,7 @@ def test_a_damaged_entry_that_another_process_left_gives_way(tmp_path):
         (tmp_path / KEY / "checksums.json").write_text("{}")
         return work(scratch)
 
-    entry, new = Ledger(tmp_path).compute(KEY, {}, meanwhile)
+    entry, new = Ledger(tmp_path).compute(KEY, SPEC, meanwhile)
     assert new
     assert Ledger(tmp_path).find(KEY) == entry
     assert len(list((tmp_path / "damaged").iterdir())) == 1
@@ -304,21 +311,128 @@ def test_a_text_that_cannot_be_written_leaves_no_draft(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(BadInput, match="free some of the disk"):
-        Ledger(tmp_path).append_round(KEY, {}, 0, {})
+        Trace(Ledger(tmp_path), KEY).append(SPEC, {})
     with pytest.raises(BadInput, match="free some of the disk"):
         failures.note(Ledger(tmp_path), KEY, "prune", "killed", "signal 9")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_traces_are_read_in_order_up_to_a_gap(tmp_path):
+def lose_the_lease(folder):
+    """As if the machine had slept, and a process of another host had taken the lease over."""
+    (folder / ".leases" / KEY).write_text(Holder("elsewhere", 1, "1", "t").to_json())
+
+
+@pytest.mark.parametrize("other_is_done", [True, False])
+def test_without_its_lease_a_result_gives_way_to_the_others(other_is_done, tmp_path):
+    def slept(scratch):
+        lose_the_lease(tmp_path)
+        if other_is_done:
+            source = Ledger(tmp_path / "elsewhere").compute(KEY, SPEC, work)[0].folder
+            source.rename(tmp_path / KEY)
+        return RESULT | {"result": {"value": 2}}
+
+    entry, _ = Ledger(tmp_path).compute(KEY, SPEC, slept)
+    assert entry.result["result"] == {"value": 1 if other_is_done else 2}
+    assert Ledger(tmp_path).find(KEY).result == entry.result
+    assert read_holder(tmp_path / ".leases" / KEY).host == "elsewhere"  # the other's lease stays
+    assert list((tmp_path / ".unfinished").iterdir()) == []
+
+
+def test_gc_leaves_what_a_living_process_writes(tmp_path):
+    def without_lease(scratch):
+        (tmp_path / ".leases" / KEY).unlink()
+        (pieces := rubbish(tmp_path))
+        assert pieces == []
+        remove([Rubbish(scratch.parent, "as if it had been listed before", 0, Ledger(tmp_path))])
+        return work(scratch)
+
+    assert Ledger(tmp_path).compute(KEY, SPEC, without_lease)[0].result == RESULT
+
+
+def test_half_written_files_that_vanish_are_one_line(tmp_path):
+    def swept(scratch):
+        shutil.rmtree(scratch.parent)
+        return RESULT
+
+    with pytest.raises(BadInput, match="removed meanwhile, start again") as raised:
+        Ledger(tmp_path).compute(KEY, SPEC, swept)
+    assert "\n" not in str(raised.value)
+    assert Ledger(tmp_path).compute(KEY, SPEC, work)[1]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE, errno.ESTALE])
+def test_an_entry_that_cannot_be_read_is_not_damaged(number, tmp_path, monkeypatch, capsys):
+    Ledger(tmp_path).compute(KEY, SPEC, work)
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sealed, "check_texts", refuse)
+        assert Ledger(tmp_path).find(KEY) is None
+        with pytest.raises(BadInput, match=f"{KEY[:12]} cannot be read .{os.strerror(number)}"):
+            Ledger(tmp_path).compute(KEY, SPEC, lambda _: pytest.fail("it was computed for nothing"))
+        assert verify(tmp_path) == [f"entry {KEY[:12]} cannot be read ({os.strerror(number)}); it is not used, and"
+                                    " stays where it is"]
+    assert not (tmp_path / "damaged").exists()
+    assert "damaged" not in capsys.readouterr().err
+    assert Ledger(tmp_path).find(KEY).result == RESULT
+
+
+@pytest.mark.parametrize("moment", ["while it is read", "before it is moved"])
+def test_an_entry_that_was_just_finished_is_not_called_damaged(moment, tmp_path, monkeypatch, capsys):
+    whole = Ledger(tmp_path / "elsewhere").compute(KEY, SPEC, work)[0].folder
+    (tmp_path / KEY).mkdir()
+    check, move = ledger_files.check_folder, os.replace
+
+    def finished_meanwhile():
+        if whole.exists():
+            shutil.rmtree(tmp_path / KEY)
+            whole.rename(tmp_path / KEY)
+
+    def check_late(*arguments):
+        try:
+            return check(*arguments)
+        finally:
+            finished_meanwhile()
+
+    def move_late(source, target):
+        if Path(source) == tmp_path / KEY:
+            finished_meanwhile()
+        move(source, target)
+
+    if moment == "while it is read":
+        monkeypatch.setattr(ledger_files, "check_folder", check_late)
+    else:
+        monkeypatch.setattr(os, "replace", move_late)
+    assert Ledger(tmp_path).find(KEY).result == RESULT
+    assert capsys.readouterr().err == ""
+    assert list((tmp_path / "damaged").iterdir() if (tmp_path / "damaged").exists() else []) == []
+
+
+def test_an_entry_that_was_replaced_is_verified_again(tmp_path):
     ledger = Ledger(tmp_path)
-    for number in (0, 1, 3):
-        ledger.append_round("key", {"stage": "search"}, number, {"number": number})
-    assert [content["number"] for content in ledger.read_trace("key")] == [0, 1]
-    (tmp_path / "searches" / "key" / "round-001.json").write_text("{")
-    assert [content["number"] for content in ledger.read_trace("key")] == [0]
-    assert len(list((tmp_path / "damaged").iterdir())) == 1
-    assert json.loads((tmp_path / "searches" / "key" / "spec.json").read_text()) == {"stage": "search"}
+    for key, spec in ((KEY, SPEC), (OTHER, OTHER_SPEC)):
+        ledger.compute(key, spec, work)
+        assert ledger.find(key) is not None
+    (tmp_path / KEY).rename(tmp_path / "between")
+    (tmp_path / OTHER).rename(tmp_path / KEY)
+    assert ledger.find(KEY) is None
+
+
+def test_what_could_never_be_read_again_is_not_written(tmp_path):
+    def with_link(folder):
+        (folder / "link").symlink_to("/")
+        return RESULT
+
+    with pytest.raises(ValueError, match="not that of its spec"):
+        Ledger(tmp_path).compute(KEY, OTHER_SPEC, work)
+    for wrong, message in ((lambda folder: {"value": 1}, "another result than it declares"),
+                           (lambda folder: RESULT | {"result": {"a": float("nan")}}, "Out of range"),
+                           (with_link, "link is a symbolic link")):
+        with pytest.raises(ValueError, match=message):
+            Ledger(tmp_path).compute(KEY, SPEC, wrong)
+    assert keys(tmp_path) == []
 
 
 def test_a_ledger_that_cannot_be_made_is_bad_input(tmp_path):
@@ -347,6 +461,18 @@ def test_keys_depend_on_content_alone():
         canonical_json({"a": float("nan")})
     assert json.loads(canonical_json(spec))["tasks"] == ["boolq"]
     assert str(Block.parse(" llm-pruner:20 ")) == "llm-pruner:20"
+
+
+@pytest.mark.parametrize("spec", [
+    RecoverySpec("lora", (8, 4, 0), "fixed_alpha", 16, Recipe(100, 8, 8, 4e-3, 10, 128, 0.0, 0.0, 1.0), 0),
+    EvaluationSpec(TASKS, "report", 300, 0, 16),
+    GenerationSpec(("a",), 5, 1, 1.0, 50, 0.95, 0),
+])
+def test_bos_is_part_of_a_key_once_it_is_on(spec):
+    change = {"recipe": dataclasses.replace(spec.recipe, bos=True)} if isinstance(spec, RecoverySpec) else {"bos": True}
+    loud = dataclasses.replace(spec, **change)
+    keys = {identity_key(stage_identity("any", which, "parent", {})) for which in (spec, loud)}
+    assert len(keys) == 2
 
 
 @pytest.mark.parametrize(("stage", "spec", "key"), [

@@ -1,6 +1,9 @@
 """Looking into a ledger and keeping it in order, from Python and from the shell."""
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,10 +13,9 @@ from rankadaptor.data.tasks import TASKS
 from rankadaptor.errors import BadInput
 from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.keys import identity_key, stage_identity
-from rankadaptor.pipeline import ledger_tools
 from rankadaptor.pipeline.leases import Holder
 from rankadaptor.pipeline.ledger import Ledger
-from rankadaptor.pipeline.ledger_tools import find_by_prefix, ledger_frame, rubbish, verify
+from rankadaptor.pipeline.ledger_tools import find_by_prefix, ledger_frame, remove, rubbish, verify
 from rankadaptor.ranktable.replay_cache import REPLAY, ReplaySpec
 from rankadaptor.recovery.recipe import Recipe
 from rankadaptor.recovery.spec import RecoverySpec
@@ -21,6 +23,7 @@ from rankadaptor.recovery.spec import RecoverySpec
 RECIPE = Recipe(8, 4, 4, 1e-3, 1, 64, 0.05, 0.0, 1.0)
 RECOVERY = stage_identity("recover", RecoverySpec("lora", (4, 8), "constant", 16, RECIPE, 0), "p", {})
 EVALUATION = stage_identity("evaluate", EvaluationSpec(TASKS, "report", 4, 0, 16), identity_key(RECOVERY), {})
+RECOVERED = {"losses": [2.0, 1.0], "realised_ranks": {}, "trainable_parameters": 3, "tokens": 7}
 MACHINE = {"processor": "a processor", "accelerator": None}
 
 
@@ -40,7 +43,7 @@ def put(folder, identity, result, day):
 def filled(tmp_path):
     folder = tmp_path / "ledger"
     put(folder, EVALUATION, {"metrics": {"piqa": {"acc": 0.5, "items": 4}}}, 2)
-    put(folder, RECOVERY, {"losses": [2.0, 1.0], "tokens": 7}, 1)
+    put(folder, RECOVERY, RECOVERED, 1)
     return folder
 
 
@@ -113,7 +116,7 @@ def test_export_writes_the_table(name, filled, tmp_path, run):
 
 def test_export_takes_fields_of_mixed_types(filled, tmp_path, run):
     for bos in (False, "first"):
-        put(filled, RECOVERY | {"parent": str(bos)}, {"bos": bos}, 3)
+        put(filled, RECOVERY | {"parent": str(bos)}, RECOVERED | {"bos": bos}, 3)
     assert run("export", tmp_path / "table.parquet", filled)[0] == 0
     assert set(pd.read_parquet(tmp_path / "table.parquet")["result.bos"].dropna()) == {"false", '"first"'}
 
@@ -130,7 +133,11 @@ def test_a_ledger_of_damage_alone_is_listed_and_exported(tmp_path, run):
 
 def test_gc_names_files_that_it_could_not_remove(filled, run, monkeypatch):
     leave_half_written(filled, Holder.here()._replace(born="1"))
-    monkeypatch.setattr(ledger_tools.shutil, "rmtree", lambda *_, **__: None)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
     status, text = run("gc", filled)
     assert status == 2
     assert "removed 1 things" in text  # the lease
@@ -144,11 +151,11 @@ def test_verify_finds_every_damage_and_sets_it_aside(filled, tmp_path, run):
     (filled / other).rename(filled / ("f" * 64))
     status, text = run("verify", filled)
     assert status == 1
-    assert f"{key[:12]}: damaged" in text
+    assert f"{key[:12]}: array.bin does not match its checksum" in text
     assert f"{'f' * 12}: its spec.json is that of {other[:12]}" in text
     assert Ledger(filled).find(key) is None
-    assert len(list((filled / "damaged").iterdir())) == 1
-    assert len(verify(filled)) == 1  # the misnamed one is still there, to be looked at
+    assert len(list((filled / "damaged").iterdir())) == 2
+    assert verify(filled) == []
 
 
 def leave_half_written(folder, holder):
@@ -173,8 +180,8 @@ def test_gc_removes_files_of_dead_processes_alone(filled, run):
 
 def test_gc_takes_damaged_and_outdated_entries_only_where_asked(filled, run):
     old = EVALUATION | {"numerics_version": 0}
-    put(filled, old, {}, 3)
-    put(filled, RECOVERY | {"numerics_version": 2}, {}, 3)  # before dropout was drawn otherwise
+    put(filled, old, {"metrics": {}}, 3)
+    put(filled, RECOVERY | {"numerics_version": 2}, RECOVERED, 3)  # before dropout was drawn otherwise
     (filled / identity_key(EVALUATION) / "array.bin").write_bytes(b"")
     verify(filled)
     assert rubbish(filled) == []
@@ -210,7 +217,7 @@ def test_a_missing_ledger_is_one_line(action, tmp_path, run):
 
 def test_several_entries_of_one_prefix_are_refused(tmp_path):
     for last in "ab":
-        put(tmp_path, RECOVERY | {"parent": last}, {}, 1)
+        put(tmp_path, RECOVERY | {"parent": last}, RECOVERED, 1)
     first, second = (entry.key for entry in Ledger(tmp_path).entries())
     (tmp_path / second).rename(tmp_path / (first[:10] + second[10:]))
     with pytest.raises(BadInput, match="2 entries of"):
@@ -224,7 +231,33 @@ def test_gc_knows_versions_and_fields_beyond_the_stages(filled, run):
     kept = [replay, replay | {"stage": "of a plugin"}]
     gone = [replay | {"numerics_version": 0}, RECOVERY | {"spec": RECOVERY["spec"] | {"recipe": recipe}}]
     for identity in kept + gone:
-        put(filled, identity, {}, 3)
+        put(filled, identity, RECOVERED if identity["stage"] == "recover" else {"metrics": {}, "rows": 1}, 3)
     before = {entry.key for entry in Ledger(filled).entries()}
     assert "removed 2 things" in run("gc", "--outdated", filled)[1]
     assert before - {entry.key for entry in Ledger(filled).entries()} == set(map(identity_key, gone))
+
+
+@pytest.mark.parametrize("action", ["verify", "gc"])
+def test_a_folder_that_may_not_be_read_is_one_line(action, filled, run, monkeypatch):
+    (filled / "searches").mkdir()
+    listdir = os.listdir
+
+    def refuse(folder):
+        if Path(folder).name in ("searches", ".leases"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listdir(folder)
+
+    (filled / ".leases").mkdir(exist_ok=True)
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert run(action, filled)[0] == 2
+    assert "cannot read" in run.errors
+    assert run.errors.count("\n") == 1
+
+
+def test_what_is_gone_when_it_is_to_be_removed_is_no_fault(filled):
+    put(filled, EVALUATION | {"numerics_version": 0}, {"metrics": {}}, 3)
+    pieces = rubbish(filled, outdated=True)
+    assert len(pieces) == 1
+    assert remove(pieces) == remove(pieces) == []
+    assert len(Ledger(filled).entries()) == 2
+    assert list((filled / ".unfinished").iterdir()) == []

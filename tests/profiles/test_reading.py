@@ -13,12 +13,12 @@ from rankadaptor.errors import BadInput
 from rankadaptor.keys import canonical_json, sha256_text
 from rankadaptor.profiles import FOLDER, load_profile, names
 
-# Canonical JSON of whole profiles, from before profiles could extend one another.
+# Canonical JSON of what results depend on: of whole profiles but for costs, descriptions, defaults and budget `day`.
 DIGESTS = {
-    "llama-13b": "5eb2d8d4a0426d890484ef1a4c2eb89e2664fe3f116d2839304fcc1890233e10",
-    "llama-7b": "7b50c0aa2f83ab7b5f6daad4876820499969fc186d5e396649ba5299452f52db",
-    "smollm2": "16ae5459b3cc68a9289772a1bf5dc30cf11d41cb335d494400d37ae0268fddb0",
-    "vicuna-7b": "ac476399425eb3375db97a32828e9aec23048ff3e4e50758d97382af55e92044",
+    "llama-13b": "fde8ad141fd7dc82d6c6735f07ff13f24176b46844300397af384eb11f1cd916",
+    "llama-7b": "2a5e447eb855e121b31782f044ca604611fcdd840aa547dd37b5f954341914b7",
+    "smollm2": "4bb2d4b0a7fdc801c77b607569f7b536c0b784ebd3e4df9265724a64f2ef0a27",
+    "vicuna-7b": "1faee85d238aa3591918b74006659dc3d6fed6a10251899390c9189339affe2b",
 }
 
 
@@ -30,7 +30,32 @@ def load(folder: Path, content: dict, name: str = "mine"):
 
 @pytest.mark.parametrize("name", DIGESTS)
 def test_shipped_profiles_are_unchanged(name):
-    assert sha256_text(canonical_json(load_profile(name))) == DIGESTS[name]
+    """The digests are of before the switches `bos`, which are off, and leave out what no key depends on."""
+
+    def without_switches(value):
+        if not isinstance(value, dict):
+            return value
+        return {name: without_switches(part) for name, part in value.items() if not (name == "bos" and part is False)}
+
+    content = without_switches(dataclasses.asdict(load_profile(name)))
+    for part in ("description", "cost", "defaults"):
+        del content[part]
+    content["budgets"].pop("day", None)
+    assert sha256_text(canonical_json(content)) == DIGESTS[name]
+
+
+def test_bos_is_a_switch_of_rows_questions_and_prompts(tmp_path):
+    quiet = load_profile("tiny")
+    load(tmp_path, {"extends": "tiny", "name": "with", "evaluation": {"bos": True, "generation": {"bos": True}},
+                    "budgets": {"quick": {"training": {"bos": True}}}}, "with")
+    loud = load_profile(str(tmp_path / "with.yaml"))
+    for profile, bos in ((quiet, False), (loud, True)):
+        budget = profile.budget("quick")
+        assert profile.lora_spec(budget, (8,) * 6, 1e-3, 0).recipe.bos is bos
+        assert profile.evaluation_spec(budget, "report").bos is bos
+        assert profile.evaluation.generation.bos is bos
+    with pytest.raises(BadInput, match=r"evaluation\.bos is 'first': give a value of type bool"):
+        load(tmp_path, {"extends": "tiny", "evaluation": {"bos": "first"}}, "odd")
 
 
 def test_profiles_compare_pickle_and_replace():
@@ -77,6 +102,16 @@ def test_a_folder_replaces_a_hub_model(tmp_path, monkeypatch):
     source = load_profile("vicuna-7b").base_model.source
     assert (source.kind, source.location, source.sha256) == ("dir", str(tmp_path), None)
     assert load_profile("tiny").base_model.source.kind == "testbed"
+
+
+def test_a_folder_with_the_id_of_a_hub_model_is_a_folder(tmp_path, monkeypatch):
+    """The hub's client would read it, too: its contents, and not its name, must then be a part of keys."""
+    monkeypatch.chdir(tmp_path)
+    name = load_profile("llama-7b").base_model.source.location
+    assert load_profile("llama-7b").base_model.source.kind == "hub"
+    Path(name).mkdir(parents=True)
+    source = load_profile("llama-7b").base_model.source
+    assert (source.kind, source.location, source.sha256) == ("dir", name, None)
 
 
 @pytest.mark.parametrize(

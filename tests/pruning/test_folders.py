@@ -95,7 +95,7 @@ def test_text_is_cut_into_windows_of_the_seed(dense, tmp_path):
     (("--ratio", "0.5", "--uniform-width"), "layers 1:3 was given with uniform width, which prunes all"),
     (("--method", "shortened", "--blocks", "1", "--ranking", "global"), "ranking is 'global': it goes with llm-pruner"),
     (("--ratio", "0.5", "--tokens", "1"), "calibration_tokens is 1: give at least 2"),
-    (("--ratio", "0.5", "--out", "/proc/no/where"), "cannot write beside /proc/no/where"),
+    (("--ratio", "0.5", "--out", "/proc/no/where"), "out cannot be written to '/proc/no/where'"),
     (("--ratio", "0.5", "--importance", "taylor"), "unknown importance 'taylor' of llm-pruner"),
     (("--ratio", "0.5", "--calibration", "/no/such/file"), "no calibration file /no/such/file"),
 ])

@@ -9,8 +9,9 @@ from helpers.runners import recorded_runners
 
 from rankadaptor.experiments.main_table import main_table
 from rankadaptor.recovery import loaded as loaded_module
-from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, save_adapter
+from rankadaptor.recovery.adapters import attach_adapter, load_adapter, save_adapter
 from rankadaptor.recovery.loaded import LoadedModel
+from rankadaptor.recovery.merging import merged
 from rankadaptor.recovery.recipe import Recipe
 from rankadaptor.recovery.spec import RecoverySpec
 from rankadaptor.recovery.training import train

@@ -9,15 +9,17 @@ from helpers.data import sentence
 from helpers.models import tiny_llama
 from peft import get_peft_model
 from peft.tuners.lora import LoraLayer
+from tokenizers import Tokenizer
 from torch.nn import functional
-from transformers import get_linear_schedule_with_warmup
+from transformers import PreTrainedTokenizerFast, get_linear_schedule_with_warmup
 
 from rankadaptor.errors import BadInput, RecoveryDiverged
 from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.pruning import prune
 from rankadaptor.pruning.spec import PruneSpec
 from rankadaptor.recovery import training
-from rankadaptor.recovery.adapters import attach_adapter, load_adapter, merged, save_adapter
+from rankadaptor.recovery.adapters import attach_adapter, load_adapter, save_adapter
+from rankadaptor.recovery.merging import merged
 from rankadaptor.recovery.methods.eva import initialise_eva
 from rankadaptor.recovery.methods.lora import to_lora_config
 from rankadaptor.recovery.packing import padded
@@ -313,6 +315,35 @@ def test_rows_are_tokenised_once_for_all_recoveries(tokenizer):
     assert len(texts) == count
     batches(ROWS, counting, Recipe(**(vars(RECIPE) | {"max_length_tokens": RECIPE.max_length_tokens - 1})), 0)
     assert len(texts) > count  # of another length, they are other examples
+
+
+def with_special(tokenizer, **special):
+    """A copy of a tokenizer of 96 tokens with one more."""
+    core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>", unk_token="<unk>", **special)
+
+
+@pytest.mark.parametrize("most", [300, 40])
+def test_a_row_begins_with_one_bos_where_it_is_wanted(tokenizer, most):
+    """LLM-Pruner's rows: BOS is a token of the prompt, and counts towards the maximum length."""
+    grown = with_special(tokenizer, bos_token="<s>")
+    for row in (ROWS[0], ROWS[1], {"instruction": "", "input": "", "output": sentence(1, 50)}):
+        plain, loud = tokenise(row, grown, most), tokenise(row, grown, most, True)
+        assert loud.input_ids == [96, *plain.input_ids][:most]
+        assert loud.labels == [IGNORED, *plain.labels][:most]
+    assert tokenise(row | {"output": "<s>" + row["output"]}, grown, most, True) == loud
+    loud = batches(ROWS, grown, Recipe(**(vars(RECIPE) | {"bos": True})), 0)
+    assert {(row.input_ids[0], row.input_ids.count(96)) for batch in loud for row in batch} == {(96, 1)}
+    assert all(96 not in example.input_ids for batch in batches(ROWS, grown, RECIPE, 0) for example in batch)
+
+
+def test_padding_without_an_embedding_changes_nothing(tokenizer):
+    """As of a tokenizer that was given [PAD] and a model that was not resized."""
+    grown = with_special(tokenizer, pad_token="[PAD]")
+    assert grown.pad_token_id == 96
+    spec = recovery(recipe=Recipe(**(vars(RECIPE) | {"steps": 2})))
+    assert train(attach_adapter(tiny_llama(), spec), grown, ROWS, spec) == train(
+        attach_adapter(tiny_llama(), spec), tokenizer, ROWS, spec)
 
 
 def test_adapters_of_a_bfloat16_model_are_trained_in_float32(tokenizer):

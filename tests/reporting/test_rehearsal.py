@@ -1,14 +1,16 @@
 """Paper-scale profiles: they plan, say what stands in the way, and rehearse every stage."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.profile import write_checkpoint
 
 from rankadaptor.__main__ import main
+from rankadaptor.errors import BadInput
 from rankadaptor.experiments import preflight
 from rankadaptor.experiments.main_table import main_table
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.pipeline.ledger_tools import ledger_frame
 from rankadaptor.profiles import load_profile
 from rankadaptor.pruning import pruned_shapes
@@ -42,9 +44,11 @@ def test_the_recipe_is_the_papers(name):
 
 
 def test_a_plan_says_what_it_takes_and_what_stands_in_the_way(tmp_path, capsys):
-    assert main(["plan", "table2", "--profile", "llama-7b", "--budget", "standard", "--ledger", str(tmp_path)]) == 0
+    blocks = " ".join(map(str, load_profile("llama-7b").blocks()))
+    assert main(["plan", "table2", "--profile", "llama-7b", "--budget", "standard", "--blocks", blocks,
+                 "--ledger", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    for part in ("GPU-hours on one GPU of 80 GB (estimate, within a factor of 3)", "downloads: 13,700 MB",
+    for part in ("about 116 GPU-hours on one H100 or H200 (from an H200's records", "downloads: 13,700 MB",
                  "memory: one GPU of 80 GB", "MB of disk", "recover (99520 rows)",
                  "before it can run: base model baffo32/decapoda-research-llama-7B-hf is not pinned to a commit"):
         assert part in text
@@ -86,16 +90,20 @@ def test_preflight_looks_at_memory_disk_model_and_network(tmp_path, monkeypatch)
     assert "has 1,000 MB free, and" in preflight.check(plan, tmp_path)[0]
 
 
-def test_preflight_looks_into_a_folder_given_as_the_model(tmp_path, monkeypatch, tiny_profile):
+def test_preflight_looks_into_a_folder_given_as_the_model(tmp_path, monkeypatch, tokenizer, tiny_profile):
+    monkeypatch.setenv("RANKADAPTOR_MODEL", load_profile(str(tiny_profile)).base_model.source.location)
+    with pytest.raises(BadInput, match=r"layers 4\.\.29 do not lie in a model of 6 layers"):
+        main_table("vicuna-7b", "llm-pruner:20", ledger=tmp_path / "ledger").plan()
     folder = tmp_path / "model"
-    shutil.copytree(load_profile(str(tiny_profile)).base_model.source.location, folder)
+    write_checkpoint(folder, tokenizer, layers=32)
     told = preflight.check(plan_of("vicuna-7b", tmp_path, monkeypatch, str(folder)), tmp_path)
     assert "safetensors" not in " ".join(told)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     told = preflight.check(plan_of("vicuna-7b", tmp_path, monkeypatch, str(folder)), tmp_path)
-    assert f"no safetensors files in {folder}: other weights are never read" in told[0]
-    told = preflight.check(plan_of("vicuna-7b", tmp_path, monkeypatch, str(tmp_path / "typo")), tmp_path)
-    assert "typo is no folder: give MODEL=FOLDER" in told[0]
+    assert f"no safetensors files in {folder} (model.safetensors" in told[0]
+    assert "convert them (python -m rankadaptor convert)" in told[0]
+    with pytest.raises(BadInput, match=r"typo' of RANKADAPTOR_MODEL is no folder: give MODEL=FOLDER"):
+        plan_of("vicuna-7b", tmp_path, monkeypatch, str(tmp_path / "typo"))
 
 
 def test_needs_on_one_disk_add_up(tmp_path, monkeypatch):
@@ -132,6 +140,7 @@ def test_every_stage_of_a_big_profile_runs_on_a_narrow_copy(name, tmp_path, caps
     text = capsys.readouterr().out
     assert "| shortened:50  | 3,500,281,856 " in text
     place = tmp_path / f"{name}-shrunken"
+    assert load_tokenizer(place / "model").bos_token == "<end>"  # for profiles that want one
     stages = ledger_frame(place / "ledger")
     assert set(stages["stage"]) == {"prune", "recover", "evaluate", "perplexity", "generate"}
     assert {"adalora", "lora"} <= set(stages["spec.method"].dropna())

@@ -12,7 +12,8 @@ from rankadaptor.evaluation.spec import EvaluationSpec
 from rankadaptor.experiments.pretraining import PretrainingRecipe
 from rankadaptor.files import sha256_file
 from rankadaptor.models.base_model import base_model_folder
-from rankadaptor.models.checkpoints import architecture_of, load_model, load_tokenizer
+from rankadaptor.models.checkpoints import architecture_of, load_model
+from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.profiles import load_profile
 from rankadaptor.testbed import MODEL
 from rankadaptor.testbed.corpus import pretraining_digest

@@ -4,6 +4,7 @@ A new stage is a `Stage` that its module registers; a module outside the package
 `rankadaptor.plugins`.
 """
 
+from rankadaptor.pipeline.result_schema import declare
 from rankadaptor.pipeline.stages.evaluate import Evaluate
 from rankadaptor.pipeline.stages.generate import Generate
 from rankadaptor.pipeline.stages.perplexity import Perplexity
@@ -22,6 +23,7 @@ def register(stage: Stage) -> None:
         BadInput: if a stage of that name is registered already.
     """
     add_entry(STAGES, "stage", stage.name, stage)
+    declare(stage.name, stage.result_fields)
 
 
 for _stage in (Prune(), Recover(), Evaluate(), Perplexity(), Generate()):

@@ -1,7 +1,8 @@
 """Stage `evaluate`: scores a model on benchmarks, zero-shot."""
 
-from typing import Any
+from typing import Any, ClassVar
 
+from rankadaptor.errors import NotFinite
 from rankadaptor.evaluation import evaluate
 from rankadaptor.evaluation.items import task_metrics
 from rankadaptor.evaluation.spec import EvaluationSpec
@@ -19,19 +20,25 @@ class Evaluate(Stage):
 
     name = "evaluate"
     spec_type = EvaluationSpec
+    result_fields: ClassVar = {"metrics": dict}
 
     def revisions(self, inputs: Inputs) -> dict[str, str]:
         """Identity of the benchmarks."""
         return inputs.benchmark_revisions()
 
     def compute(self, task: Task) -> dict[str, Any]:
-        """Returns {"metrics": task -> metric -> mean}."""
+        """Returns {"metrics": task -> metric -> mean}; or why the model's scores are not finite, as of a recovery that
+        diverged: one model of a table then has no score, and the others do.
+        """
         spec = task.step.spec
         assert isinstance(spec, EvaluationSpec)
         if task.diverged:
             return {"diverged": task.diverged}
         with task.models.ready(task.step.parent) as model:
-            items = evaluate(model, task.models.tokenizer, spec, task.models.requests(spec))
+            try:
+                items = evaluate(model, task.models.tokenizer, spec, task.models.requests(spec))
+            except NotFinite as error:
+                return {"diverged": str(error)}
         items.to_parquet(task.folder / "items.parquet", index=False)
         return {"metrics": task_metrics(items)}
 

@@ -1,6 +1,6 @@
 """Stage `generate`: a model's continuations of prompts."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from rankadaptor.evaluation.generation import continuations
 from rankadaptor.evaluation.spec import GenerationSpec
@@ -14,6 +14,7 @@ class Generate(Stage):
 
     name = "generate"
     spec_type = GenerationSpec
+    result_fields: ClassVar = {"tokens": int}
 
     def revisions(self, inputs: Inputs) -> dict[str, str]:
         """None: the prompts are part of the spec."""

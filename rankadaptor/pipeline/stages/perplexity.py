@@ -1,6 +1,7 @@
 """Stage `perplexity`: a model's perplexity on text."""
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 from rankadaptor.data.text import perplexity_identity, perplexity_texts
 from rankadaptor.evaluation.perplexity import perplexity
@@ -17,20 +18,24 @@ class Perplexity(Stage):
 
     name = "perplexity"
     spec_type = PerplexitySpec
+    result_fields: ClassVar = {"perplexity": float}
 
     def revisions(self, inputs: Inputs) -> dict[str, str]:
         """Identities of the text, and of the items that it keeps clear of."""
         return inputs.item_revisions() | {"text": perplexity_identity(inputs.benchmarks)}
 
     def compute(self, task: Task) -> dict[str, Any]:
-        """Returns what `evaluation.perplexity.perplexity` does."""
+        """Returns what `evaluation.perplexity.perplexity` does; or that it is NaN, as of a recovery that diverged."""
         spec, inputs = task.step.spec, task.models.inputs
         assert isinstance(spec, PerplexitySpec)
         if task.diverged:
             return {"diverged": task.diverged}
         texts = perplexity_texts(inputs.benchmarks, *inputs.protection)
         with task.models.ready(task.step.parent) as model:
-            return perplexity(model, task.models.tokenizer, texts, spec)
+            result = perplexity(model, task.models.tokenizer, texts, spec)
+        if math.isnan(result["perplexity"]):
+            return {"diverged": "perplexity is NaN: check the model's weights, or give it a type of wider range"}
+        return result
 
     def size(self, spec: PerplexitySpec) -> int | None:
         """Windows; None: all."""

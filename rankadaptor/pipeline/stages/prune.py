@@ -1,16 +1,17 @@
 """Stage `prune`: prunes the base model in width or in depth."""
 
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
-
-from rankadaptor.data.text import calibration_texts, calibration_windows
-from rankadaptor.models.base_model import base_model
+from rankadaptor.data.text import calibration_texts
+from rankadaptor.models.base_model import base_model, base_model_folder
 from rankadaptor.models.checkpoints import architecture_of
+from rankadaptor.models.gate import read_architecture
+from rankadaptor.models.tokenizers import copy_tokenizer
 from rankadaptor.pipeline.cost import Cost
 from rankadaptor.pipeline.inputs import Inputs
 from rankadaptor.pipeline.stages.stage import Stage, Task
 from rankadaptor.pruning import prune
+from rankadaptor.pruning.calibration import tokenised_windows
 from rankadaptor.pruning.checkpoints import save_pruned
 from rankadaptor.pruning.spec import PruneSpec
 
@@ -20,6 +21,8 @@ class Prune(Stage):
 
     name = "prune"
     spec_type = PruneSpec
+    result_fields: ClassVar = {"parameters": dict, "decoder_parameters": dict, "layer_shapes": list,
+                               "original_layers": list}
 
     def revisions(self, inputs: Inputs) -> dict[str, str]:
         """Identity of the items that calibration text keeps clear of."""
@@ -30,18 +33,13 @@ class Prune(Stage):
         spec, inputs, tokenizer = task.step.spec, task.models.inputs, task.models.tokenizer
         assert isinstance(spec, PruneSpec)
         texts = calibration_texts(inputs.benchmarks, *inputs.protection)
-        windows = calibration_windows(
-            texts,
-            lambda text: tokenizer(text, add_special_tokens=False).input_ids,
-            spec.calibration_samples,
-            spec.calibration_tokens,
-            spec.seed,
-        )
+        source = base_model_folder(inputs.base_model)
+        windows = tokenised_windows(texts, tokenizer, spec, read_architecture(source).vocab_size)
         task.models.release()
         dense = base_model(inputs.base_model)
-        pruned = prune(dense, spec, torch.tensor(windows))
+        pruned = prune(dense, spec, windows)
         save_pruned(pruned, task.folder / "model")
-        tokenizer.save_pretrained(task.folder / "model")
+        copy_tokenizer(tokenizer, source, task.folder / "model")
         for name in ("kept.json", "importance.json"):
             (task.folder / "model" / name).rename(task.folder / name)
         before, after = architecture_of(dense), architecture_of(pruned.model)

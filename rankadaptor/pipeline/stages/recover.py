@@ -1,9 +1,9 @@
 """Stage `recover`: trains an adapter on a pruned model."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from rankadaptor.data.instruction_rows import recovery_identity, recovery_rows
+from rankadaptor.data.instruction_rows import counted_recovery_rows, recovery_identity
 from rankadaptor.errors import RecoveryDiverged
 from rankadaptor.pipeline.cost import Cost
 from rankadaptor.pipeline.inputs import Inputs
@@ -19,21 +19,24 @@ class Recover(Stage):
 
     name = "recover"
     spec_type = RecoverySpec
+    result_fields: ClassVar = {"losses": list, "realised_ranks": dict, "trainable_parameters": int, "tokens": int}
 
     def revisions(self, inputs: Inputs) -> dict[str, str]:
         """Identities of the rows, and of the items that they keep clear of."""
         return inputs.item_revisions() | {"rows": recovery_identity(inputs.recovery_data)}
 
     def compute(self, task: Task) -> dict[str, Any]:
-        """Returns losses, realised ranks, trainable parameters and tokens; or why the recovery diverged."""
+        """Returns losses, realised ranks, trainable parameters, tokens, rows that were read and how many of them were
+        left out because they share text with scored items; or why the recovery diverged.
+        """
         spec, inputs = task.step.spec, task.models.inputs
         assert isinstance(spec, RecoverySpec)
-        rows = recovery_rows(inputs.recovery_data, inputs.benchmarks, *inputs.protection)
+        data = counted_recovery_rows(inputs.recovery_data, inputs.benchmarks, *inputs.protection)
         steps = spec.recipe.steps
         with task.models.loaded(task.step.parent) as loaded, loaded.attached(spec) as adapted:
             try:
                 training = train(
-                    adapted, task.models.tokenizer, rows, spec, lambda done, loss: task.report(done / (steps + 1))
+                    adapted, task.models.tokenizer, data.rows, spec, lambda done, loss: task.report(done / (steps + 1))
                 )
             except RecoveryDiverged as error:
                 return {"diverged": error.reason}
@@ -43,6 +46,8 @@ class Recover(Stage):
             "realised_ranks": training.ranks,
             "trainable_parameters": training.trainable_parameters,
             "tokens": training.tokens,
+            "rows_read": data.read,
+            "rows_left_out": data.left_out,
         }
 
     def size(self, spec: RecoverySpec) -> int:

@@ -35,10 +35,13 @@ class Stage(ABC):
     Attributes:
         name: Name in `Step.stage`, in keys, and in plans.
         spec_type: Frozen dataclass of the stage's specs, with the class variable `numerics_version`; see `keys.Spec`.
+        result_fields: Fields that every result has, beside those of one that diverged, and their types. An entry of the
+            ledger without them is damaged.
     """
 
     name: ClassVar[str]
     spec_type: ClassVar[Any]
+    result_fields: ClassVar[Mapping[str, type]] = {}
 
     @abstractmethod
     def revisions(self, inputs: Inputs) -> dict[str, str]:

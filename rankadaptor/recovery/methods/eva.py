@@ -5,7 +5,6 @@ distributed by explained variance, at most twice that rank a projection; alpha i
 scaling.
 """
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +13,7 @@ from peft.tuners.lora import LoraLayer
 
 from rankadaptor.architecture import PROJECTIONS, Architecture
 from rankadaptor.errors import BadInput
+from rankadaptor.recovery.portable import pattern_key
 from rankadaptor.recovery.prompts import IGNORED, Example, collate
 from rankadaptor.recovery.spec import AdapterMethod, RecoverySpec, register
 
@@ -103,8 +103,8 @@ def _name_modules(adapted: PeftModel) -> None:
     modules = adapted.get_base_model().named_modules()
     layers = {name: module for name, module in modules if isinstance(module, LoraLayer)}
     config.target_modules = set(layers)
-    config.rank_pattern = {re.escape(name): module.r["default"] for name, module in layers.items()}
-    config.alpha_pattern = {re.escape(name): module.lora_alpha["default"] for name, module in layers.items()}
+    config.rank_pattern = {pattern_key(name): module.r["default"] for name, module in layers.items()}
+    config.alpha_pattern = {pattern_key(name): module.lora_alpha["default"] for name, module in layers.items()}
 
 
 register(Eva())

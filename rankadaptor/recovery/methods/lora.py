@@ -1,11 +1,10 @@
 """LoRA with a rank per layer: a rank allocation as a PEFT configuration.
 
-PEFT matches `rank_pattern` keys softly and ignores those that match nothing. So keys here are the escaped full names of
-modules that exist, and the ranks of the adapted model are compared with the allocation.
+PEFT matches `rank_pattern` keys softly and ignores those that match nothing. So keys here are escaped names of modules
+that exist, and the ranks of the adapted model are compared with the allocation.
 """
 
 import math
-import re
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +14,7 @@ from rankadaptor.allocation import validate_allocation
 from rankadaptor.architecture import PROJECTIONS, Architecture, module_name
 from rankadaptor.keys import sha256_text
 from rankadaptor.models.checkpoints import architecture_of
+from rankadaptor.recovery.portable import pattern_key
 from rankadaptor.recovery.recipe import Scaling
 from rankadaptor.recovery.spec import AdapterMethod, RecoverySpec, register
 
@@ -47,9 +47,9 @@ def to_lora_config(
     return LoraConfig(
         r=default,
         lora_alpha=CONSTANT_SCALE * default if scaling == "constant" else alpha,
-        rank_pattern={re.escape(name): rank for name, rank in by_module.items()},
+        rank_pattern={pattern_key(name): rank for name, rank in by_module.items()},
         alpha_pattern=(
-            {re.escape(name): CONSTANT_SCALE * rank for name, rank in by_module.items()}
+            {pattern_key(name): CONSTANT_SCALE * rank for name, rank in by_module.items()}
             if scaling == "constant"
             else {}
         ),

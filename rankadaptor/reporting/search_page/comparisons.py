@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from rankadaptor.escaping import bold_markdown, markdown_text
 from rankadaptor.ranktable.replay import Replay
 from rankadaptor.ranktable.replayed_searches import TOPS, recoveries_needed
 from rankadaptor.reporting.search_page.jobs import OURS, PAPER
@@ -118,8 +119,8 @@ def _verdict(differences: np.ndarray, p: float) -> str:
 
 
 def verdict_text(differences: pd.DataFrame) -> str:
-    """The verdict on two things: recoveries until one of the top 1 % of what is searched is measured, and regret of the
-    choice.
+    """The verdict on two things, as Markdown: recoveries until one of the top 1 % of what is searched is measured, and
+    regret of the choice.
 
     Args:
         differences: As `rival_differences` returns them.
@@ -140,5 +141,5 @@ def _lines(differences: pd.DataFrame, layout: str) -> list[str]:
     for block, rows in differences.groupby("block", sort=False):
         verdicts = [f"{row.verdict} {row.rival} ({layout.format(row.difference)}, p {row.p_holm:.2f})"
                     for row in rows.itertuples()]
-        lines.append(f"- **{block}**, RankAdaptor: {', '.join(verdicts)}.")
+        lines.append(f"- {bold_markdown(block)}, RankAdaptor: {markdown_text(', '.join(verdicts))}.")
     return lines

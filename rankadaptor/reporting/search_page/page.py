@@ -10,11 +10,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rankadaptor.errors import BadInput
-from rankadaptor.experiments.parameters import DEFAULT_LEDGER, Words, split_words, whole_number
+from rankadaptor.experiments.parameters import (
+    DEFAULT_LEDGER,
+    Words,
+    named_ledger,
+    named_profile,
+    split_words,
+    text,
+    whole_number,
+)
 from rankadaptor.experiments.plan import Plan
 from rankadaptor.files import sha256_file
-from rankadaptor.pipeline.ledger import Ledger
-from rankadaptor.profiles import Profile, load_profile
+from rankadaptor.pipeline.execution import MOST_WORKERS
+from rankadaptor.profiles import Profile
 from rankadaptor.ranktable.cross_validation import rank_statistics
 from rankadaptor.ranktable.meta_records import COMMITTED, read_table
 from rankadaptor.ranktable.reliability import reliability
@@ -71,14 +79,15 @@ def search_page(
     Raises:
         BadInput: on anything unknown, or that the table does not hold.
     """
+    scaling = text("scaling", scaling, "fixed_alpha")
     if scaling not in SCALINGS:
         raise BadInput(f"unknown scaling {scaling!r}: use one of {', '.join(SCALINGS)}")
-    searches, recoveries = whole_number("searches", searches, 0), whole_number("recoveries", recoveries, 0)
-    workers = whole_number("workers", workers, 0)
+    searches, recoveries = whole_number("searches", searches, 0, 10_000), whole_number("recoveries", recoveries, 0)
+    workers = whole_number("workers", workers, 0, MOST_WORKERS)
     if searches < 2 or recoveries < INITIAL + BATCH or workers < 1:
         raise BadInput(f"{searches} searches of {recoveries} recoveries by {workers} workers were asked for: give at"
                        f" least 2 of {INITIAL + BATCH} by 1")
-    loaded, path = load_profile(profile), Path(table or COMMITTED)
+    loaded, path = named_profile(profile), Path(text("table", table) or COMMITTED)
     rows = read_table(path)
     replays = {name: Replay.of(rows, loaded, name, scaling) for name in split_words(blocks)}  # type: ignore[arg-type]
     if not replays:
@@ -88,7 +97,7 @@ def search_page(
     if rounds < 1:
         raise BadInput(f"the smallest pool has {smallest} allocations: a search needs {INITIAL + BATCH}")
     digest = sha256_file(path)
-    cache = ReplayCache(Ledger(ledger), loaded, digest, replays, scaling, workers)  # type: ignore[arg-type]
+    cache = ReplayCache(named_ledger(ledger), loaded, digest, replays, scaling, workers)  # type: ignore[arg-type]
     settings = page_settings(loaded, rounds)
     return SearchPage(loaded, path.name, digest, rows, replays, scaling, range(searches), settings, cache)
 

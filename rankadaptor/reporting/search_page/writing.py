@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from rankadaptor.escaping import markdown_text
 from rankadaptor.profiles import Profile
 from rankadaptor.reporting.provenance import write_json
-from rankadaptor.reporting.tables.writing import markdown
+from rankadaptor.reporting.tables.writing import markdown, write_markdown
 
 
 def write_page(
@@ -25,17 +26,18 @@ def write_page(
         table: The rank table that searches were replayed on.
         digest: SHA-256 of the table's file.
         parts: The page's tables by their headings, in order.
+        verdict: As Markdown.
         keys: Of the replays in the ledger.
     """
     path = Path(folder) / "search.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n\n".join([
+    write_markdown([
         f"# The search, replayed on {len(table):,} recoveries of profile {profile.name}",
-        f"Base model: {profile.base_model.label}. Scores that searches saw are of one training seed on the search"
-        " split; regret is measured under the other training seed on the report split.",
+        f"Base model: {markdown_text(profile.base_model.label)}. Scores that searches saw are of one training seed on"
+        " the search split; regret is measured under the other training seed on the report split.",
         verdict,
-        *(f"## {heading}\n\n{markdown(part)}" for heading, part in parts.items()),
-    ]) + "\n")
+        *(f"## {markdown_text(heading)}\n\n{markdown(part)}" for heading, part in parts.items()),
+    ], path)
     write_json({
         "profile": profile.name,
         "rank_table_sha256": digest,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rankadaptor.data.text import perplexity_label
+from rankadaptor.escaping import markdown_text
 from rankadaptor.experiments.methods import ADALORA, BEST_SEED, EVA
 from rankadaptor.experiments.results import Row, TableResult
 from rankadaptor.reporting.labels import count_word, metrics_label, result_tasks
@@ -18,7 +19,12 @@ _NOTES = {
 
 
 def caption(result: TableResult) -> str:
-    """Base model, items, metrics, recovery, noise and scope of a table."""
+    """Base model, items, metrics, recovery, noise and scope of a table, as Markdown."""
+    return markdown_text(caption_text(result))
+
+
+def caption_text(result: TableResult) -> str:
+    """The caption as plain text, with the labels and failures as they are: escape it for the form that shows it."""
     budget = result.budget
     items = f"at most {budget.report_items} items a task" if budget.report_items else "all items"
     metrics = f"{metrics_label(result_tasks(result))}; percent with 95 % intervals."

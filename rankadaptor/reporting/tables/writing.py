@@ -1,12 +1,16 @@
 """Tables as Markdown, CSV and LaTeX."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from rankadaptor.escaping import Markup, latex_text, markdown_text
 from rankadaptor.experiments.results import TableResult
 from rankadaptor.reporting.tables.accuracy import cells
-from rankadaptor.reporting.tables.captions import caption
+from rankadaptor.reporting.tables.captions import caption, caption_text
 from rankadaptor.reporting.tables.differences import difference_table, differences_to_lora
 from rankadaptor.reporting.tables.measured import measured_table, published_block_table
 from rankadaptor.reporting.tables.pruned import block_table
@@ -21,30 +25,41 @@ def write_table(result: TableResult, folder: Path | str) -> list[Path]:
     folder, name = Path(folder), result.contents.name
     folder.mkdir(parents=True, exist_ok=True)
     measured = measured_table(result)
-    parts = [f"# {result.contents.title}, measured here", caption(result), markdown(measured), "## Blocks",
-             markdown(block_table(result))]
+    parts = [f"# {markdown_text(result.contents.title)}, measured here", caption(result), markdown(measured),
+             "## Blocks", markdown(block_table(result))]
     if result.recovered:
         parts += ["## Difference to LoRA r=8 (paired by item and seed)", markdown(difference_table(result))]
-    parts += [f"## Published ({result.contents.published})", markdown(published_block_table(result))]
+    parts += [f"## Published ({markdown_text(result.contents.published)})", markdown(published_block_table(result))]
     paths = [folder / f"{name}{suffix}" for suffix in (".md", ".csv", ".tex")]
-    paths[0].write_text("\n\n".join(parts) + "\n")
+    write_markdown(parts, paths[0])
     cells(result).to_csv(paths[1], index=False, float_format="%.6f")
-    paths[2].write_text(_latex(measured, caption(result), name))
+    paths[2].write_text(_latex(measured, caption_text(result), name), encoding="utf-8")
     if result.recovered:
         paths.append(folder / f"{name}-differences.csv")
         differences_to_lora(result).to_csv(paths[3], index=False, float_format="%.4f")
     return paths
 
 
+def write_markdown(parts: Iterable[str], path: Path) -> None:
+    """Write a page of parts with a blank line between them. What a part has of users' text is escaped already."""
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
 def markdown(table: pd.DataFrame) -> str:
-    """A table as Markdown: text stays as it is, numbers get two places, counts none."""
-    shown = table.map(lambda value: f"{value:.2f}" if isinstance(value, float) else value)
+    """A table as Markdown: text renders as itself, numbers get two places, counts none."""
+    shown = table.map(_cell).set_axis(list(map(markdown_text, table.columns)), axis="columns")
     return shown.to_markdown(index=False, disable_numparse=True)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return markdown_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _latex(table: pd.DataFrame, text: str, name: str) -> str:
     """A booktabs table. Needs \\usepackage{booktabs}."""
-    special = str.maketrans({character: f"\\{character}" for character in "_&#%$"})
-    escaped = table.map(lambda value: str(value).translate(special))
-    escaped.columns = pd.Index([str(name).translate(special) for name in table.columns])
-    return escaped.style.hide(axis="index").to_latex(hrules=True, caption=text.translate(special), label=f"tab:{name}")
+    escaped = table.map(latex_text)
+    escaped.columns = pd.Index(list(map(latex_text, table.columns)))
+    label = re.sub(r"[^\w.-]", "-", name, flags=re.ASCII)
+    return escaped.style.hide(axis="index").to_latex(hrules=True, caption=latex_text(text), label=f"tab:{label}")
