@@ -50,6 +50,28 @@ def read_object(path: Path) -> dict[str, Any]:
     return parse_object(read_bytes(path), path.name)
 
 
+def given_object(path: Path, most_bytes: int = 2**26) -> dict[str, Any]:
+    """A JSON object from a file that a user gave. Reads what other programs write, NaN and links included.
+
+    Args:
+        most_bytes: That are read: a file of another kind would fill the memory first.
+
+    Raises:
+        BadInput: if the file is larger, cannot be read, or is not a JSON object in UTF-8.
+    """
+    try:
+        if (size := path.stat().st_size) > most_bytes:
+            raise BadInput(f"{path} has {size:,} bytes, no more than {most_bytes:,} are read: restore it")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except BadInput:
+        raise
+    except (OSError, ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} is not a JSON object: restore it")
+    return content
+
+
 def read_bytes(path: Path) -> bytes:
     """Content of a small regular file. Raises as `read_object` does."""
     try:

@@ -5,7 +5,6 @@ there once, in its shape, and nothing else is. Transformers would draw a missing
 does not know, each with no more than a warning, and add an adapter that lies in the folder.
 """
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from rankadaptor.architecture import Architecture, module_name
 from rankadaptor.errors import BadInput
 from rankadaptor.models.tied import tied_by_fact
+from rankadaptor.sealed import given_object
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PRUNED_TYPE = "pruned_llama"  # the `model_type` of width-pruned checkpoints
@@ -157,19 +157,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise BadInput(f"no model in {folder}: name a folder with config.json and safetensors files")
-    return _read_object(path, _CONFIG_BYTES)
-
-
-def _read_object(path: Path, most_bytes: int) -> dict[str, Any]:
-    if path.stat().st_size > most_bytes:
-        raise BadInput(f"{path} has {path.stat().st_size:,} bytes, no more than {most_bytes:,} are read: restore it")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise BadInput(f"{path} is not a JSON object: restore it")
-    return content
+    return given_object(path, _CONFIG_BYTES)
 
 
 def check_weights(folder: Path) -> None:
@@ -250,7 +238,7 @@ def weight_files(folder: Path) -> list[Path]:
 def _weight_map(folder: Path) -> dict[str, str]:
     """File by name of a tensor, as the index gives it."""
     path = folder / INDEX
-    content = _read_object(_plain(path, folder), _INDEX_BYTES).get("weight_map")
+    content = given_object(_plain(path, folder), _INDEX_BYTES).get("weight_map")
     if not isinstance(content, dict) or not content or not all(isinstance(name, str) for name in content.values()):
         raise BadInput(f"{path} has no weight_map from names to files: restore it")
     for name in content.values():

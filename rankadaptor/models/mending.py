@@ -13,6 +13,7 @@ from typing import Any
 import sentencepiece
 
 from rankadaptor.errors import BadInput
+from rankadaptor.sealed import given_object
 
 # Files of a checkpoint beside its weights.
 COPIED = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -43,7 +44,7 @@ def mend(folder: Path, out: Path) -> list[str]:
         if not name.endswith("_config.json") and name not in ("config.json", "special_tokens_map.json"):
             shutil.copyfile(folder / name, out / name)
             continue
-        content = _read_object(folder / name)
+        content = given_object(folder / name)
         changes = _changes(name, content, tokenizer)
         mends += [f"{name}: {key} {json.dumps(content.get(key))} -> {json.dumps(value)}"
                   for key, value in changes.items()]
@@ -60,21 +61,11 @@ def _tokenizer(folder: Path) -> sentencepiece.SentencePieceProcessor | None:
         tokenizer.LoadFromSerializedProto(path.read_bytes())
     except (RuntimeError, ValueError, TypeError):
         raise BadInput(f"{path} is no sentencepiece model: fetch it again") from None
-    most = _read_object(folder / "config.json").get("vocab_size")
+    most = given_object(folder / "config.json").get("vocab_size")
     if not isinstance(most, int) or tokenizer.GetPieceSize() > most:
         raise BadInput(f"{path} has {tokenizer.GetPieceSize()} tokens, and vocab_size in config.json is {most}: give"
                        " the tokenizer of this model")
     return tokenizer
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise BadInput(f"{path} is not a JSON object: restore it")
-    return content
 
 
 def _changes(

@@ -4,7 +4,6 @@ Texts are tokenised without special tokens everywhere, and `with_bos` puts BOS i
 tokenizer adds one by itself depends on its files, and changed from version to version of transformers.
 """
 
-import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rankadaptor.errors import BadInput
 from rankadaptor.models.sentencepiece_model import read_sentencepiece
+from rankadaptor.sealed import given_object
 
 Tokenizer: TypeAlias = PreTrainedTokenizerBase
 
@@ -88,15 +88,7 @@ def _check_added_tokens(folder: Path, settings: dict[str, Any], tokenizer: Token
 
 def _json_object(path: Path) -> dict[str, Any]:
     """Content of a JSON file; empty if there is none. Raises BadInput if it is no object."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise BadInput(f"{path} is not a JSON object: restore it")
-    return content
+    return given_object(path) if path.is_file() else {}
 
 
 def _content(token: Any) -> Any:

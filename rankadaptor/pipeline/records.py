@@ -26,8 +26,11 @@ import pyarrow.parquet as pq
 
 from rankadaptor.errors import BadInput
 from rankadaptor.keys import canonical_json, identity_key, sha256_text
-from rankadaptor.pipeline.ledger import Ledger
-from rankadaptor.pipeline.ledger_files import Entry
+from rankadaptor.pipeline.ledger import SEARCHES, Ledger
+from rankadaptor.pipeline.ledger_files import Entry, is_key
+from rankadaptor.pipeline.traces import Trace
+from rankadaptor.pipeline.trial_scores import MeasuredTrials
+from rankadaptor.sealed import names_in, read_object
 
 RESULTS, ITEMS, ROUNDS, FILES = "results.parquet", "items.parquet", "rounds.parquet", "files.parquet"
 _ITEMS = "items.parquet"  # the file of an evaluation in a ledger
@@ -89,6 +92,11 @@ def recorded_keys(ledger: Ledger, base_identity: str) -> list[str]:
     return [key for key in parents if key in replays or leads_to_root(key)]
 
 
+def recorded_searches(ledger: Ledger) -> list[str]:
+    """Keys of the searches that a ledger has rounds of."""
+    return [key for key in names_in(ledger.folder / SEARCHES) if is_key(key)]
+
+
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
@@ -115,7 +123,8 @@ def write_records(ledger: Ledger, keys: Iterable[str], searches: Iterable[str], 
     recoveries = {entry.key for entry in entries if entry.spec["stage"] == "recover"}
     tables = [_items(entry, entry.spec["parent"] in recoveries) for entry in entries if _keeps_items(entry)]
     _write(pa.concat_tables(tables) if tables else _ITEM_COLUMNS.empty_table(), folder / ITEMS)
-    rounds = [row for key in sorted(set(searches)) for row in _rounds(ledger, key)]
+    trials = MeasuredTrials(ledger)
+    rounds = [row for key in sorted(set(searches)) for row in _rounds(ledger, trials, key)]
     _write(pa.Table.from_pylist(rounds, _ROUND_COLUMNS), folder / ROUNDS)
     files = [row for entry in entries for row in _files(entry)]
     _write(pa.Table.from_pylist(files, _FILE_COLUMNS), folder / FILES)
@@ -148,9 +157,10 @@ def _items(entry: Entry, is_adapted: bool) -> pa.Table:
     return pa.Table.from_pandas(frame[_ITEM_COLUMNS.names], _ITEM_COLUMNS, preserve_index=False)
 
 
-def _rounds(ledger: Ledger, key: str) -> Iterator[dict[str, Any]]:
-    identity = ledger.search_identity(key)
-    for number, content in enumerate(ledger.read_trace(key)):
+def _rounds(ledger: Ledger, trials: MeasuredTrials, key: str) -> Iterator[dict[str, Any]]:
+    """Rounds of one search: those that their seals or the ledger's own results confirm."""
+    identity = read_object(ledger.folder / SEARCHES / key / "spec.json")
+    for number, content in enumerate(Trace(ledger, key).read(lambda content: trials.doubt(identity, content))):
         yield {"key": key, "identity": canonical_json(identity), "number": number, "content": canonical_json(content)}
 
 
@@ -218,9 +228,14 @@ def unpack_records(folder: Path, target: Path) -> Ledger:
             return content
 
         ledger.compute(row["key"], identity, fill)
+    by_search: dict[str, list[dict[str, Any]]] = {}
     for row in _rows(folder, ROUNDS):
-        if row["number"] >= len(ledger.read_trace(row["key"])):
-            ledger.append_round(row["key"], _identity(row, folder), row["number"], json.loads(row["content"]))
+        by_search.setdefault(row["key"], []).append(row)
+    for key, rows in by_search.items():
+        trace = Trace(ledger, key)
+        there = len(trace.read(lambda _: "it was not unpacked from records"))
+        for row in rows[there:]:
+            trace.append(_identity(row, folder), json.loads(row["content"]))
     return ledger
 
 
@@ -264,9 +279,12 @@ def compare_with_records(ledger: Ledger, keys: Iterable[str], folder: Path) -> C
 
 
 def _differences(first: Any, second: Any, name: str) -> Iterator[tuple[str, float]]:
-    """Names of the numbers that differ, with their absolute difference; infinite where anything else differs."""
-    if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
-        for key in first:
+    """Names of the numbers that differ, with their absolute difference; infinite where anything else differs.
+
+    Fields that one side lacks are passed over: earlier versions stored fewer.
+    """
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in first.keys() & second.keys():
             yield from _differences(first[key], second[key], f"{name}.{key}")
     elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
         for index, pair in enumerate(zip(first, second, strict=True)):

@@ -1,7 +1,6 @@
 """The gate that every adapter passes before PEFT reads it: its configuration is whole, its tensors are finite."""
 
 import dataclasses
-import json
 import math
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from rankadaptor.errors import BadInput
+from rankadaptor.sealed import given_object
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _KINDS = {"LORA": LoraConfig, "ADALORA": AdaLoraConfig}  # by PEFT's `peft_type`
@@ -47,7 +47,7 @@ def read_adapter(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_config(path: Path) -> None:
-    config = _object(path)
+    config = given_object(path, _MOST_BYTES)
     kind = _KINDS.get(str(config.get("peft_type")))
     if kind is None:
         raise BadInput(f"{path} has the peft_type {config.get('peft_type')!r:.40}: only {' and '.join(_KINDS)} are"
@@ -67,18 +67,6 @@ def _check_config(path: Path) -> None:
             _check_pattern(path, entry, name)
             if not isinstance(value, list):  # AdaLoRA keeps a mask there
                 check(path, f"{entry} of {name[:60]}", value)
-
-
-def _object(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _MOST_BYTES:
-        raise BadInput(f"{path} has {path.stat().st_size:,} bytes, no more than {_MOST_BYTES:,} are read: restore it")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise BadInput(f"{path} is not a JSON object: restore it")
-    return content
 
 
 def _check_rank(path: Path, name: str, value: Any) -> None:

@@ -4,10 +4,8 @@ An adapter that the weights of a LLaMA cannot hold is refused: it would be score
 """
 
 import dataclasses
-import json
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -20,6 +18,7 @@ from transformers import PreTrainedModel
 
 from rankadaptor.errors import BadInput
 from rankadaptor.models.tied import is_tied
+from rankadaptor.sealed import given_object
 
 _LAYERS = (Linear, Embedding, ParamWrapper, SVDLinear)
 _VARIANTS = (DoraLinearVariant, DoraEmbeddingVariant)
@@ -41,10 +40,7 @@ def check_mergeable(folder: Path) -> None:
         BadInput: on any other.
     """
     path = folder / "adapter_config.json"
-    try:
-        config: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        raise BadInput(f"{path} is not a JSON object: restore it") from None
+    config = given_object(path)
     for name, reason in _UNFIT.items():
         if config.get(name):
             raise BadInput(f"the adapter in {folder} {reason} ({name} in {path.name}), so no weights of the model hold"

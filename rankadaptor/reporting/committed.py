@@ -28,6 +28,7 @@ from rankadaptor.pipeline.records import (
     Comparison,
     compare_with_records,
     recorded_keys,
+    recorded_searches,
     unpack_records,
     write_records,
 )
@@ -75,7 +76,7 @@ def write_profile_records(profile: str, ledger: Path | str) -> Path:
     keys = recorded_keys(source, base_model_identity(loaded.base_model))
     if not keys:
         raise BadInput(f"{source.folder} holds no result of {loaded.base_model.label}: name another ledger")
-    write_records(source, keys, source.searches(), folder)
+    write_records(source, keys, recorded_searches(source), folder)
     return folder
 
 
