@@ -50,8 +50,8 @@ def _check_config(path: Path) -> None:
     config = given_object(path, _MOST_BYTES)
     kind = _KINDS.get(str(config.get("peft_type")))
     if kind is None:
-        raise BadInput(f"{path} has the peft_type {config.get('peft_type')!r:.40}: only {' and '.join(_KINDS)} are"
-                       " read")
+        raise BadInput(f"the adapter of {path} is of type {config.get('peft_type')!s:.40}: only"
+                       f" {' and '.join(_KINDS)} are read")
     known = {field.name for field in dataclasses.fields(kind)}
     for name, value in config.items():
         if name not in known and value not in (None, False, [], {}):

@@ -84,8 +84,8 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             parameter.data = tensor.to(parameter.device, torch.float32)
     with _quiet_peft():
         # "auto" would look up the base model that the configuration names, on the hub if need be.
-        has_embeddings = any("embed_tokens" in name or "lm_head" in name for name in stored)
-        loaded = get_peft_model_state_dict(adapted, save_embedding_layers=has_embeddings)
+        on_embeddings = any(".lora_" in name and ("embed_tokens" in name or "lm_head" in name) for name in stored)
+        loaded = get_peft_model_state_dict(adapted, save_embedding_layers=on_embeddings)
     # With an adapter of the embeddings, PEFT saves the weights under it or leaves them to the model.
     left_out = {name for name in loaded.keys() - stored.keys() if name.endswith(".base_layer.weight")}
     if stored.keys() != loaded.keys() - left_out or any(

@@ -14,6 +14,7 @@ from rankadaptor.pipeline.ledger_tools import ledger_frame
 from rankadaptor.reporting.provenance import write_provenance
 
 NAME = f"baffo32/decapoda-research-llama-7B-hf@{COMMIT}"
+BUDGETS = ("quick", "day", "standard", "full")
 BUDGET = {
     "training_seeds": [0], "decided": False, "per_task": False, "learning_rates": [1e-3],
     "adalora_learning_rates": [1e-3], "search_items": 3, "report_items": 4,
@@ -39,7 +40,7 @@ def profile(tmp_path, monkeypatch, benchmark_folder, recovery_file):
             "blocks": {20: 1, 25: 1, 30: 1, 50: 2}}},
         "evaluation": {"search_pool": 12, "tasks": ["boolq", "arc_easy"]},
         "cost": {"accelerator_gigabytes": None, "download_megabytes": 1, "pruned_model_megabytes": 1},
-        "budgets": {"day": BUDGET},
+        "budgets": dict.fromkeys(BUDGETS, BUDGET),
     }
     path = tmp_path / "narrow.yaml"
     path.write_text(yaml.safe_dump(content))

@@ -160,7 +160,7 @@ def test_a_recovered_adapter_is_stock_pefts(folders, common, found, which, capsy
     ({"--ranks": "64"}, "admits no allocation"),
     ({"--ranks": "8"}, "a search chooses between two or more"),
     ({"--layers": "9:12"}, "name layers that are"),
-    ({"--budget": "1"}, "1 recoveries were asked for"),
+    ({"--budget": "1"}, "budget is '1': give a whole number from 2"),
     ({"--learning-rate": "7"}, "learning_rate is 7.0"),
 ])
 def test_bad_input_is_told_in_one_line(folders, common, capsys, change, says):

@@ -56,7 +56,7 @@ REFUSED = {
     "a configuration nested too deep": (text(CONFIG, '{"a":' * 50_000), "not a JSON object"),
     "a configuration of megabytes": (configured(revision="x" * 2**20), "bytes"),
     "another kind": (configured(peft_type="PROMPT_TUNING"), "only LORA and ADALORA are read"),
-    "no kind": (configured(peft_type=None), "the peft_type None"),
+    "no kind": (configured(peft_type=None), "is of type None"),
     "an entry of a newer PEFT": (configured(use_newest=True), "the entry use_newest"),
     "a rank of zero": (configured(r=0), "has r 0"),
     "a rank in text": (configured(r="8"), "has r '8'"),
