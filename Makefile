@@ -67,10 +67,10 @@ $(READY): requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-test: $(READY)  ## run the tests (4 to 6 minutes on 2 cores, offline)
+test: $(READY)  ## run the tests (8 to 12 minutes on 2 cores, offline)
 	$(VENV)/bin/python -m pytest
 
-test-fast: $(READY)  ## run the tests that take no notebook, no Ray and no patience (1 to 2 minutes on 2 cores)
+test-fast: $(READY)  ## run the tests that take no notebook, no Ray and no patience (3 to 4 minutes on 2 cores)
 	$(VENV)/bin/python -m pytest -m "not slow and not notebook and not ray"
 
 test-gpu: $(READY)  ## what a GPU computes, against a CPU (a minute, where there is one)
