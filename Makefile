@@ -67,7 +67,7 @@ $(READY): requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-test: $(READY)  ## run the tests (8 to 12 minutes on 2 cores, offline)
+test: $(READY)  ## run the tests (8 to 11 minutes on 2 cores, offline)
 	$(VENV)/bin/python -m pytest
 
 test-fast: $(READY)  ## run the tests that take no notebook, no Ray and no patience (3 to 4 minutes on 2 cores)

@@ -10,7 +10,7 @@ from typing import Any
 
 from rankadaptor.errors import BadInput, shown
 
-SEEDS = (0, 2**31)  # that every generator takes
+SEEDS = (0, 2**32 - 1)  # NumPy's and lm-eval's generators take no larger one
 LAYERS = 1_024  # decoder layers of a model
 RANKS = 4_096  # rank of an adapter
 TOKENS = 131_072  # of a row, a window or a continuation

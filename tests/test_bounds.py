@@ -34,10 +34,10 @@ def test_amounts_out_of_bounds(value):
 
 def test_positive_numbers_and_seeds():
     check_positive("x", 1e-9, 1)
-    check_seed("seed", 2**31)
+    check_seed("seed", 2**32 - 1)
     with pytest.raises(BadInput, match=r"x is 0\.0: give a number above 0"):
         check_positive("x", 0.0, 1)
-    for seed in (-1, 2**31 + 1):
+    for seed in (-1, 2**32):
         with pytest.raises(BadInput, match="seed is"):
             check_seed("seed", seed)
 

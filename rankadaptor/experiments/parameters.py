@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rankadaptor.allocation import RankAllocation, parse_allocation
+from rankadaptor.bounds import SEEDS
 from rankadaptor.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:  # they import torch, which the command line does without until something is computed
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # they import torch, which the command line does without unti
 Words = str | int | Sequence[str] | Sequence[int] | None
 
 DEFAULT_PROFILE, DEFAULT_LEDGER = "tiny", "ledger"
-MOST_SEED = 2**32 - 1  # NumPy's and lm-eval's generators take no larger one
+MOST_SEED = SEEDS[1]
 _INJECTED = "# Parameters\n"  # the first line of the cell that papermill adds
 _WHOLE = re.compile(r"-?[0-9]{1,20}")  # int() reads digits of other scripts, underscores and spaces, too
 

@@ -194,7 +194,7 @@ VALUES = {
     "a rate of learning that is no number": ("budgets.quick.learning_rates", [float("nan")], "give a finite number"),
     "a rate of learning of 0": ("budgets.quick.learning_rates", [0.0], "learning_rate is 0.0"),
     "rates of learning that repeat": ("budgets.quick.learning_rates", [0.1, 0.1], "repeat themselves"),
-    "a training seed above 2**31": ("budgets.quick.training_seeds", [2**31 + 1], "give at most 2147483648"),
+    "a training seed of 33 bits": ("budgets.quick.training_seeds", [2**32], "give at most 4294967295"),
     "training seeds that repeat": ("budgets.quick.training_seeds", [3, 3], "repeat themselves"),
     "a trillion steps": ("budgets.quick.training.steps", 10**12, "steps is 1000000000000: give at most 1000000"),
     "a warm-up as long as training": ("budgets.quick.training.warmup_steps", 100, "warm-up must end before"),
@@ -232,7 +232,7 @@ GOOD = {
     "an id by its commit": ("base_model.source", hub(f"org/model.v1-x@{COMMIT}")),
     "an id without a commit yet": ("base_model.source", hub("org/model")),
     "rows by their commit": ("recovery_data.source", hub(f"org/set@{COMMIT}/rows.json")),
-    "the largest seed": ("search.training_seed", 2**31),
+    "the largest seed": ("search.training_seed", 2**32 - 1),
     "search items as many as the pool": ("budgets.quick.search_items", 300),
 }
 
@@ -343,7 +343,7 @@ SPECS = {
     "a search's threshold": (SEARCH, {"threshold": float("nan")}, "threshold of a search is nan"),
     "a search's seed": (SEARCH, {"seed": -1}, "seed of a search is -1"),
     "a training seed below 0": (RECOVERY, {"seed": -1}, "training seed is -1: give at least 0"),
-    "a training seed of 30 digits": (RECOVERY, {"seed": 10**30}, "give at most 2147483648"),
+    "a training seed of 30 digits": (RECOVERY, {"seed": 10**30}, "give at most 4294967295"),
     "an allocation of a billion": (RECOVERY, {"allocation": (4, 10**9)}, "rank 1000000000 is in the allocation"),
     "an allocation of 2,000 layers": (RECOVERY, {"allocation": (4,) * 2_000}, "give at most 1024"),
     "a nucleus of nothing": (GENERATION, {"top_p": float("nan")}, "top_p is nan"),

@@ -179,6 +179,7 @@ def test_a_closed_pool_ignores_a_worker_that_never_pauses(tiny_profile, tmp_path
 
 def _interrupted(profile: str, ledger: Path) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
     os.environ["RANKADAPTOR_WORKERS"] = "2"
     experiments.main_table(profile, FINISHED_BLOCKS, "quick", ledger=ledger).run()
 
