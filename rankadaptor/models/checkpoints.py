@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -39,10 +40,14 @@ def load_model(folder: Path, device: torch.device | None = None, dtype: str = "s
     """
     check_llama(folder, pruned=True)
     check_weights(folder)
-    model, report = AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto" if dtype == "saved" else torch.bfloat16, use_safetensors=True, trust_remote_code=False,
-        local_files_only=True, output_loading_info=True,
-    )
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype="auto" if dtype == "saved" else torch.bfloat16, use_safetensors=True, trust_remote_code=False,
+            local_files_only=True, output_loading_info=True,
+        )
+    except (KeyError, TypeError, ValueError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"transformers does not read {folder / 'config.json'} ({reason}): restore it") from None
     check_report(report, folder)
     model.config.tie_word_embeddings = is_tied(model)
     model = model.to(device or default_device()).eval()

@@ -27,6 +27,7 @@ _MOST_LAYERS = 1024
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 _OPTIONAL_SIZES = ("num_key_value_heads", "head_dim", "max_position_embeddings", "original_layer_count")
 _NUMBERS = ("rms_norm_eps", "rope_theta", "initializer_range")
+_ROTATIONS = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")  # kinds of `rope_parameters`
 _DTYPES = {"F32", "F16", "BF16"}  # as safetensors spells them
 _CONFIG_DTYPES = (None, "float32", "float16", "bfloat16")
 # Entries of config.json with which transformers would read something else than the plain weights of the folder.
@@ -126,11 +127,29 @@ def _check_sizes(config: dict[str, Any]) -> None:
         value = config.get(name)
         if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
             raise ValueError(f"{name} is {value!r:.40}, not a number above 0")
+    for name in ("rope_parameters", "rope_scaling"):
+        _check_rotations(name, config.get(name))
     if not isinstance(config.get("tie_word_embeddings", False), bool):
         raise ValueError(f"tie_word_embeddings is {config['tie_word_embeddings']!r:.40}, not true or false")
     for name in ("dtype", "torch_dtype"):
         if config.get(name) not in _CONFIG_DTYPES:
             raise ValueError(f"{name} is {config[name]!r:.40}, not float32, float16 or bfloat16")
+
+
+def _check_rotations(name: str, settings: Any) -> None:
+    """Raise ValueError on settings of the rotations that transformers does not know, or would compute NaN from."""
+    if settings is None:
+        return
+    if not isinstance(settings, dict):
+        raise ValueError(f"{name} is {settings!r:.40}, not a mapping")
+    kind = settings.get("rope_type", settings.get("type", "default"))
+    if kind not in _ROTATIONS:
+        raise ValueError(f"{name} are of type {kind!r:.40}, not {', '.join(_ROTATIONS)}")
+    for key, value in settings.items():
+        for number in value if isinstance(value, list) else [value]:
+            is_fine = number is None or type(number) is bool or (type(number) in (int, float) and 0 < number < math.inf)
+            if key not in ("rope_type", "type") and not is_fine:
+                raise ValueError(f"{key} of {name} is {number!r:.40}, not a number above 0")
 
 
 def _check_layers(config: dict[str, Any], architecture: Architecture) -> None:

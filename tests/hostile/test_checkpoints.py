@@ -171,6 +171,13 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a tie that is text": (configured(tie_word_embeddings="false"), "tie_word_embeddings is 'false'"),
     "an epsilon of NaN": (configured(rms_norm_eps=float("nan")), "rms_norm_eps is nan"),
     "a theta below zero": (configured(rope_theta=-1.0), "rope_theta is -1.0"),
+    "rotations that are a list": (configured(rope_parameters=[1]), "rope_parameters is [1], not a mapping"),
+    "rotations of an unknown type": (configured(rope_parameters={"rope_type": "foo"}), "are of type 'foo'"),
+    "a theta of rotations below zero": (configured(rope_parameters={"rope_type": "default", "rope_theta": -1.0}),
+                                        "rope_theta of rope_parameters is -1.0"),
+    "a theta of rotations of NaN": (configured(rope_parameters={"rope_theta": float("nan")}), "rope_theta of"),
+    "a theta of rotations in text": (configured(rope_parameters={"rope_theta": "x"}), "is 'x', not a number"),
+    "a factor of infinity": (configured(rope_scaling={"type": "linear", "factor": float("inf")}), "factor of"),
     "a dtype of eight bits": (configured(dtype="float8_e4m3fn"), "dtype is 'float8_e4m3fn'"),
     "no tokenizer": (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "no tokenizer"),
 }
@@ -221,6 +228,16 @@ def test_every_command_refuses(kind, folder, refuses):
     change, message = REFUSED[kind]
     change(folder)
     refuses(folder, message)
+
+
+@pytest.mark.parametrize("entries", [
+    {"hidden_act": "nope"}, {"attention_dropout": "x"}, {"eos_token_id": "x"},
+    {"rope_parameters": {"rope_theta": 1e4, "rope_type": "linear"}},
+])
+def test_a_configuration_that_transformers_refuses_is_told(entries, folder):
+    configured(**entries)(folder)
+    with pytest.raises(BadInput, match=r"transformers does not read .*config\.json"):
+        load_model(folder)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
