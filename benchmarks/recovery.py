@@ -20,7 +20,7 @@ from typing import Any
 import measuring
 import torch
 from torch.nn import functional
-from transformers import PreTrainedModel, Trainer, TrainingArguments, get_linear_schedule_with_warmup
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from rankadaptor.allocation import uniform_allocation
 from rankadaptor.data.benchmarks import Row
@@ -31,6 +31,7 @@ from rankadaptor.models.checkpoints import architecture_of
 from rankadaptor.models.tokenizers import load_tokenizer
 from rankadaptor.profiles import Profile
 from rankadaptor.recovery.adapters import attach_adapter
+from rankadaptor.recovery.plain_loop import plain_losses
 from rankadaptor.recovery.prompts import IGNORED, Example, batches, collate, tokenise
 from rankadaptor.recovery.recipe import Recipe
 from rankadaptor.recovery.spec import RecoverySpec
@@ -81,26 +82,6 @@ def ours(model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row], spec: Reco
     began = measuring.now(model.device)
     result = train(adapted, tokenizer, rows, spec)
     return measuring.now(model.device) - began, result.tokens, adapted
-
-
-def same_batches(model: PreTrainedModel, tokenizer: Any, rows: Sequence[Row], spec: RecoverySpec) -> list[float]:
-    """Losses by step of a plain loop over our own batches: PEFT's pass, logits of every token, padding masked."""
-    recipe = spec.recipe
-    adapted = attach_adapter(model, spec).train()
-    parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    schedule = get_linear_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
-    losses = []
-    for batch in batches(rows, tokenizer, recipe, spec.seed):
-        ids, mask, labels = (one.to(adapted.device) for one in collate(batch, tokenizer.pad_token_id))
-        loss = adapted(input_ids=ids, attention_mask=mask, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses
 
 
 @torch.inference_mode()
@@ -226,7 +207,7 @@ def _curves(options: argparse.Namespace, tokenizer: Any, rows: Sequence[Row], sp
     recipe = dataclasses.replace(spec.recipe, lora_dropout=0.0, batch_rows=spec.recipe.micro_batch_rows)
     exact = dataclasses.replace(spec, recipe=recipe)
     first = train(attach_adapter(measuring.pruned_model(options)[1], exact), tokenizer, rows, exact).losses
-    return [first, same_batches(measuring.pruned_model(options)[1], tokenizer, rows, exact)]
+    return [first, plain_losses(attach_adapter(measuring.pruned_model(options)[1], exact), tokenizer, rows, exact)]
 
 
 if __name__ == "__main__":

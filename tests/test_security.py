@@ -13,7 +13,7 @@ from rankadaptor.__main__ import main
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments import main_table as experiments
 from rankadaptor.models.checkpoints import load_model
-from rankadaptor.models.gate import check_weights
+from rankadaptor.models.gate import check_weights, read_architecture
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.profiles import load_profile
 from rankadaptor.recovery.adapters import attach_adapter, load_adapter, save_adapter
@@ -78,7 +78,7 @@ def test_a_model_of_pickles_alone_is_refused(command, model, mark, capsys, tmp_p
     assert "no safetensors files in" in error
     assert error.count("\n") == 1
     with pytest.raises(BadInput, match="convert them"):
-        check_weights(model)
+        check_weights(model, read_architecture(model))
     assert not mark.exists()
 
 

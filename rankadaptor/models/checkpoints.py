@@ -38,8 +38,7 @@ def load_model(folder: Path, device: torch.device | None = None, dtype: str = "s
     Raises:
         BadInput: if the folder does not hold exactly one LLaMA, see `gate`, or a weight of it is not finite.
     """
-    check_llama(folder, pruned=True)
-    check_weights(folder)
+    check_weights(folder, check_llama(folder, pruned=True))
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder, dtype="auto" if dtype == "saved" else torch.bfloat16, use_safetensors=True, trust_remote_code=False,

@@ -16,12 +16,12 @@ from safetensors import SafetensorError, safe_open
 from rankadaptor.architecture import Architecture, module_name
 from rankadaptor.errors import BadInput
 from rankadaptor.models.tied import tied_by_fact
+from rankadaptor.models.weight_files import INDEX, SINGLE, weight_files, weight_map
 from rankadaptor.sealed import given_object
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PRUNED_TYPE = "pruned_llama"  # the `model_type` of width-pruned checkpoints
 
-_CONFIG_BYTES, _INDEX_BYTES = 2**20, 2**26  # most that is read of each; real ones have 1 KiB and 100 KiB
+_CONFIG_BYTES = 2**20  # most that is read of `config.json`; real ones have 1 KiB
 _MOST = 2**24  # of any size in a configuration: far beyond every LLaMA, and no sum of shapes overflows
 _MOST_LAYERS = 1024
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
@@ -67,7 +67,7 @@ def check_checkpoint(folder: Path, pruned: bool = False) -> Architecture:
         BadInput: if it is not exactly one LLaMA; the first difference is named.
     """
     architecture = check_llama(folder, pruned)
-    check_weights(folder)
+    check_weights(folder, architecture)
     if not any(folder.glob("tokenizer*")):
         raise BadInput(f"no tokenizer in {folder}: put its files beside the model")
     return architecture
@@ -94,7 +94,7 @@ def check_llama(folder: Path, pruned: bool = False) -> Architecture:
             raise BadInput(f"{folder / 'config.json'} has the entry {entry}, {remedy}")
     if not pruned and (kind != "llama" or "original_layers" in config):
         raise BadInput(f"the model in {folder} is pruned already: give the dense one")
-    return read_architecture(folder)
+    return _shapes(folder, config)
 
 
 def read_architecture(folder: Path) -> Architecture:
@@ -103,7 +103,10 @@ def read_architecture(folder: Path) -> Architecture:
     Raises:
         BadInput: if there is none, or it lacks shapes, or these are no LLaMA's.
     """
-    config = read_config(folder)
+    return _shapes(folder, read_config(folder))
+
+
+def _shapes(folder: Path, config: dict[str, Any]) -> Architecture:
     try:
         _check_sizes(config)
         architecture = Architecture.from_config(config)
@@ -179,8 +182,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     return given_object(path, _CONFIG_BYTES)
 
 
-def check_weights(folder: Path) -> None:
+def check_weights(folder: Path, architecture: Architecture) -> None:
     """Check that the safetensors files of a folder hold exactly the tensors that its `config.json` describes.
+
+    Args:
+        architecture: As `config.json` describes it, from `read_architecture` or `check_llama`.
 
     Raises:
         BadInput: on a missing shard, a damaged header, an adapter beside the model, a name that the architecture does
@@ -189,7 +195,6 @@ def check_weights(folder: Path) -> None:
     for name, remedy in _BESIDE.items():
         if (folder / name).exists():
             raise BadInput(f"{folder} holds {name}: {remedy}")
-    architecture = read_architecture(folder)
     stored = stored_shapes(folder)
     for prefix, reason in _PREFIXES.items():
         if any(name.startswith(prefix) for name in stored):
@@ -237,46 +242,6 @@ def _buffers(architecture: Architecture) -> Iterator[str]:
         yield f"model.layers.{position}.self_attn.rotary_emb.inv_freq"
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold a folder's model: `model.safetensors`, or the shards of its index.
-
-    Raises:
-        BadInput: if there is neither or both, or a shard is missing or is no plain file of the folder.
-    """
-    single, index = folder / SINGLE, folder / INDEX
-    if single.exists() and index.exists():
-        raise BadInput(f"{folder} holds both {SINGLE} and {INDEX}: remove the one that is not the model")
-    if not index.exists():
-        if not single.exists() and not single.is_symlink():
-            raise BadInput(f"no safetensors files in {folder} ({SINGLE}, or shards with {INDEX}): other weights are"
-                           " never read, convert them (python -m rankadaptor convert)")
-        return [_plain(single, folder)]
-    return [_plain(folder / name, folder) for name in sorted(set(_weight_map(folder).values()))]
-
-
-def _weight_map(folder: Path) -> dict[str, str]:
-    """File by name of a tensor, as the index gives it."""
-    path = folder / INDEX
-    content = given_object(_plain(path, folder), _INDEX_BYTES).get("weight_map")
-    if not isinstance(content, dict) or not content or not all(isinstance(name, str) for name in content.values()):
-        raise BadInput(f"{path} has no weight_map from names to files: restore it")
-    for name in content.values():
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise BadInput(f"{path} names the file {name!r:.80}: only safetensors files of the folder itself are read")
-    return content
-
-
-def _plain(path: Path, folder: Path) -> Path:
-    """The path, if it is a regular file of the folder, or a link within the folder or into its hub cache."""
-    if path.is_symlink():
-        home, target = folder.resolve(), path.resolve()
-        if not any(target.is_relative_to(root) for root in (home, home.parent.parent / "blobs")):
-            raise BadInput(f"{path} is a link to {target}, outside the folder: copy the file into the folder")
-    if not path.is_file():
-        raise BadInput(f"{path} is missing or is no regular file: restore it, the model is not whole without it")
-    return path
-
-
 def stored_shapes(folder: Path) -> dict[str, Shape]:
     """Shape of every tensor of a folder's model by name, from the headers of its safetensors files.
 
@@ -300,7 +265,7 @@ def stored_shapes(folder: Path) -> dict[str, Shape]:
         except (SafetensorError, OSError) as error:
             reason = " ".join(str(error).split())[:100]
             raise BadInput(f"{path} is no whole safetensors file ({reason}): restore it") from None
-    if (folder / INDEX).exists() and (mapped := _weight_map(folder)) != places:
+    if (folder / INDEX).exists() and (mapped := weight_map(folder)) != places:
         name = min(name for name in mapped.keys() | places.keys() if mapped.get(name) != places.get(name))
         raise BadInput(f"{folder / INDEX} puts {name} into {mapped.get(name, 'no file')}, it is in"
                        f" {places.get(name, 'none')}: restore the index")

@@ -4,12 +4,13 @@
 apart then, so that the flag alone would count one of them, and pruning would write one over the other.
 """
 
-import json
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
+
+from rankadaptor.models.weight_files import weight_files
 
 _HEAD, _EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
 _ROWS = 8192  # of both tensors that are in memory at a time
@@ -27,7 +28,7 @@ def tied_by_fact(folder: Path, flag: bool) -> bool:
     if not flag:
         return False
     try:
-        files = _weight_files(folder)
+        files = _files_by_tensor(folder)
         if _HEAD not in files or _EMBEDDINGS not in files:
             return True
         with safe_open(files[_HEAD], "pt") as first, safe_open(files[_EMBEDDINGS], "pt") as second:
@@ -36,20 +37,17 @@ def tied_by_fact(folder: Path, flag: bool) -> bool:
                 return False
             return all(torch.equal(head[row : row + _ROWS].float(), embeddings[row : row + _ROWS].float())
                        for row in range(0, head.get_shape()[0], _ROWS))
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError):
+    except (OSError, ValueError, SafetensorError):
         return flag
 
 
-def _weight_files(folder: Path) -> dict[str, Path]:
-    """File of every tensor, by its name. One file comes before the index of several, as in transformers."""
-    single = folder / "model.safetensors"
-    if single.is_file():
-        with safe_open(single, "pt") as file:
-            return dict.fromkeys(file.keys(), single)
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return {}
-    return {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+def _files_by_tensor(folder: Path) -> dict[str, Path]:
+    """File of every tensor, by its name. Raises as `weight_files` does, and on a damaged header."""
+    places: dict[str, Path] = {}
+    for path in weight_files(folder):
+        with safe_open(path, "pt") as file:
+            places |= dict.fromkeys(file.keys(), path)
+    return places
 
 
 def is_tied(model: PreTrainedModel) -> bool:

@@ -39,8 +39,9 @@ def load_pruned(folder: Path | str, device: torch.device | None = None) -> PreTr
         BadInput: if there is none, or if its JSON and its tensors disagree; the first disagreement is named.
     """
     folder = Path(folder)
-    check_weights(folder)
-    _check_kept(folder, read_architecture(folder))
+    architecture = read_architecture(folder)
+    check_weights(folder, architecture)
+    _check_kept(folder, architecture)
     return load_model(folder, device)
 
 

@@ -11,13 +11,13 @@ from peft import AdaLoraConfig, LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from rankadaptor.allocation import MOST_RANK
 from rankadaptor.errors import BadInput
 from rankadaptor.sealed import given_object
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _KINDS = {"LORA": LoraConfig, "ADALORA": AdaLoraConfig}  # by PEFT's `peft_type`
 _MOST_BYTES = 2**20  # of the configuration; real ones have 2 KiB
-_MOST_RANK = 2**16
 
 
 def read_adapter(folder: Path) -> dict[str, torch.Tensor]:
@@ -70,8 +70,8 @@ def _check_config(path: Path) -> None:
 
 
 def _check_rank(path: Path, name: str, value: Any) -> None:
-    if type(value) is not int or not 1 <= value <= _MOST_RANK:
-        raise BadInput(f"{path} has {name} {value!r:.40}: ranks are whole numbers of 1 to {_MOST_RANK}, restore it")
+    if type(value) is not int or not 1 <= value <= MOST_RANK:
+        raise BadInput(f"{path} has {name} {value!r:.40}: ranks are whole numbers of 1 to {MOST_RANK}, restore it")
 
 
 def _check_alpha(path: Path, name: str, value: Any) -> None:

@@ -7,7 +7,6 @@ the options that each was computed with:
     pruning: {}
 """
 
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ import yaml
 from rankadaptor.errors import BadInput, check_name
 from rankadaptor.experiments.paths import build_folder, records_folder
 from rankadaptor.files import file_digest, settle
+from rankadaptor.keys import sha256_text
 from rankadaptor.models.base_model import base_model_identity
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.records import (
@@ -123,8 +123,8 @@ def unpacked(name: str) -> Ledger:
         name: Of the profile.
     """
     folder = records_folder(name)
-    digest = hashlib.sha256("".join(file_digest(folder / file) for file in (RESULTS, ITEMS, ROUNDS, FILES)
-                                    if (folder / file).is_file()).encode()).hexdigest()
+    digest = sha256_text("".join(file_digest(folder / file) for file in (RESULTS, ITEMS, ROUNDS, FILES)
+                                 if (folder / file).is_file()))
     target = build_folder() / "records" / f"{name}-{digest[:12]}"
     if not target.is_dir():
         draft = target.with_name(f".{target.name}")

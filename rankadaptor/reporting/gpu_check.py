@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import LlamaConfig, PreTrainedModel, get_linear_schedule_with_warmup
+from transformers import LlamaConfig, PreTrainedModel
 
 from rankadaptor.allocation import uniform_allocation
 from rankadaptor.architecture import Architecture
@@ -30,7 +30,7 @@ from rankadaptor.models.tokenizers import Tokenizer, load_tokenizer
 from rankadaptor.profiles import Profile, load_profile
 from rankadaptor.pruning import pruned_shapes
 from rankadaptor.recovery.adapters import attach_adapter
-from rankadaptor.recovery.prompts import batches, collate
+from rankadaptor.recovery.plain_loop import plain_losses
 from rankadaptor.recovery.recipe import Recipe
 from rankadaptor.recovery.spec import RecoverySpec
 from rankadaptor.recovery.training import train
@@ -163,29 +163,9 @@ def _losses(device: torch.device, dtype: torch.dtype, tokenizer: Tokenizer) -> C
     allocation = uniform_allocation(4, architecture_of(_small(dtype, device, len(tokenizer))))
     spec = RecoverySpec("lora", allocation, "fixed_alpha", 16, recipe, 0)
     ours = train(attach_adapter(_small(dtype, device, len(tokenizer)), spec), tokenizer, rows, spec).losses
-    plain = _plain_losses(attach_adapter(_small(dtype, device, len(tokenizer)), spec), tokenizer, rows, spec)
+    plain = plain_losses(attach_adapter(_small(dtype, device, len(tokenizer)), spec), tokenizer, rows, spec)
     error = max(abs(first - second) for first, second in zip(ours, plain, strict=True))
     return _nats(f"losses of a recovery in {_short(dtype)}, from a plain loop with PEFT", error, _MOST_NATS[dtype])
-
-
-def _plain_losses(
-    adapted: Any, tokenizer: Tokenizer, rows: list[dict[str, str]], spec: RecoverySpec
-) -> list[float]:
-    recipe, adapted = spec.recipe, adapted.train()
-    parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    schedule = get_linear_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
-    losses = []
-    for batch in batches(rows, tokenizer, recipe, spec.seed):
-        ids, mask, labels = (tensor.to(adapted.device) for tensor in collate(batch, tokenizer.pad_token_id))
-        loss = adapted(input_ids=ids, attention_mask=mask, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses
 
 
 def _rows(tokenizer: Tokenizer, count: int) -> list[dict[str, str]]:
