@@ -83,6 +83,8 @@ def write_profile_records(profile: str, ledger: Path | str) -> Path:
 def render(profile: str, reports: Path | str, on_page: Callable[[str, Path], None]) -> Path:
     """Draw every committed page of a profile from its records, two at a time, and the report over them.
 
+    They go into REPORTS/PROFILE itself; runs write to folders below, one a budget, which git ignores.
+
     Args:
         reports: Folder of all profiles' reports.
         on_page: Called with the name of a drawn page and its executed notebook.
@@ -97,7 +99,8 @@ def render(profile: str, reports: Path | str, on_page: Callable[[str, Path], Non
     if not options:
         raise BadInput(f"no page of profile {profile} is committed: compute one, such as make reproduce-table2"
                        f" PROFILE={profile}")
-    ledger = unpacked(load_profile(profile).name)
+    loaded = load_profile(profile)
+    ledger, folder = unpacked(loaded.name), Path(reports) / loaded.name
     given = {name: taken | {"profile": profile, "ledger": str(ledger.folder)} for name, taken in options.items()}
     for name, taken in given.items():
         plan = pages.plan(name, taken)
@@ -106,14 +109,14 @@ def render(profile: str, reports: Path | str, on_page: Callable[[str, Path], Non
                            " or mend the options in pages.yaml")
     before = {entry.key for entry in ledger.entries()}
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        drawn = {name: threads.submit(pages.reproduce, name, taken, reports, quiet=True)
+        drawn = {name: threads.submit(pages.reproduce, name, taken, folder, quiet=True)
                  for name, taken in given.items()}
         for name, page in drawn.items():
             on_page(name, page.result())
     if added := {entry.key for entry in ledger.entries()} - before:
         raise BadInput(f"drawing the pages of {profile} computed {len(added)} results that its records lack: record"
                        " them again")
-    return write_report(profile, reports)
+    return write_report(profile, folder)
 
 
 def unpacked(name: str) -> Ledger:
