@@ -86,10 +86,10 @@ lint: $(READY)  ## ruff, mypy and the order of imports (seconds)
 
 # .jupyter/ holds the setting that notebooks are saved without their outputs: what is run stays as it is in git.
 lab: $(READY)  ## open the notebooks in JupyterLab
-	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" $(VENV)/bin/jupyter lab notebooks
+	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" $(VENV)/bin/jupyter lab notebooks
 
 explore: $(READY)  ## open the explorer of allocations in JupyterLab
-	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter" $(VENV)/bin/jupyter lab notebooks/00_explore.ipynb
+	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" $(VENV)/bin/jupyter lab notebooks/00_explore.ipynb
 
 # Pages: any that `python -m rankadaptor reproduce --help` lists. They are written into REPORTS/PROFILE/BUDGET/, which git
 # ignores, and end with what was found beside what is committed.

@@ -1,7 +1,7 @@
 """plan, reproduce and report: the paper's tables and figures, and our own pages."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -97,7 +97,14 @@ def _reproduce(page: str) -> Callable[[PageOptions], None]:
         require_writable("reports", folder)
         try:
             if page == "all":
-                pages.reproduce_all(parameters, folder, _print_page)
+                executed: dict[str, Path] = {}
+
+                def on_page(name: str, copy: Path) -> None:
+                    executed[name] = copy
+                    _print_page(name, copy)
+
+                pages.reproduce_all(parameters, folder, on_page)
+                _print_conclusions(executed)
                 print(write_report(options.profile, folder))
             else:
                 _print_page(page, pages.reproduce(page, parameters, folder))
@@ -111,6 +118,15 @@ def _reproduce(page: str) -> Callable[[PageOptions], None]:
 
 def _print_page(page: str, executed: Path) -> None:
     print(f"report: {executed.with_name(page + '.md')} and {executed}", flush=True)
+
+
+def _print_conclusions(executed: Mapping[str, Path]) -> None:
+    """The conclusions of all pages, together: those of quiet ones were not shown, others lie far above."""
+    from rankadaptor.reporting.notebooks import conclusion_of
+
+    for page, copy in executed.items():
+        print(f"\n{page}\n{conclusion_of(copy)}", end="", flush=True)
+    print()
 
 
 def report(

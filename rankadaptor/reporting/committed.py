@@ -19,7 +19,7 @@ from rankadaptor.experiments.paths import build_folder, records_folder
 from rankadaptor.files import file_digest, settle
 from rankadaptor.keys import sha256_text
 from rankadaptor.models.base_model import base_model_identity
-from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.ledger import UNPACKED, Ledger
 from rankadaptor.pipeline.records import (
     FILES,
     ITEMS,
@@ -27,6 +27,7 @@ from rankadaptor.pipeline.records import (
     ROUNDS,
     Comparison,
     compare_with_records,
+    mark_unpacked,
     recorded_keys,
     recorded_searches,
     unpack_records,
@@ -126,12 +127,12 @@ def unpacked(name: str) -> Ledger:
         name: Of the profile.
     """
     folder = records_folder(name)
-    digest = sha256_text("".join(file_digest(folder / file) for file in (RESULTS, ITEMS, ROUNDS, FILES)
-                                 if (folder / file).is_file()))
+    digests = [file_digest(folder / file) for file in (RESULTS, ITEMS, ROUNDS, FILES) if (folder / file).is_file()]
+    digest = sha256_text("".join([UNPACKED, *digests]))  # with the mark: ledgers of earlier versions have none
     target = build_folder() / "records" / f"{name}-{digest[:12]}"
     if not target.is_dir():
         draft = target.with_name(f".{target.name}")
-        unpack_records(folder, draft)
+        mark_unpacked(unpack_records(folder, draft))
         settle(draft, target)
     return Ledger(target)
 

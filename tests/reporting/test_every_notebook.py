@@ -70,7 +70,8 @@ def test_notebooks_use_the_projects_folders_wherever_they_run(monkeypatch):
     for folder in (ROOT, ROOT / "notebooks", ROOT.parent):
         monkeypatch.chdir(folder)
         assert ledger_folder().resolve() == ROOT / "ledger"
-        assert reports_folder("tiny").resolve() == ROOT / "reports" / "tiny"
+        assert reports_folder("tiny").resolve() == ROOT / "reports" / "tiny" / "quick"
+        assert reports_folder("tiny", budget="standard").resolve() == ROOT / "reports" / "tiny" / "standard"
         assert not ledger_folder().is_absolute()  # no machine's path in what is printed
     assert (ledger_folder("own"), reports_folder("tiny", "own")) == (Path("own"), Path("own"))
 
@@ -105,8 +106,8 @@ def test_all_pages_are_made_what_is_complete_last_and_quietly(monkeypatch, tmp_p
 
 
 def test_a_refused_page_leaves_the_earlier_copy(tmp_path, capfd):
-    (tmp_path / "tiny").mkdir()
-    earlier = tmp_path / "tiny" / "04_ablations.ipynb"
+    (tmp_path / "tiny" / "quick").mkdir(parents=True)
+    earlier = tmp_path / "tiny" / "quick" / "04_ablations.ipynb"
     earlier.write_text("{}")
     assert main(["reproduce", "ablations", "--ablation", "nothing", "--reports", str(tmp_path)]) == 2
     assert "unknown ablation 'nothing'" in capfd.readouterr().err
