@@ -75,7 +75,8 @@ class Comparison:
             return "no recomputed result has a committed record"
         text = (f"{self.equal} of {self.compared} recomputed results equal the committed records (largest difference"
                 f" {self.largest:.3g}{f', {self.where}' if self.where else ''})")
-        return text + (f"; {self.without_record} results have no committed record" if self.without_record else "")
+        have = "result has" if self.without_record == 1 else "results have"
+        return text + (f"; {self.without_record} {have} no committed record" if self.without_record else "")
 
 
 def recorded_keys(ledger: Ledger, base_identity: str) -> list[str]:
@@ -280,10 +281,13 @@ def compare_with_records(ledger: Ledger, keys: Iterable[str], folder: Path) -> C
         BadInput: if the records are missing or damaged.
     """
     recorded = dict(read_table(folder, RESULTS)[["key", "result"]].itertuples(index=False, name=None))
-    files = read_table(folder, FILES)
-    replays = dict(files.loc[files["name"] == _REPLAYS, ["key", "content"]].itertuples(index=False, name=None))
+    wanted = dict.fromkeys(keys)
+    replays: dict[str, bytes] = {}
+    if any((ledger.folder / key / _REPLAYS).is_file() for key in wanted):
+        files = read_table(folder, FILES)
+        replays = dict(files.loc[files["name"] == _REPLAYS, ["key", "content"]].itertuples(index=False, name=None))
     compared, equal, without_record, largest, where = 0, 0, 0, 0.0, ""
-    for key in dict.fromkeys(keys):
+    for key in wanted:
         if (entry := ledger.find(key)) is None:
             continue
         if key not in recorded:

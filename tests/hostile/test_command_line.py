@@ -103,7 +103,7 @@ REFUSED = {
     "reports behind a broken link": ([*DRAWN, "--reports", "broken"], "broken is a broken link"),
     "reports behind a link to itself": ([*DRAWN, "--reports", "loop"], "loop is a broken link"),
     "a name too long for reports": ([*DRAWN, "--reports", LONG], "reports cannot be"),
-    "reports where nothing is written": ([*DRAWN, "--reports", "/proc/new"], "cannot be written to '/proc/new/test'"),
+    "reports where nothing is written": ([*DRAWN, "--reports", "/proc/new"], "cannot be written to '/proc/new/test/quick'"),
     "the profile's reports as a ledger": ([*DRAWN, "--ledger", "new/test", "--reports", "new"], "are one folder"),
     "one folder for ledger and reports": ([*DRAWN, "--ledger", "new", "--reports", "./new"], "are one folder, 'new'"),
     "a folder that is there": ([*PRUNE, "--out", "folder"], "folder is there already"),

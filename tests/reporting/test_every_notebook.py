@@ -1,6 +1,7 @@
 """Every notebook runs, top to bottom, on a budget of seconds; some do so in tests that read their numbers."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from rankadaptor.experiments.paths import ledger_folder, reports_folder
 from rankadaptor.profiles import FOLDER
 from rankadaptor.ranktable.meta_records import read_table
 from rankadaptor.reporting import pages
-from rankadaptor.reporting.notebooks import run_notebook
+from rankadaptor.reporting.notebooks import conclusion_of, run_notebook
 
 ROOT = Path(__file__).parents[2]
 BLOCK = "llm-pruner:50"
@@ -63,6 +64,9 @@ def test_a_notebook_runs_on_the_smallest_budget(name, shared, tiny_profile, warm
     executed = shared / f"{name}.ipynb"
     run_notebook(name, executed, whole)
     assert_executed(executed)
+    if name != "00_explore":
+        compared = "is damaged|are committed|are damaged|recomputed result"
+        assert re.search(compared, conclusion_of(executed).splitlines()[-1])
     assert files <= {path.name for path in (shared / name).glob("*")}
 
 

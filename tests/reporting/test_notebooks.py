@@ -11,6 +11,7 @@ import pytest
 from helpers.notebooks import assert_executed, code_cells
 
 from rankadaptor.__main__ import main
+from rankadaptor.reporting.notebooks import conclusion_of
 
 # Digests of the notebooks of which the committed reports are executed copies. The notebooks only import from other
 # places since then and their prose changed; pages that are executed anew carry the digest of today's.
@@ -59,7 +60,10 @@ def test_the_main_table_runs_through_papermill_and_says_so(tiny_profile, tmp_pat
     written = {path.name for path in executed.parent.iterdir()}
     assert {"table2.md", "table2.csv", "table2.tex", "table2-means.svg", "table2-provenance.json"} <= written
     # dense; pruning and no recovery; three baselines, 2 + 2 trials and the choice, each recovered and evaluated
-    assert f"{1 + 2 + 2 * (3 + 4 + 1)} stages computed" in capfd.readouterr().out
+    shown = capfd.readouterr().out
+    assert f"{1 + 2 + 2 * (3 + 4 + 1)} stages computed" in shown
+    assert conclusion_of(executed) in shown
+    assert "budget quick decides nothing: the same command with BUDGET=two-seeds does" in shown
     first = {path.name: path.read_bytes() for path in executed.parent.glob("table2*")}
     assert main(arguments) == 0
     assert "\n0 stages computed" in capfd.readouterr().out
