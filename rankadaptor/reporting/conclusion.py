@@ -164,7 +164,8 @@ def of_search(page: SearchPage) -> str:
         others = committed.rows(of=str(measure), block=str(block))
         beside = None if others.empty else _counted(others["verdict"])
         rows.append((str(measure), str(block), _counted(verdicts), _beside(committed, beside)))
-    lines = ["RankAdaptor's search and its rivals, replayed", *_aligned(rows)]
+    lines = [f"RankAdaptor's search and its rivals, {len(page.seeds)} searches of {page.recoveries} recoveries each,"
+             " replayed", *_aligned(rows)]
     return _text(lines + ([committed.note] if committed.note else []), ledger, name, page.cache.keys, False)
 
 

@@ -151,7 +151,7 @@ def test_one_seed_of_a_deciding_budget_decides_nothing(finished):
 def test_a_searchs_comparisons_are_counted(project, tmp_path):
     differences = pd.DataFrame({"of": ["regret"] * 3, "block": "llm-pruner:50",
                                 "verdict": ["less than", "more than", "undecided against"]})
-    page = SimpleNamespace(profile=SimpleNamespace(name=NAME), differences=differences,
+    page = SimpleNamespace(profile=SimpleNamespace(name=NAME), differences=differences, seeds=range(2), recoveries=12,
                            cache=SimpleNamespace(ledger=Ledger(tmp_path / "ledger"), keys={}))
     assert "regret  llm-pruner:50  less than 1 of 3 rivals, more than 1\n" in conclusion.of_search(page)
     (project / "reports" / NAME).mkdir(parents=True)
