@@ -41,7 +41,7 @@ class Page:
         suffix: Of the executed copy, where several pages share a notebook.
         label: Of the page's files, where its notebook takes one as `name`.
         of_all: Whether the page belongs to `reproduce all`.
-        own_budget: Of a page that takes a budget, where neither the command line nor the profile names one.
+        own_budget: What `work` is computed with where neither the command line nor the profile names a budget.
         own_blocks: Whether `reproduce all` leaves the page its own blocks.
         only_profile: Of `reproduce all`, the one profile that the page is made for; empty for every one.
     """
@@ -69,12 +69,10 @@ class Page:
         return parameters
 
     def _of_profile(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Budget and blocks, of a page that takes a budget: the profile's defaults, or the page's own."""
-        if "budget" not in self.options:
-            return {}
+        """The profile's defaults, of a page that takes a budget."""
         name = given.get("profile")
-        if not name or (defaults := rankadaptor.load_profile(name).defaults) is None:
-            return {"budget": self.own_budget}
+        if not name or "budget" not in self.options or (defaults := rankadaptor.load_profile(name).defaults) is None:
+            return {}
         return {"budget": defaults.budget, "blocks": " ".join(defaults.blocks)}
 
 
@@ -146,11 +144,12 @@ def run_folder_of(name: str, given: Mapping[str, Any], reports: Path | str) -> P
         BadInput: on an unknown profile or budget, or on an option that the page does not have.
     """
     if name == "all":
-        parameters = given
+        budget = given.get("budget", "")
     else:
         _check_options(name, given)
-        parameters = PAGES[name].parameters(given)
-    return run_folder(reports, named_profile(given.get("profile")), parameters.get("budget", ""))
+        page = PAGES[name]
+        budget = page.parameters(given).get("budget", page.own_budget if "budget" in page.options else "")
+    return run_folder(reports, named_profile(given.get("profile")), budget)
 
 
 def reproduce(name: str, given: Mapping[str, Any], folder: Path | str, quiet: bool = False) -> Path:
