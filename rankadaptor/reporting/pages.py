@@ -109,6 +109,10 @@ for _page in (
     Page("search", "searches and their rivals, replayed", "06_search", "search_page",
          ("profile", "blocks", "ledger", "rank_table"), of_all=True, own_blocks=True, only_profile="tiny"),
     Page("testbed", "what can be measured on a profile", "07_testbed", "testbed_quality", _RUNS),
+    Page("headroom", "what pruning takes and LoRA wins back", "10_headroom", "main_table", _TABLES,
+         {"table": "headroom"}),
+    Page("ceiling", "LoRA with a small and a large rank in every layer", "10_headroom", "main_table", _TABLES,
+         {"table": "ceiling"}, suffix=".ceiling"),
     Page("rivals", "rivals of the search, really recovered", "09_rivals", "rival_table", _RUNS),
 ):
     register(_page)
@@ -124,7 +128,7 @@ def plan(name: str, given: Mapping[str, Any]) -> "Plan":
     Raises:
         BadInput: on anything unknown, or on an option that the page does not have.
     """
-    return _work(name, given).plan()
+    return work(name, given).plan()
 
 
 def reproduce(name: str, given: Mapping[str, Any], reports: Path | str, quiet: bool = False) -> Path:
@@ -142,7 +146,7 @@ def reproduce(name: str, given: Mapping[str, Any], reports: Path | str, quiet: b
 
     from rankadaptor.reporting.notebooks import declared_parameters, run_notebook
 
-    page, folder = PAGES[name], Path(reports) / _work(name, given).profile.name
+    page, folder = PAGES[name], Path(reports) / work(name, given).profile.name
     executed = folder / f"{page.notebook}{page.suffix}.ipynb"
     parameters = page.parameters(given) | {"reports": str(folder)} | ({"name": page.label} if page.label else {})
     for fixed in page.fixed.keys() - declared_parameters(page.notebook):  # the notebook sets these itself
@@ -170,7 +174,7 @@ def reproduce_all(given: Mapping[str, Any], reports: Path | str, on_page: Callab
     complete = []
     options = {name: _options_of_all(PAGES[name], given) for name in names_of_all(given.get("profile", "tiny"))}
     for name, taken in options.items():
-        if _work(name, taken).is_complete():
+        if work(name, taken).is_complete():
             complete.append(name)
         else:
             on_page(name, reproduce(name, taken, reports))
@@ -190,11 +194,11 @@ def _options_of_all(page: Page, given: Mapping[str, Any]) -> dict[str, Any]:
             if key in page.options and not (page.own_blocks and key == "blocks")}
 
 
-def _work(name: str, given: Mapping[str, Any]) -> "Planned":
+def work(name: str, given: Mapping[str, Any]) -> "Planned":
     page = PAGES[name]
     for key, value in given.items():
         if value and key not in page.options:
             shown = value if isinstance(value, str) else " ".join(map(str, value))
             raise BadInput(f"{key} {shown!r} was given for {name}, which has no such option: leave it out")
-    work: Planned = getattr(rankadaptor, page.work)(**page.parameters(given))
-    return work
+    planned: Planned = getattr(rankadaptor, page.work)(**page.parameters(given))
+    return planned
