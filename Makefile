@@ -24,6 +24,8 @@ BENCH_PROFILE ?= smollm2
 WORKERS ?=
 # Where: local (this machine), or ray (the cluster of RAY_ADDRESS, or one that is started here).
 EXECUTOR ?= local
+# Where benchmarks write; the committed records change with OUT=reports/benchmarks alone.
+OUT ?= build/benchmarks
 # A folder, or ORGANISATION/NAME@COMMIT, in place of a base model of the hub.
 MODEL ?=
 # Of a campaign, for which it works.
@@ -33,7 +35,7 @@ FULL_SIZE ?=
 
 # Values reach the commands through the environment, as they were typed: neither make nor a shell expands them.
 NAMES := PROFILE BUDGET BLOCKS SEEDS LEDGER REPORTS BENCHMARKS RECOVERY_DATA ALLOCATION ABLATION TABLE BENCH_PROFILE \
-         WORKERS EXECUTOR MODEL HOURS FULL_SIZE
+         WORKERS EXECUTOR OUT MODEL HOURS FULL_SIZE
 unexport $(NAMES)
 $(foreach name,$(NAMES),$(eval export RANKADAPTOR_$(name) := $$(value $(name))))
 
@@ -43,7 +45,7 @@ READY  := $(VENV)/.ready
 RUN    := $(VENV)/bin/python -m rankadaptor
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast test-gpu lint report lab explore rank-table search-report bench-pruning bench-evaluation \
+.PHONY: help setup test test-fast test-gpu lint report reports lab explore rank-table search-report bench-pruning bench-evaluation \
   bench-recovery bench-trials convert check-gpu rehearse campaign torture torture-ray audit pretrain-testbed clean always
 
 help:  ## list the targets and what they cost
@@ -57,7 +59,8 @@ help:  ## list the targets and what they cost
 	  "ALLOCATION='$$RANKADAPTOR_ALLOCATION' ABLATION='$$RANKADAPTOR_ABLATION'"
 	@echo "           TABLE=$$RANKADAPTOR_TABLE EXECUTOR=$$RANKADAPTOR_EXECUTOR WORKERS=$$RANKADAPTOR_WORKERS" \
 	  "MODEL=$$RANKADAPTOR_MODEL FULL_SIZE=$$RANKADAPTOR_FULL_SIZE PYTHON=$(PYTHON)"
-	@echo "           BENCH_PROFILE=$$RANKADAPTOR_BENCH_PROFILE (benchmarks of tiny take two minutes at most and download nothing)"
+	@echo "           BENCH_PROFILE=$$RANKADAPTOR_BENCH_PROFILE (benchmarks of tiny take two minutes at most and download nothing)" \
+	  "OUT=$$RANKADAPTOR_OUT"
 
 setup: $(READY)  ## make .venv and install the lock (2-5 minutes, 2 GB; more where torch brings CUDA)
 
@@ -83,30 +86,32 @@ lint: $(READY)  ## ruff, mypy and the order of imports (seconds)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# .jupyter/ holds the setting that notebooks are saved without their outputs: what is run stays as it is in git.
 lab: $(READY)  ## open the notebooks in JupyterLab
-	$(VENV)/bin/jupyter lab notebooks
+	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" $(VENV)/bin/jupyter lab notebooks
 
 explore: $(READY)  ## open the explorer of allocations in JupyterLab
-	$(VENV)/bin/jupyter lab notebooks/00_explore.ipynb
+	JUPYTER_CONFIG_PATH="$(CURDIR)/.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" $(VENV)/bin/jupyter lab notebooks/00_explore.ipynb
 
-# Pages: any that `python -m rankadaptor reproduce --help` lists.
+# Pages: any that `python -m rankadaptor reproduce --help` lists. They are written into REPORTS/PROFILE/BUDGET/, which git
+# ignores, and end with what was found beside what is committed.
 reproduce-%: $(READY) always
 	@$(RUN) reproduce $*
 
 plan-%: $(READY) always
 	@$(RUN) plan $*
 
-reproduce-all:  ## every table and figure and the report page, on one profile (25 minutes on 2 cores; resumes)
+reproduce-all:  ## every table, figure and the report page into reports/PROFILE/BUDGET/, of one profile (25 minutes on 2 cores; resumes)
 reproduce-figure2:  ## Figure 2, LoRA against LoRA* and controls, on one block (3 minutes on 2 cores; resumes)
 reproduce-table1:  ## Table 1, LoRA against AdaLoRA, and where its ranks went, on one block (a minute)
 plan-table2:  ## print what Table 2 would run and cost; computes nothing (seconds); plan-figure2 and others alike
-reproduce-table2:  ## Table 2 into reports/ (7 to 12 minutes on 2 cores as set by default; resumes)
+reproduce-table2:  ## Table 2 into reports/PROFILE/BUDGET/ (7 to 12 minutes on 2 cores as set by default; resumes)
 reproduce-table3:  ## Table 3's four ablations, on one block (10 minutes on 2 cores)
 plan-ablations:  ## print what the ablations would run and cost (seconds)
 reproduce-ablations:  ## all nine ablations, or ABLATION="scaling signal", on one block (a quarter of an hour on 2 cores)
 reproduce-table4:  ## the same rows beside Table 4 (Vicuna-7B); costs what Table 2 costs, or nothing after it
 reproduce-table5:  ## the same rows beside Table 5 (LLaMA-13B)
-reproduce-table6:  ## Table 6, no recovery, with perplexities, into reports/ (a minute on 2 cores; smollm2 15 minutes)
+reproduce-table6:  ## Table 6, no recovery, with perplexities (a minute on 2 cores; smollm2 15 minutes)
 reproduce-figure5:  ## Figures 5 and 6, what recovered models write, on one block (2 minutes on 2 cores)
 
 reproduce-figure6: reproduce-figure5  ## the same page: article continuation and step listing stand side by side
@@ -125,21 +130,27 @@ search-report: reproduce-search  ## searches, rivals and predictors, replayed fr
 plan-rivals:  ## print what the rivals' page would run and cost (seconds)
 reproduce-rivals:  ## every rival at the search's budget, really recovered, on one block (20 minutes on 2 cores)
 
-report: $(READY)  ## the report page, reports/PROFILE/index.html, over what was reproduced so far (seconds)
+report: $(READY)  ## the report page, reports/PROFILE/BUDGET/index.html, over what was reproduced so far (seconds)
 	@$(RUN) report
 
+reports: $(READY)  ## draw the committed pages from the committed records; computes nothing (4 minutes on 2 cores)
+	@$(RUN) reports
+
 bench-pruning: $(READY)  ## memory and time of importance against the plain way (6 minutes; downloads 105 MB)
-	@$(VENV)/bin/python benchmarks/pruning.py --profile "$$RANKADAPTOR_BENCH_PROFILE"
+	@$(VENV)/bin/python benchmarks/pruning.py --profile "$$RANKADAPTOR_BENCH_PROFILE" --out "$$RANKADAPTOR_OUT"
 
 bench-evaluation: $(READY)  ## our scoring against lm-eval's own backend (half an hour; downloads 238 MB)
-	@$(VENV)/bin/python benchmarks/evaluation.py --profile "$$RANKADAPTOR_BENCH_PROFILE" --ledger "$$RANKADAPTOR_LEDGER"
+	@$(VENV)/bin/python benchmarks/evaluation.py --profile "$$RANKADAPTOR_BENCH_PROFILE" --ledger "$$RANKADAPTOR_LEDGER" \
+	  --out "$$RANKADAPTOR_OUT"
 
 bench-recovery: $(READY)  ## our recovery loop against transformers' Trainer (16 minutes); RECOVERY_DATA=alpaca.jsonl
-	@$(VENV)/bin/python benchmarks/recovery.py --profile "$$RANKADAPTOR_BENCH_PROFILE" --data "$$RANKADAPTOR_RECOVERY_DATA" --ledger "$$RANKADAPTOR_LEDGER"
+	@$(VENV)/bin/python benchmarks/recovery.py --profile "$$RANKADAPTOR_BENCH_PROFILE" --data "$$RANKADAPTOR_RECOVERY_DATA" \
+	  --ledger "$$RANKADAPTOR_LEDGER" --out "$$RANKADAPTOR_OUT"
 
 bench-trials: $(READY)  ## what a trial costs by stage, and how that grows with the model and the items (6 minutes)
-	@$(VENV)/bin/python benchmarks/trials.py --profile "$$RANKADAPTOR_BENCH_PROFILE" --ledger "$$RANKADAPTOR_LEDGER"
-	@$(VENV)/bin/python benchmarks/trials.py --growth
+	@$(VENV)/bin/python benchmarks/trials.py --profile "$$RANKADAPTOR_BENCH_PROFILE" --ledger "$$RANKADAPTOR_LEDGER" \
+	  --out "$$RANKADAPTOR_OUT"
+	@$(VENV)/bin/python benchmarks/trials.py --growth --out "$$RANKADAPTOR_OUT"
 
 convert: $(READY)  ## MODEL=ORG/NAME@COMMIT or a folder: pickled weights as safetensors, once (10 minutes for 7B; fetches it)
 	@$(RUN) convert
@@ -157,10 +168,10 @@ campaign: $(READY)  ## what SmolLM2 is wanted for, in order, for HOURS=2; its re
 	@$(RUN) campaign
 
 torture: $(READY)  ## kill a run 20 times, and compare with one that was left alone (10 minutes)
-	@$(VENV)/bin/python benchmarks/torture.py
+	@$(VENV)/bin/python benchmarks/torture.py --out "$$RANKADAPTOR_OUT"
 
 torture-ray: $(READY)  ## a table on two Ray nodes, one killed, the head killed and started again (5 minutes)
-	@$(VENV)/bin/python benchmarks/ray_nodes.py
+	@$(VENV)/bin/python benchmarks/ray_nodes.py --out "$$RANKADAPTOR_OUT"
 
 audit: $(READY)  ## known vulnerabilities of the locked packages (a minute; asks PyPI, and fails where that does not answer)
 	@$(VENV)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict

@@ -161,8 +161,8 @@ def main() -> None:
     added, more = equality(of, options.check, options.exact)
     name, label = measuring.named("evaluation", options.profile, model.device, options.block, options.shape,
                                   options.dtype)
-    measuring.write(name, "Evaluation: shared contexts against lm-eval's backend", f"{label}, {said} {added}", lines,
-                    {"options": measuring.told(options)} | numbers | more)
+    measuring.write(options.out, name, "Evaluation: shared contexts against lm-eval's backend",
+                    f"{label}, {said} {added}", lines, {"options": measuring.told(options)} | numbers | more)
 
 
 @torch.no_grad()

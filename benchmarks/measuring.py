@@ -26,7 +26,12 @@ from rankadaptor.pruning import pruned_shapes
 from rankadaptor.pruning.spec import Block
 from rankadaptor.reporting.paper import published_architecture
 
-REPORTS = Path(__file__).parents[1] / "reports" / "benchmarks"
+OUT = Path(__file__).parents[1] / "build" / "benchmarks"
+
+
+def out_option(parser: argparse.ArgumentParser) -> None:
+    """Where the record goes. Committed records change only where reports/benchmarks is named."""
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the record; default: build/benchmarks")
 
 
 def model_options(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +41,7 @@ def model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", default="", help="a profile such as llama-7b, whose shapes random weights are given")
     parser.add_argument("--dtype", default="", choices=("", "float32", "bfloat16"), help="default: as it is saved")
     parser.add_argument("--ledger", default="ledger")
+    out_option(parser)
 
 
 def pruned_model(options: argparse.Namespace) -> tuple[Profile, PreTrainedModel]:
@@ -121,12 +127,14 @@ def body_parameters(model: PreTrainedModel) -> int:
 
 def told(options: argparse.Namespace) -> dict[str, Any]:
     """The options of a benchmark as its record has them: where this machine keeps things is no part of it."""
-    kept = {name: value for name, value in vars(options).items() if name != "ledger"}
+    kept = {name: value for name, value in vars(options).items() if name not in ("ledger", "out")}
     return kept | {"profile": load_profile(options.profile).name}
 
 
-def write(name: str, title: str, about: str, table: Sequence[dict[str, Any]], more: dict[str, Any]) -> Path:
-    """Write reports/benchmarks/NAME.md and .json, with machine and versions; prints the table."""
+def write(
+    folder: Path, name: str, title: str, about: str, table: Sequence[dict[str, Any]], more: dict[str, Any]
+) -> Path:
+    """Write NAME.md and NAME.json into a folder, with machine and versions; prints the table."""
     columns = list(table[0])
     lines = ["| " + " | ".join(columns) + " |", "|" + "|".join("---" for _ in columns) + "|"]
     lines += ["| " + " | ".join(str(line[column]) for column in columns) + " |" for line in table]
@@ -135,8 +143,8 @@ def write(name: str, title: str, about: str, table: Sequence[dict[str, Any]], mo
     text += (f"\nMachine: {machine['processor']}, {machine['cores']} cores, {machine['torch_threads']} threads,"
              f" accelerator {machine['accelerator'] or 'none'}; Python {machine['python']}, "
              + ", ".join(f"{package} {version}" for package, version in machine["versions"].items()) + ".\n")
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    path = REPORTS / f"{name}.md"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.md"
     path.write_text(text)
     path.with_suffix(".json").write_text(
         json.dumps({"table": list(table), "machine": machine} | more, indent=1, sort_keys=True) + "\n")

@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--runs", type=int, default=3, help="paired runs of each kind of importance; default: 3")
     parser.add_argument("--one", nargs=2, metavar=("WAY", "CRITERION"), help="measure in this process, print JSON")
+    measuring.out_option(parser)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options, *options.one)))
@@ -135,7 +136,7 @@ def main() -> None:
         f" needs, of the machine's matrix-product peak ({peak / 1e9:,.0f} GFLOP/s in {precision})."
     )
     told = {name: value for name, value in measuring.told(options).items() if name != "one"}
-    measuring.write(name, "Importance: one pass against a gradient for every parameter", about,
+    measuring.write(options.out, name, "Importance: one pass against a gradient for every parameter", about,
                     table, {"options": told, "peak_flops": peak,
                             "runs": {" ".join(key): values for key, values in runs.items()}})
 

@@ -63,6 +63,7 @@ def head(port: int) -> Node:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", type=Path, help="a folder for what comes out, to be looked at")
+    measuring.out_option(parser)
     options = parser.parse_args()
     if options.keep and options.keep.exists():
         parser.error(f"{options.keep} is there already: name a folder that is not")
@@ -125,7 +126,7 @@ def main() -> int:
                  f" processes of this machine: {', '.join(done)}, and started again, of {whole}. {len(mine)} files"
                  " compared with a run without Ray.")
         table = [{"looked for": what, "found": len(found)} for what, found in wrong.items()]
-        measuring.write("ray", "A table on a cluster that falls apart", about, table, {"events": done})
+        measuring.write(options.out, "ray", "A table on a cluster that falls apart", about, table, {"events": done})
         bad = {what: found for what, found in wrong.items() if found}
         if bad:
             print(bad, file=sys.stderr)

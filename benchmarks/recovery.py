@@ -194,7 +194,7 @@ def main() -> None:
         f" have losses that differ by at most {apart:.1e} at any of {recipe.steps} steps, on their way from"
         f" {curves[0][0]:.3f} to {curves[0][-1]:.3f}."
     )
-    measuring.write(name, "Recovery: our loop against transformers' Trainer", about,
+    measuring.write(options.out, name, "Recovery: our loop against transformers' Trainer", about,
                     [way.line(called) for called, way in ways.items()],
                     {"options": measuring.told(options) | {"data": data}, "ratios": ratios,
                      "speeds": {called: way.speeds for called, way in ways.items()},

@@ -117,6 +117,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments; default: 0")
     parser.add_argument("--keep", type=Path, help="a folder for what comes out, to be looked at")
+    measuring.out_option(parser)
     options = parser.parse_args()
     if options.keep and options.keep.exists():
         parser.error(f"{options.keep} is there already: name a folder that is not")
@@ -173,7 +174,7 @@ def main() -> int:
             f" kernel, to all, to the first process, in turn. Entries finished by then:"
             f" {', '.join(map(str, finished_at))} of {len(finished_keys(calm / 'ledger'))}. {len(mine)} files compared."
         )
-        measuring.write("torture", "Runs that are killed end as runs that are not", about, table,
+        measuring.write(options.out, "torture", "Runs that are killed end as runs that are not", about, table,
                         {"finished_at": finished_at, "files_compared": len(mine)})
         bad = {what: found for what, found in wrong.items() if found}
         if bad:

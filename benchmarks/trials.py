@@ -144,20 +144,21 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--growth", action="store_true", help="how cost grows, instead; of random models")
     parser.add_argument("--ledger", default="ledger")
+    measuring.out_option(parser)
     options = parser.parse_args()
     profile = load_profile(options.profile)
     if options.growth:
         about = ("Random LLaMAs; one size doubled at a time. A training step is one of the recovery loop, on 8 rows of"
                  " 48 tokens with LoRA r=8; an evaluation scores choices of 6 tokens after contexts of 20. Medians of"
                  f" {10 * options.repeats} steps and {options.repeats} evaluations.")
-        measuring.write("growth", "How cost grows", about, growth(options.repeats), {})
+        measuring.write(options.out, "growth", "How cost grows", about, growth(options.repeats), {})
         return
     torch.set_num_threads(profile.threads or torch.get_num_threads())
     trial = by_stage(profile, options.block, options.ledger, options.repeats)
     name, label = measuring.named("trials", options.profile, default_device(), options.block)
     about = (f"{label}, {len(TASKS)} tasks, budget quick, medians of"
              f" {options.repeats}.")
-    measuring.write(name, "What a trial costs", about, trial, {"options": measuring.told(options)})
+    measuring.write(options.out, name, "What a trial costs", about, trial, {"options": measuring.told(options)})
 
 
 if __name__ == "__main__":

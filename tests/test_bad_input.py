@@ -88,7 +88,7 @@ def test_a_wrong_hash_found_on_the_way_is_one_line_and_status_2(tiny_profile, of
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("rankadaptor: pinned-data==1.0 has SHA-256 ")
     assert "check the index or the pin" in last
-    assert [path.name for path in (reports / "test").iterdir()] == ["03_main_tables.failed.ipynb"]
+    assert [path.name for path in (reports / "test" / "quick").iterdir()] == ["03_main_tables.failed.ipynb"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["table2"], ["plan"], ["plan", "table99"], ["plan", "table2", "--no-such"]])

@@ -1,7 +1,7 @@
 """plan, reproduce and report: the paper's tables and figures, and our own pages."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +11,8 @@ import typer
 from rankadaptor.commands.boundary import FAILED, print_line
 from rankadaptor.commands.groups import Command, Ledger, Profile, Reports, group, takes
 from rankadaptor.destinations import require_apart, require_writable
+from rankadaptor.experiments.parameters import text
+from rankadaptor.experiments.paths import run_folder
 from rankadaptor.reporting import pages
 
 plan = group("Print what a page would compute. And what that costs; nothing is computed.")
@@ -86,22 +88,29 @@ def _reproduce(page: str) -> Callable[[PageOptions], None]:
     def command(options: PageOptions) -> None:
         from papermill import PapermillExecutionError
 
-        from rankadaptor.profiles import load_profile
+        from rankadaptor.reporting.report import write_report
 
         parameters = options.parameters()
-        folder = Path(options.reports) / load_profile(options.profile).name
-        for reports in (Path(options.reports), folder):
-            require_apart(options.ledger, reports)
+        folder = pages.run_folder_of(page, parameters, options.reports)
+        for place in (Path(options.reports), folder.parent, folder):
+            require_apart(options.ledger, place)
         require_writable("reports", folder)
         try:
             if page == "all":
-                pages.reproduce_all(parameters, options.reports, _print_page)
-                report(options.profile, options.reports)
+                executed: dict[str, Path] = {}
+
+                def on_page(name: str, copy: Path) -> None:
+                    executed[name] = copy
+                    _print_page(name, copy)
+
+                pages.reproduce_all(parameters, folder, on_page)
+                _print_conclusions(executed)
+                print(write_report(options.profile, folder))
             else:
-                _print_page(page, pages.reproduce(page, parameters, options.reports))
+                _print_page(page, pages.reproduce(page, parameters, folder))
         except PapermillExecutionError as error:
             reason = " ".join(str(error.evalue).split())
-            line = f"{page} stopped with {error.ename}: {reason}: see .failed.ipynb in {options.reports}"
+            line = f"{page} stopped with {error.ename}: {reason}: see .failed.ipynb in {folder}"
             raise typer.Exit(print_line(line, FAILED)) from None
 
     return command
@@ -111,11 +120,26 @@ def _print_page(page: str, executed: Path) -> None:
     print(f"report: {executed.with_name(page + '.md')} and {executed}", flush=True)
 
 
-def report(profile: Profile = "tiny", reports: Reports = "reports") -> None:
-    """Write one page over all reports of a profile."""
+def _print_conclusions(executed: Mapping[str, Path]) -> None:
+    """The conclusions of all pages, together: those of quiet ones were not shown, others lie far above."""
+    from rankadaptor.reporting.notebooks import conclusion_of
+
+    for page, copy in executed.items():
+        print(f"\n{page}\n{conclusion_of(copy)}", end="", flush=True)
+    print()
+
+
+def report(
+    profile: Profile = "tiny",
+    budget: Annotated[str, typer.Option(
+        envvar="RANKADAPTOR_BUDGET", help="Whose runs it is over; the profile's default.")] = "",
+    reports: Reports = "reports",
+) -> None:
+    """Write one page over all that runs of a profile wrote under a budget."""
+    from rankadaptor.profiles import load_profile
     from rankadaptor.reporting.report import write_report
 
-    print(write_report(profile, reports))
+    print(write_report(profile, run_folder(reports, load_profile(profile), text("budget", budget))))
 
 
 for _name, _page in pages.PAGES.items():

@@ -71,7 +71,7 @@ class PrunedModels(ProfileExperiment):
 
     def collect(self, run: Run, outcomes: Sequence[Any]) -> "PrunedModelsResult":
         """Results that the ledger holds."""
-        return PrunedModelsResult(self, run.runner, run.computed)
+        return PrunedModelsResult(self, run.runner, run.computed, tuple(run.keys))
 
 
 class PrunedModelsResult:
@@ -79,10 +79,13 @@ class PrunedModelsResult:
 
     Attributes:
         computed: (stage, key) of every step that the run computed.
+        stages: Keys of all that the page stands on.
     """
 
-    def __init__(self, work: PrunedModels, runner: Runner, computed: tuple[tuple[str, str], ...]):
-        self._work, self._runner, self.computed = work, runner, computed
+    def __init__(
+        self, work: PrunedModels, runner: Runner, computed: tuple[tuple[str, str], ...], stages: tuple[str, ...]
+    ):
+        self._work, self._runner, self.computed, self.stages = work, runner, computed, stages
         self.profile, self.blocks, self.ledger = work.profile, work.blocks, work.ledger
 
     def keys(self) -> dict[str, list[str]]:

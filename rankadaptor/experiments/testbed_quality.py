@@ -156,7 +156,7 @@ class TestbedQuality(ProfileExperiment):
 
     def collect(self, run: Run, outcomes: Sequence[Any]) -> "TestbedMeasurements":
         """The results that the ledger holds, as tables."""
-        return TestbedMeasurements(self, run.runner, run.computed)
+        return TestbedMeasurements(self, run.runner, run.computed, tuple(run.keys))
 
 
 class TestbedMeasurements:
@@ -164,10 +164,13 @@ class TestbedMeasurements:
 
     Attributes:
         computed: (stage, key) of every step that the run computed.
+        stages: Keys of all that the page stands on, the pruned and recovered models included.
     """
 
-    def __init__(self, testbed: TestbedQuality, runner: Runner, computed: tuple[tuple[str, str], ...]):
-        self.testbed, self.runner, self.computed = testbed, runner, computed
+    def __init__(
+        self, testbed: TestbedQuality, runner: Runner, computed: tuple[tuple[str, str], ...], stages: tuple[str, ...]
+    ):
+        self.testbed, self.runner, self.computed, self.stages = testbed, runner, computed, stages
         self.profile, self.budget_name = testbed.profile, testbed.budget_name
         self.seeds, self.split = testbed.seeds, testbed.split
 

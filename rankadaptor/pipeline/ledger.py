@@ -33,6 +33,7 @@ from rankadaptor.pipeline.leftovers import MARK, remove_unfinished
 from rankadaptor.sealed import kind_of, names_in, plain
 
 _LEASES, SEARCHES, FAILURES = ".leases", "searches", "failures"
+UNPACKED = "RECORDS"  # file of a ledger that was unpacked from records
 _RENAME_ATTEMPTS = 60  # a second apart: a network client may not show yet an entry that its server has
 _LOOKS = 5  # at an entry that other processes replace under our eyes
 
@@ -111,7 +112,7 @@ class Ledger:
 
     def strangers(self) -> list[str]:
         """Names in the folder that are none of a ledger's; nothing reads them."""
-        own = {_LEASES, UNFINISHED, SEARCHES, FAILURES, DAMAGED}
+        own = {_LEASES, UNFINISHED, SEARCHES, FAILURES, DAMAGED, UNPACKED}
         return [name for name in names_in(self.folder) if name not in own and not is_key(name)]
 
     def compute(

@@ -297,6 +297,11 @@ class Profile:
             raise BadInput(f"unknown budget {name!r} in profile {self.name}: use one of {', '.join(self.budgets)}")
         return self.budgets[name]
 
+    @property
+    def default_budget(self) -> str:
+        """The budget of pages where nothing names one, whose folder has the files of pages that take none as well."""
+        return self.defaults.budget if self.defaults is not None else "quick"
+
     def blocks(self) -> list[Block]:
         """Every block of the profile, in the order of the paper's tables."""
         return [Block(name, rate) for name, pruner in PRUNERS.items() if name in self.pruning

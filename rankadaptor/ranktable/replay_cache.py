@@ -51,7 +51,7 @@ class ReplayCache:
             replays: By block.
             workers: Processes; their number changes no result.
         """
-        self._ledger, self._profile, self._table, self._workers = ledger, profile, table_sha256, workers
+        self.ledger, self._profile, self._table, self._workers = ledger, profile, table_sha256, workers
         self._replays, self._scaling = replays, scaling
         self._revisions = {"base_model": base_model_identity(profile.base_model)}
         self.keys: dict[str, None] = {}  # of everything that was read or replayed, in order
@@ -84,5 +84,5 @@ class ReplayCache:
 
         key = identity_key(identity)
         self.keys[key] = None
-        entry, _ = self._ledger.compute(key, identity, fill)
+        entry, _ = self.ledger.compute(key, identity, fill)
         return pd.read_parquet(entry.path("replays.parquet"))

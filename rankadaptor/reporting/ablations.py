@@ -141,6 +141,7 @@ def write_ablations(work: AblationTables, results: Mapping[str, Mapping[str, Tab
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    first = next(iter(next(iter(results.values())).values()))
     parts = ["# Ablations, measured here",
              f"Base model: {markdown_text(work.profile.base_model.label)}. Accuracy is the mean of"
              f" {_task_count(next(iter(results.values())))} tasks with its 95 % interval;"
@@ -162,6 +163,7 @@ def write_ablations(work: AblationTables, results: Mapping[str, Mapping[str, Tab
     frame.to_csv(path.with_suffix(".csv"), index=False, float_format="%.4f")
     keys = {f"{ablation} {label} {row.method}": list(row.keys) for ablation, variants in results.items()
             for label, result in variants.items() for row in _rows(result)}
-    write_json({"profile": work.profile.name} | entries_provenance(work.profile, keys, work.ledger),
+    settings = {"profile": work.profile.name, "budget": first.budget_name, "training_seeds": list(first.seeds)}
+    write_json(settings | entries_provenance(work.profile, keys, work.ledger),
                path.with_name(f"{name}-provenance.json"))
     return path

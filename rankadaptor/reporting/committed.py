@@ -19,7 +19,7 @@ from rankadaptor.experiments.paths import build_folder, records_folder
 from rankadaptor.files import file_digest, settle
 from rankadaptor.keys import sha256_text
 from rankadaptor.models.base_model import base_model_identity
-from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.ledger import UNPACKED, Ledger
 from rankadaptor.pipeline.records import (
     FILES,
     ITEMS,
@@ -27,6 +27,7 @@ from rankadaptor.pipeline.records import (
     ROUNDS,
     Comparison,
     compare_with_records,
+    mark_unpacked,
     recorded_keys,
     recorded_searches,
     unpack_records,
@@ -83,6 +84,8 @@ def write_profile_records(profile: str, ledger: Path | str) -> Path:
 def render(profile: str, reports: Path | str, on_page: Callable[[str, Path], None]) -> Path:
     """Draw every committed page of a profile from its records, two at a time, and the report over them.
 
+    They go into REPORTS/PROFILE itself; runs write to folders below, one a budget, which git ignores.
+
     Args:
         reports: Folder of all profiles' reports.
         on_page: Called with the name of a drawn page and its executed notebook.
@@ -97,7 +100,8 @@ def render(profile: str, reports: Path | str, on_page: Callable[[str, Path], Non
     if not options:
         raise BadInput(f"no page of profile {profile} is committed: compute one, such as make reproduce-table2"
                        f" PROFILE={profile}")
-    ledger = unpacked(load_profile(profile).name)
+    loaded = load_profile(profile)
+    ledger, folder = unpacked(loaded.name), Path(reports) / loaded.name
     given = {name: taken | {"profile": profile, "ledger": str(ledger.folder)} for name, taken in options.items()}
     for name, taken in given.items():
         plan = pages.plan(name, taken)
@@ -106,14 +110,14 @@ def render(profile: str, reports: Path | str, on_page: Callable[[str, Path], Non
                            " or mend the options in pages.yaml")
     before = {entry.key for entry in ledger.entries()}
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        drawn = {name: threads.submit(pages.reproduce, name, taken, reports, quiet=True)
+        drawn = {name: threads.submit(pages.reproduce, name, taken, folder, quiet=True)
                  for name, taken in given.items()}
         for name, page in drawn.items():
             on_page(name, page.result())
     if added := {entry.key for entry in ledger.entries()} - before:
         raise BadInput(f"drawing the pages of {profile} computed {len(added)} results that its records lack: record"
                        " them again")
-    return write_report(profile, reports)
+    return write_report(profile, folder)
 
 
 def unpacked(name: str) -> Ledger:
@@ -123,12 +127,12 @@ def unpacked(name: str) -> Ledger:
         name: Of the profile.
     """
     folder = records_folder(name)
-    digest = sha256_text("".join(file_digest(folder / file) for file in (RESULTS, ITEMS, ROUNDS, FILES)
-                                 if (folder / file).is_file()))
+    digests = [file_digest(folder / file) for file in (RESULTS, ITEMS, ROUNDS, FILES) if (folder / file).is_file()]
+    digest = sha256_text("".join([UNPACKED, *digests]))  # with the mark: ledgers of earlier versions have none
     target = build_folder() / "records" / f"{name}-{digest[:12]}"
     if not target.is_dir():
         draft = target.with_name(f".{target.name}")
-        unpack_records(folder, draft)
+        mark_unpacked(unpack_records(folder, draft))
         settle(draft, target)
     return Ledger(target)
 

@@ -65,6 +65,12 @@ def run_notebook(name: str, target: Path, parameters: dict[str, Any], quiet: boo
     os.replace(running, target)
 
 
+def conclusion_of(executed: Path) -> str:
+    """What the last code cell of an executed copy printed."""
+    cells = [cell for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    return "".join("".join(output["text"]) for output in cells[-1]["outputs"] if output["output_type"] == "stream")
+
+
 def _tidy(path: Path, source_sha256: str) -> None:
     """Stamp an executed copy, and take out what differs between machines."""
     notebook = json.loads(path.read_text())

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import rankadaptor
 from rankadaptor.errors import BadInput
+from rankadaptor.experiments.parameters import named_profile
+from rankadaptor.experiments.paths import run_folder
 from rankadaptor.files import hand_down_digests
 from rankadaptor.plugins import add_entry
 
@@ -39,6 +41,7 @@ class Page:
         suffix: Of the executed copy, where several pages share a notebook.
         label: Of the page's files, where its notebook takes one as `name`.
         of_all: Whether the page belongs to `reproduce all`.
+        own_budget: Of a page that takes a budget, where neither the command line nor the profile names one.
         own_blocks: Whether `reproduce all` leaves the page its own blocks.
         only_profile: Of `reproduce all`, the one profile that the page is made for; empty for every one.
     """
@@ -52,6 +55,7 @@ class Page:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     suffix: str = ""
     label: str = ""
+    own_budget: str = "quick"
     of_all: bool = False
     own_blocks: bool = False
     only_profile: str = ""
@@ -65,10 +69,12 @@ class Page:
         return parameters
 
     def _of_profile(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The profile's defaults, of a page that takes a budget."""
-        name = given.get("profile")
-        if not name or "budget" not in self.options or (defaults := rankadaptor.load_profile(name).defaults) is None:
+        """Budget and blocks, of a page that takes a budget: the profile's defaults, or the page's own."""
+        if "budget" not in self.options:
             return {}
+        name = given.get("profile")
+        if not name or (defaults := rankadaptor.load_profile(name).defaults) is None:
+            return {"budget": self.own_budget}
         return {"budget": defaults.budget, "blocks": " ".join(defaults.blocks)}
 
 
@@ -108,12 +114,13 @@ for _page in (
          ("profile", "blocks", "ledger"), of_all=True, own_blocks=True),
     Page("search", "searches and their rivals, replayed", "06_search", "search_page",
          ("profile", "blocks", "ledger", "rank_table"), of_all=True, own_blocks=True, only_profile="tiny"),
-    Page("testbed", "what can be measured on a profile", "07_testbed", "testbed_quality", _RUNS),
+    Page("testbed", "what can be measured on a profile", "07_testbed", "testbed_quality", _RUNS,
+         own_budget="standard"),
     Page("headroom", "what pruning takes and LoRA wins back", "10_headroom", "main_table", _TABLES,
          {"table": "headroom"}),
     Page("ceiling", "LoRA with a small and a large rank in every layer", "10_headroom", "main_table", _TABLES,
          {"table": "ceiling"}, suffix=".ceiling"),
-    Page("rivals", "rivals of the search, really recovered", "09_rivals", "rival_table", _RUNS),
+    Page("rivals", "rivals of the search, really recovered", "09_rivals", "rival_table", _RUNS, own_budget="standard"),
 ):
     register(_page)
 
@@ -131,11 +138,30 @@ def plan(name: str, given: Mapping[str, Any]) -> "Plan":
     return work(name, given).plan()
 
 
-def reproduce(name: str, given: Mapping[str, Any], reports: Path | str, quiet: bool = False) -> Path:
+def run_folder_of(name: str, given: Mapping[str, Any], reports: Path | str) -> Path:
+    """REPORTS/PROFILE/BUDGET, where a run of a page writes; the profile's default budget of a page that takes none.
+
+    Args:
+        name: One of `PAGES`, or `all`, whose pages share one folder.
+        given: As `plan` takes them.
+        reports: Folder of all profiles' reports.
+
+    Raises:
+        BadInput: on an unknown profile or budget, or on an option that the page does not have.
+    """
+    if name == "all":
+        parameters = given
+    else:
+        _check_options(name, given)
+        parameters = PAGES[name].parameters(given)
+    return run_folder(reports, named_profile(given.get("profile")), parameters.get("budget", ""))
+
+
+def reproduce(name: str, given: Mapping[str, Any], folder: Path | str, quiet: bool = False) -> Path:
     """Compute what a page lacks and draw it; returns the executed notebook, which stands beside its files.
 
     Args:
-        reports: Folder of all profiles' reports.
+        folder: Of the page's files.
         quiet: Whether what the notebook prints goes into the executed copy alone.
 
     Raises:
@@ -146,8 +172,9 @@ def reproduce(name: str, given: Mapping[str, Any], reports: Path | str, quiet: b
 
     from rankadaptor.reporting.notebooks import declared_parameters, run_notebook
 
-    page, folder = PAGES[name], Path(reports) / work(name, given).profile.name
-    executed = folder / f"{page.notebook}{page.suffix}.ipynb"
+    page = PAGES[name]
+    work(name, given)  # raises before a kernel starts
+    executed = Path(folder) / f"{page.notebook}{page.suffix}.ipynb"
     parameters = page.parameters(given) | {"reports": str(folder)} | ({"name": page.label} if page.label else {})
     for fixed in page.fixed.keys() - declared_parameters(page.notebook):  # the notebook sets these itself
         del parameters[fixed]
@@ -161,11 +188,12 @@ def reproduce(name: str, given: Mapping[str, Any], reports: Path | str, quiet: b
     return executed
 
 
-def reproduce_all(given: Mapping[str, Any], reports: Path | str, on_page: Callable[[str, Path], None]) -> None:
+def reproduce_all(given: Mapping[str, Any], folder: Path | str, on_page: Callable[[str, Path], None]) -> None:
     """Every page of `names_of_all`: those that lack something one after the other, then the rest, two at a time.
 
     Args:
         given: Options; each page takes those that it has. Blocks are those of tables and figures.
+        folder: Of all their files.
         on_page: Called with the name of a finished page and its executed notebook.
 
     Raises:
@@ -177,9 +205,9 @@ def reproduce_all(given: Mapping[str, Any], reports: Path | str, on_page: Callab
         if work(name, taken).is_complete():
             complete.append(name)
         else:
-            on_page(name, reproduce(name, taken, reports))
+            on_page(name, reproduce(name, taken, folder))
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        drawn = {name: threads.submit(reproduce, name, options[name], reports, quiet=True) for name in complete}
+        drawn = {name: threads.submit(reproduce, name, options[name], folder, quiet=True) for name in complete}
         for name, page in drawn.items():
             on_page(name, page.result())
 
@@ -194,11 +222,17 @@ def _options_of_all(page: Page, given: Mapping[str, Any]) -> dict[str, Any]:
             if key in page.options and not (page.own_blocks and key == "blocks")}
 
 
-def work(name: str, given: Mapping[str, Any]) -> "Planned":
-    page = PAGES[name]
+def _check_options(name: str, given: Mapping[str, Any]) -> None:
+    """Raise BadInput on an option that a page does not have."""
     for key, value in given.items():
-        if value and key not in page.options:
+        if value and key not in PAGES[name].options:
             shown = value if isinstance(value, str) else " ".join(map(str, value))
             raise BadInput(f"{key} {shown!r} was given for {name}, which has no such option: leave it out")
+
+
+def work(name: str, given: Mapping[str, Any]) -> "Planned":
+    """The work of a page: what computes it, and counts what is missing. Arguments and errors as of `plan`."""
+    _check_options(name, given)
+    page = PAGES[name]
     planned: Planned = getattr(rankadaptor, page.work)(**page.parameters(given))
     return planned

@@ -72,14 +72,17 @@ class _Renderer(mistune.HTMLRenderer):
 _markdown = mistune.create_markdown(renderer=_Renderer(), plugins=["table"])
 
 
-def write_report(profile: str, reports: Path | str = "reports") -> Path:
-    """Write reports/PROFILE/index.html over the reports that are there, and return it.
+def write_report(profile: str, folder: Path | str) -> Path:
+    """Write index.html over the pages that a folder holds, and return it.
+
+    Args:
+        profile: Name of the profile of the pages, or path of its YAML file.
+        folder: Of a run, reports/PROFILE/BUDGET, or of the committed pages, reports/PROFILE.
 
     Raises:
         BadInput: on an unknown profile, or if nothing was reported yet.
     """
-    loaded = load_profile(profile)
-    folder = Path(reports) / loaded.name
+    loaded, folder = load_profile(profile), Path(folder)
     sections = [_section(folder, name, title, stem) for name, title, stem in _SECTIONS
                 if (folder / f"{name}.md").is_file()]
     if not sections:

@@ -1,9 +1,11 @@
 """The command line starts quickly, suggests what was meant, and ends with one line an error."""
 
+import json
 import subprocess
 import sys
 
 import pytest
+from nbformat import v4
 
 from rankadaptor import __version__
 from rankadaptor.__main__ import main
@@ -76,6 +78,37 @@ def test_options_may_stand_in_the_environment(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("RANKADAPTOR_SEEDS", "one")
     assert main(["plan", "table2", "--blocks", "llm-pruner:20"]) == 2
     assert "seeds 'one' are not whole numbers" in capsys.readouterr().err
+
+
+def test_a_report_is_over_the_runs_of_one_budget(tmp_path, capsys, monkeypatch):
+    for budget in ("quick", "standard"):
+        (tmp_path / "tiny" / budget).mkdir(parents=True)
+        (tmp_path / "tiny" / budget / "table2.md").write_text("# Table 2\n\ntext\n")
+    assert main(["report", "--reports", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'tiny' / 'quick' / 'index.html'}\n"
+    monkeypatch.setenv("RANKADAPTOR_BUDGET", "standard")
+    assert main(["report", "--reports", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'tiny' / 'standard' / 'index.html'}\n"
+    assert main(["report", "--reports", str(tmp_path), "--budget", "../quick"]) == 2
+    assert "unknown budget '../quick' in profile tiny" in capsys.readouterr().err
+    assert not (tmp_path / "tiny" / "index.html").exists()
+
+
+def test_all_pages_end_with_their_conclusions_together(tmp_path, capsys, monkeypatch):
+    def reproduce_all(given, folder, on_page):
+        folder.mkdir(parents=True)
+        (folder / "table2.md").write_text("# Table 2\n\ntext\n")
+        for page in ("table2", "pruning"):
+            notebook = v4.new_notebook(cells=[v4.new_code_cell("", outputs=[
+                v4.new_output("stream", text=f"what {page} says\n")])])
+            (folder / f"{page}.ipynb").write_text(json.dumps(notebook))
+            on_page(page, folder / f"{page}.ipynb")
+
+    monkeypatch.setattr(pages, "reproduce_all", reproduce_all)
+    assert main(["reproduce", "all", "--reports", str(tmp_path), "--ledger", str(tmp_path / "ledger")]) == 0
+    folder = tmp_path / "tiny" / "quick"
+    assert capsys.readouterr().out.endswith(
+        f"\ntable2\nwhat table2 says\n\npruning\nwhat pruning says\n\n{folder / 'index.html'}\n")
 
 
 def test_every_page_has_its_commands(capsys):

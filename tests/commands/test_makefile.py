@@ -1,5 +1,6 @@
 """make hands its variables over as they were typed: neither make nor a shell runs what is in them."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -53,6 +54,31 @@ def test_pages_are_targets_and_take_no_arguments(environment):
     assert make(environment, "search-report").startswith("['-m', 'rankadaptor', 'reproduce', 'search']\n")
     assert make(environment, "reproduce-figure6").startswith("['-m', 'rankadaptor', 'reproduce', 'figure5']\n")
     assert make(environment, "plan-rivals").startswith("['-m', 'rankadaptor', 'plan', 'rivals']\n")
+
+
+def test_committed_pages_are_drawn_by_one_command(environment):
+    (environment / "reports").mkdir()
+    assert make(environment, "reports").startswith("['-m', 'rankadaptor', 'reports']\n")
+    assert make(environment, "report").startswith("['-m', 'rankadaptor', 'report']\n")
+
+
+@pytest.mark.parametrize("target", [
+    "bench-pruning", "bench-evaluation", "bench-recovery", "bench-trials", "torture", "torture-ray"])
+def test_benchmarks_write_to_build_unless_told(target, environment):
+    def folders(*arguments):
+        return [words[words.index("--out") + 1] for line in make(environment, target, *arguments).splitlines()
+                if (words := ast.literal_eval(line)) and isinstance(words, list)]
+
+    assert set(folders()) == {"build/benchmarks"}
+    assert set(folders("OUT=reports/benchmarks")) == {"reports/benchmarks"}
+
+
+@pytest.mark.parametrize("target", ["lab", "explore"])
+def test_jupyterlab_reads_the_projects_settings(target, environment):
+    jupyter = environment / "venv" / "bin" / "jupyter"
+    jupyter.write_text('#!/bin/sh\necho "$JUPYTER_CONFIG_PATH"\n')
+    jupyter.chmod(0o755)
+    assert make(environment, target).splitlines()[-1].split(":")[0] == str(environment / ".jupyter")
 
 
 def test_a_rehearsal_of_the_embedded_model_is_of_llama(environment):

@@ -160,7 +160,7 @@ def test_a_table_takes_parameters_as_they_were_meant(parameters, attribute, valu
 def test_every_page_takes_a_ledger_named_by_a_year(make, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     work = make("tiny", ledger=2024)
-    ledger = work.cache._ledger if make is search_page else work.ledger
+    ledger = work.cache.ledger if make is search_page else work.ledger
     assert ledger.folder == ledger_folder(2024) == Path("2024")
     with pytest.raises(BadInput, match="profile is False: give a text"):
         make(False)
@@ -173,4 +173,7 @@ def test_reports_are_refused_before_anything_runs(tmp_path, monkeypatch):
     for folder, says in (("file", "is not a folder"), ("file/x", "is not a folder"), (True, "reports is True")):
         with pytest.raises(BadInput, match=says):
             reports_folder("tiny", folder)
+    for budget, says in (("../x", "unknown budget '../x'"), ("huge", "unknown budget 'huge'"), (" ", "budget is ' '")):
+        with pytest.raises(BadInput, match=says):
+            reports_folder("tiny", "own", budget)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -256,7 +256,7 @@ def test_the_report_has_the_templates_elements_alone(worst, monkeypatch):
               "seconds": {text: {"stages": 1, "seconds": 2.0}}}
     (folder / "page" / "figure5-provenance.json").write_text(json.dumps(origin))
     monkeypatch.setattr("rankadaptor.reporting.report.load_profile", lambda name: result.profile)
-    document = parsed(write_report("page", folder).read_text(encoding="utf-8"))
+    document = parsed(write_report("page", folder / "page").read_text(encoding="utf-8"))
     elements = [element for element in document.iter() if isinstance(element.tag, str)]
     assert {element.tag for element in elements} <= OWN_TAGS | {
         "html", "head", "meta", "title", "style", "main", "div", "nav", "ul", "li", "a", "h4", "pre", "code"}
@@ -318,7 +318,7 @@ PAGES = {
 def test_pages_that_someone_else_wrote_bring_no_element_in(page, tmp_path):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "table2.md").write_text(page)
-    document = parsed(write_report("tiny", tmp_path).read_text(encoding="utf-8"))
+    document = parsed(write_report("tiny", tmp_path / "tiny").read_text(encoding="utf-8"))
     tags = [element.tag for element in document.iter() if isinstance(element.tag, str)]
     assert not {"script", "img", "iframe"} & set(tags)
     assert len(tags) == len(list(document.iter()))  # no comment, no instruction
@@ -344,8 +344,8 @@ FILES = {
 
 @pytest.mark.parametrize(("name", "content", "says"), FILES.values(), ids=FILES)
 def test_files_of_no_report_are_one_line(name, content, says, tmp_path, capsys):
-    folder = tmp_path / "tiny"
-    folder.mkdir()
+    folder = tmp_path / "tiny" / "quick"
+    folder.mkdir(parents=True)
     (folder / "table2.md").write_text("# T\n\nx\n")
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert main(["report", "--profile", "tiny", "--reports", str(tmp_path)]) == 2

@@ -5,8 +5,9 @@ from helpers.finished import FINISHED_BLOCKS
 
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments import paths
-from rankadaptor.pipeline.records import RESULTS
+from rankadaptor.pipeline.records import RESULTS, is_unpacked
 from rankadaptor.reporting.committed import committed_pages, compare, render, unpacked, write_profile_records
+from rankadaptor.reporting.notebooks import conclusion_of
 
 NAME = "test"  # of the tiny profile
 TABLE = f"table2: {{budget: quick, blocks: '{FINISHED_BLOCKS}'}}\n"
@@ -39,6 +40,8 @@ def test_committed_pages_are_drawn_from_records_alone(recorded, project, tiny_pr
     render(str(tiny_profile), project / "reports", lambda *_: None)
     assert (page.parent / "table2.md").read_bytes() == first
     assert len(list((project / "build" / "records").iterdir())) == 1  # unpacked once
+    assert conclusion_of(drawn[0][1]).endswith("\ndrawn from the committed records: nothing was computed\n")
+    assert not [path for path in page.parent.iterdir() if path.is_dir()]  # runs go there
 
 
 def test_a_page_that_the_records_lack_is_named(recorded, project, tiny_profile):
@@ -79,6 +82,8 @@ def test_a_ledger_is_compared_with_the_committed_records(recorded, finished, tin
 
 def test_records_that_changed_are_unpacked_anew(recorded, project):
     first = unpacked(NAME).folder
+    assert is_unpacked(unpacked(NAME))
+    assert not unpacked(NAME).strangers()
     (recorded / RESULTS).touch()
     assert unpacked(NAME).folder == first
     (recorded / "rounds.parquet").write_bytes((recorded / "rounds.parquet").read_bytes() + b" ")

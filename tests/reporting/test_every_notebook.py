@@ -1,6 +1,7 @@
 """Every notebook runs, top to bottom, on a budget of seconds; some do so in tests that read their numbers."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from rankadaptor.experiments.paths import ledger_folder, reports_folder
 from rankadaptor.profiles import FOLDER
 from rankadaptor.ranktable.meta_records import read_table
 from rankadaptor.reporting import pages
-from rankadaptor.reporting.notebooks import run_notebook
+from rankadaptor.reporting.notebooks import conclusion_of, run_notebook
 
 ROOT = Path(__file__).parents[2]
 BLOCK = "llm-pruner:50"
@@ -63,6 +64,9 @@ def test_a_notebook_runs_on_the_smallest_budget(name, shared, tiny_profile, warm
     executed = shared / f"{name}.ipynb"
     run_notebook(name, executed, whole)
     assert_executed(executed)
+    if name != "00_explore":
+        compared = "is damaged|are committed|are damaged|recomputed result"
+        assert re.search(compared, conclusion_of(executed).splitlines()[-1])
     assert files <= {path.name for path in (shared / name).glob("*")}
 
 
@@ -70,7 +74,8 @@ def test_notebooks_use_the_projects_folders_wherever_they_run(monkeypatch):
     for folder in (ROOT, ROOT / "notebooks", ROOT.parent):
         monkeypatch.chdir(folder)
         assert ledger_folder().resolve() == ROOT / "ledger"
-        assert reports_folder("tiny").resolve() == ROOT / "reports" / "tiny"
+        assert reports_folder("tiny").resolve() == ROOT / "reports" / "tiny" / "quick"
+        assert reports_folder("tiny", budget="standard").resolve() == ROOT / "reports" / "tiny" / "standard"
         assert not ledger_folder().is_absolute()  # no machine's path in what is printed
     assert (ledger_folder("own"), reports_folder("tiny", "own")) == (Path("own"), Path("own"))
 
@@ -105,8 +110,8 @@ def test_all_pages_are_made_what_is_complete_last_and_quietly(monkeypatch, tmp_p
 
 
 def test_a_refused_page_leaves_the_earlier_copy(tmp_path, capfd):
-    (tmp_path / "tiny").mkdir()
-    earlier = tmp_path / "tiny" / "04_ablations.ipynb"
+    (tmp_path / "tiny" / "quick").mkdir(parents=True)
+    earlier = tmp_path / "tiny" / "quick" / "04_ablations.ipynb"
     earlier.write_text("{}")
     assert main(["reproduce", "ablations", "--ablation", "nothing", "--reports", str(tmp_path)]) == 2
     assert "unknown ablation 'nothing'" in capfd.readouterr().err

@@ -11,9 +11,10 @@ import pytest
 from helpers.notebooks import assert_executed, code_cells
 
 from rankadaptor.__main__ import main
+from rankadaptor.reporting.notebooks import conclusion_of
 
-# Digests of the notebooks of which the committed reports are executed copies. The notebooks only import from other
-# places since then and their prose changed; pages that are executed anew carry the digest of today's.
+# Digests of the notebooks of which the committed reports are executed copies. Since then the notebooks import from other
+# places, their prose changed, and they print a conclusion; pages that are drawn anew carry the digest of today's.
 EXECUTED_SOURCES = json.loads(Path(__file__).with_name("executed_sources.json").read_text())
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -50,7 +51,7 @@ def test_the_main_table_runs_through_papermill_and_says_so(tiny_profile, tmp_pat
     arguments = ["reproduce", "table2", "--profile", str(tiny_profile), "--blocks", "shortened:20",
                  "--ledger", str(tmp_path / "ledger"), "--reports", str(tmp_path / "reports")]
     assert main(arguments) == 0
-    executed = tmp_path / "reports" / "test" / "03_main_tables.ipynb"
+    executed = tmp_path / "reports" / "test" / "quick" / "03_main_tables.ipynb"
     assert_executed(executed)
     metadata = json.loads(executed.read_text())["metadata"]
     assert metadata["papermill"]["exception"] is None
@@ -59,7 +60,10 @@ def test_the_main_table_runs_through_papermill_and_says_so(tiny_profile, tmp_pat
     written = {path.name for path in executed.parent.iterdir()}
     assert {"table2.md", "table2.csv", "table2.tex", "table2-means.svg", "table2-provenance.json"} <= written
     # dense; pruning and no recovery; three baselines, 2 + 2 trials and the choice, each recovered and evaluated
-    assert f"{1 + 2 + 2 * (3 + 4 + 1)} stages computed" in capfd.readouterr().out
+    shown = capfd.readouterr().out
+    assert f"{1 + 2 + 2 * (3 + 4 + 1)} stages computed" in shown
+    assert conclusion_of(executed) in shown
+    assert "budget quick decides nothing: the same command with BUDGET=two-seeds does" in shown
     first = {path.name: path.read_bytes() for path in executed.parent.glob("table2*")}
     assert main(arguments) == 0
     assert "\n0 stages computed" in capfd.readouterr().out
@@ -73,14 +77,14 @@ def test_the_main_table_runs_through_papermill_and_says_so(tiny_profile, tmp_pat
 def test_comparisons_run_through_papermill(table, notebook, files, tiny_profile, finished_copy, tmp_path, warm_kernel):
     assert main(["reproduce", table, "--profile", str(tiny_profile), "--blocks", "llm-pruner:50", "--ledger",
                  str(finished_copy), "--reports", str(tmp_path / "reports")]) == 0
-    folder = tmp_path / "reports" / "test"
+    folder = tmp_path / "reports" / "test" / "quick"
     assert_executed(folder / f"{notebook}.ipynb")
     written = {path.name for path in folder.iterdir()}
     assert files | {f"{table}.md", f"{table}.csv", f"{table}.tex", f"{table}-provenance.json"} <= written
 
 
 def test_committed_records_name_no_machines_path():
-    records = list((ROOT / "reports").rglob("*.json"))
+    records = list((ROOT / "reports").glob("*/*.json"))
     assert records
     for path in records:
         assert not re.search(r'"(/|~/|\.\./)\w', path.read_text()), path

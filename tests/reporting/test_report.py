@@ -43,7 +43,7 @@ def reports(tmp_path):
 
 
 def test_the_page_is_valid_and_every_link_leads_somewhere(reports):
-    page = write_report("tiny", reports)
+    page = write_report("tiny", reports / "tiny")
     found = elements(page)
     names = [one.get("id") for one in found if one.get("id")]
     assert len(names) == len(set(names))
@@ -95,7 +95,7 @@ def test_a_claim_of_ones_own_is_a_row(reports, monkeypatch):
 
 @pytest.fixture
 def as_committed():
-    """Passes a test over where reports were made anew since they were committed, as a first run of a table does."""
+    """Passes a test over where the committed reports were drawn anew since they were committed."""
     if shutil.which("git"):
         command = ["git", "status", "--porcelain", "--", "."]
         status = subprocess.run(command, cwd=COMMITTED, capture_output=True)
@@ -120,7 +120,7 @@ def test_a_profile_without_reports_is_told_so(tmp_path, capsys):
 @pytest.mark.parametrize("profile", ["tiny", "smollm2"])
 def test_committed_reports_make_a_page_that_holds_together(profile, tmp_path):
     shutil.copytree(COMMITTED / profile, tmp_path / profile)
-    page = write_report(profile, tmp_path)
+    page = write_report(profile, tmp_path / profile)
     found = elements(page)
     assert [one.get("src") for one in found if one.tag == "img"]
     for one in found:
@@ -128,4 +128,4 @@ def test_committed_reports_make_a_page_that_holds_together(profile, tmp_path):
             target = one.get(name) or "#"
             assert target.startswith("#") or (page.parent / target).is_file(), target
     committed = COMMITTED / profile / "index.html"
-    assert committed.read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), "make report once more"
+    assert committed.read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), "make reports once more"
