@@ -13,8 +13,8 @@ from helpers.notebooks import assert_executed, code_cells
 from rankadaptor.__main__ import main
 from rankadaptor.reporting.notebooks import conclusion_of
 
-# Digests of the notebooks of which the committed reports are executed copies. Since then the notebooks import from other
-# places, their prose changed, and they print a conclusion; pages that are drawn anew carry the digest of today's.
+# Digests of the notebooks of which the committed reports are executed copies. Since then the notebooks import from
+# other places, their prose changed, and they print a conclusion; pages that are drawn anew carry the digest of today's.
 EXECUTED_SOURCES = json.loads(Path(__file__).with_name("executed_sources.json").read_text())
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
