@@ -128,7 +128,8 @@ def of_headroom(result: TableResult, ledger: Ledger) -> str:
 
 
 def _won(row: pd.Series) -> str:
-    won, lost = (f"{row[name]:+.1f} [{row[f'{name}_low']:+.1f}, {row[f'{name}_high']:+.1f}]" for name in ("won", "lost"))
+    won, lost = (f"{row[name]:+.1f} [{row[f'{name}_low']:+.1f}, {row[f'{name}_high']:+.1f}]"
+                 for name in ("won", "lost"))
     return f"{won} of {lost} points: {row['verdict']}"
 
 
