@@ -28,12 +28,14 @@ EXECUTOR ?= local
 OUT ?= build/benchmarks
 # A folder, or ORGANISATION/NAME@COMMIT, in place of a base model of the hub.
 MODEL ?=
+# Of a campaign, for which it works.
+HOURS   ?= 2
 # Set to 1, to rehearse the very shape of a profile, on one GPU.
 FULL_SIZE ?=
 
 # Values reach the commands through the environment, as they were typed: neither make nor a shell expands them.
 NAMES := PROFILE BUDGET BLOCKS SEEDS LEDGER REPORTS BENCHMARKS RECOVERY_DATA ALLOCATION ABLATION TABLE BENCH_PROFILE \
-         WORKERS EXECUTOR OUT MODEL FULL_SIZE
+         WORKERS EXECUTOR OUT MODEL HOURS FULL_SIZE
 unexport $(NAMES)
 $(foreach name,$(NAMES),$(eval export RANKADAPTOR_$(name) := $$(value $(name))))
 
@@ -44,7 +46,7 @@ RUN    := $(VENV)/bin/python -m rankadaptor
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test test-fast test-gpu lint report reports lab explore rank-table search-report bench-pruning bench-evaluation \
-  bench-recovery bench-trials convert check-gpu rehearse torture torture-ray audit pretrain-testbed clean always
+  bench-recovery bench-trials convert check-gpu rehearse campaign torture torture-ray audit pretrain-testbed clean always
 
 help:  ## list the targets and what they cost
 	@echo "RankAdaptor, reproduced. Two commands on a fresh machine: make reproduce-table2, make test."
@@ -160,6 +162,10 @@ check-gpu: $(READY)  ## a new GPU machine: exactness, one recovery, one evaluati
 rehearse: export RANKADAPTOR_PROFILE := $(if $(filter tiny,$(value PROFILE)),llama-7b,$(value PROFILE))
 rehearse: $(READY)  ## PROFILE=llama-7b through every stage, on a narrow copy with random weights (5 minutes on 2 cores)
 	@$(RUN) rehearse
+
+campaign: export RANKADAPTOR_PROFILE := $(if $(filter tiny,$(value PROFILE)),smollm2,$(value PROFILE))
+campaign: $(READY)  ## what SmolLM2 is wanted for, in order, for HOURS=2; its results become records (resumes; downloads 238 MB)
+	@$(RUN) campaign
 
 torture: $(READY)  ## kill a run 20 times, and compare with one that was left alone (10 minutes)
 	@$(VENV)/bin/python benchmarks/torture.py --out "$$RANKADAPTOR_OUT"

@@ -47,3 +47,22 @@ def rank_table(
     table = measured_table(profile, budget, ledger=ledger)
     print(table.plan(), flush=True)
     print(write_rank_table(table.run(), out))
+
+
+def campaign(
+    profile: Annotated[str, typer.Option(
+        envvar="RANKADAPTOR_PROFILE", help="Whose records/PROFILE/campaign.yaml is worked off.")] = "smollm2",
+    hours: Annotated[float, typer.Option(
+        envvar="RANKADAPTOR_HOURS", help="After which no stage ends.", min=0.0, max=1000.0)] = 2.0,
+    ledger: Annotated[Path | None, typer.Option(
+        help="Of models and results on this machine; build/campaign/PROFILE by default.")] = None,
+) -> None:
+    """Work off a campaign. What a profile is wanted for, in order; records what it finds (resumes)."""
+    from rankadaptor.experiments.paths import build_folder
+    from rankadaptor.profiles import load_profile
+    from rankadaptor.reporting.campaign import work_off
+
+    os.nice(10)  # beside other work it takes the cores that are free
+    folder = ledger or build_folder() / "campaign" / load_profile(profile).name
+    require_writable("the ledger", folder)
+    work_off(profile, hours, folder, lambda line: print(line, flush=True))

@@ -32,6 +32,8 @@ EVA = "EVA"
 BEST_SEED = "LoRA, best of its seeds"
 TUNED = "LoRA, tuned rate"
 
+CEILING_RANKS = (2, 16)  # around LoRA's 8: what every layer would lose and win with fewer and more
+
 _SHUFFLE_SEED = 5
 
 
@@ -69,6 +71,15 @@ def _uniform(profile: Profile, architecture: Architecture) -> RankAllocation:
     return uniform_allocation(profile.adapters.lora_rank, architecture)
 
 
+def uniform_label(rank: int) -> str:
+    """Label of LoRA with one rank other than the profile's."""
+    return f"LoRA r={rank}"
+
+
+def _one_rank(rank: int, profile: Profile, architecture: Architecture) -> RankAllocation:
+    return uniform_allocation(rank, architecture)
+
+
 def _lora_star(profile: Profile, architecture: Architecture) -> RankAllocation:
     """Ranks that rise by quarters of depth. Source: Section 2, Figure 2."""
     return quarters_allocation(architecture, profile.adapters.lora_star_ranks)
@@ -97,5 +108,7 @@ register(Method(LORA_STAR, _lora_star))
 register(Method(MIRROR, _mirror))
 for _number, _label in enumerate(SHUFFLED):
     register(Method(_label, partial(_shuffled, _number)))
+for _rank in CEILING_RANKS:
+    register(Method(uniform_label(_rank), partial(_one_rank, _rank)))
 register(Method(ADALORA, _uniform, ADALORA, lambda budget: budget.adalora_learning_rates, _adalora))
 register(Method(EVA, _uniform, changes=lambda profile: {"method": "eva", "scaling": "fixed_alpha"}))

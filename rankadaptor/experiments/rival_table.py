@@ -20,7 +20,17 @@ import numpy as np
 from rankadaptor.allocation import RankAllocation, uniform_allocation
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments.block_table import BlockTable, BlockWork
-from rankadaptor.experiments.methods import BEST_SEED, DAMAGE, EVA, LORA, LORA_STAR, MIRROR, RANKADAPTOR, TUNED
+from rankadaptor.experiments.methods import (
+    BEST_SEED,
+    DAMAGE,
+    EVA,
+    LORA,
+    LORA_STAR,
+    MIRROR,
+    RANKADAPTOR,
+    TUNED,
+    uniform_label,
+)
 from rankadaptor.experiments.parameters import (
     DEFAULT_LEDGER,
     Words,
@@ -92,7 +102,7 @@ class RivalTable(BlockTable):
             rival, rival_key = yield from trials.search(block, pruned, architecture, rate, name, recoveries)
             allocations[name] = rival.best
             searches[name] = _recoveries(rival.rounds), rival_key
-        allocations |= {f"LoRA r={rank}": uniform_allocation(rank, architecture) for rank in UNIFORM_RANKS}
+        allocations |= {uniform_label(rank): uniform_allocation(rank, architecture) for rank in UNIFORM_RANKS}
         allocations[RANKADAPTOR] = result.best
         specs |= {name: self.lora_specs(ranks, rate) for name, ranks in allocations.items()}
         specs[EVA] = [self.method_spec(EVA, runner, pruned, rate, seed) for seed in self.seeds]

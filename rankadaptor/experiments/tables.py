@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 
 from rankadaptor.experiments.methods import (
     ADALORA,
+    CEILING_RANKS,
     LORA,
     LORA_STAR,
     MIRROR,
     RANKADAPTOR,
     RANKADAPTOR_PER_TASK,
     SHUFFLED,
+    uniform_label,
 )
 from rankadaptor.plugins import add_entry
 
@@ -50,3 +52,5 @@ register(Contents("table4", "Table 4", MAIN, CLAIMED, published="Vicuna-7B"))
 register(Contents("table5", "Table 5", MAIN, CLAIMED, published="LLaMA-13B"))
 register(Contents("table6", "Table 6", ()))
 register(Contents("figure5", "Figures 5 and 6", (LORA, RANKADAPTOR), CLAIMED, generates=True))
+register(Contents("headroom", "Headroom", (LORA,)))
+register(Contents("ceiling", "Ceiling of uniform ranks", (LORA, *map(uniform_label, CEILING_RANKS))))

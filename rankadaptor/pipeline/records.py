@@ -16,6 +16,7 @@ two are.
 
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,11 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rankadaptor.errors import BadInput
+from rankadaptor.files import scratch_beside
 from rankadaptor.keys import canonical_json, identity_key, sha256_text
 from rankadaptor.pipeline.ledger import SEARCHES, UNPACKED, Ledger
 from rankadaptor.pipeline.ledger_files import Entry, is_key
@@ -37,6 +40,7 @@ RESULTS, ITEMS, ROUNDS, FILES = "results.parquet", "items.parquet", "rounds.parq
 _ITEMS = "items.parquet"  # the file of an evaluation in a ledger
 _REPLAYS = "replays.parquet"  # the file of a replay, whose result itself is only its number of rows
 _WEIGHTS = ("adapter", "model")  # folders of an entry, of which only the configuration of a model is kept
+MODEL_STAGES = ("prune", "recover")  # that leave weights beside their results
 _OWN = ("spec.json", "result.json", "checksums.json")  # of every entry
 _MOST_BYTES = 2**22  # of a file beside a result: weights are larger, and never recorded
 
@@ -50,6 +54,7 @@ _ITEM_COLUMNS = pa.schema([
 _ROUND_COLUMNS = pa.schema([("key", pa.string()), ("identity", pa.string()), ("number", pa.int32()),
                             ("content", pa.string())])
 _FILE_COLUMNS = pa.schema([("key", pa.string()), ("name", pa.string()), ("content", pa.binary())])
+_SCHEMAS = {RESULTS: _RESULT_COLUMNS, ITEMS: _ITEM_COLUMNS, ROUNDS: _ROUND_COLUMNS, FILES: _FILE_COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -125,15 +130,53 @@ def write_records(ledger: Ledger, keys: Iterable[str], searches: Iterable[str], 
     results = [{"key": entry.key, "stage": entry.result["stage"], "identity": canonical_json(entry.spec),
                 "result": canonical_json(entry.result["result"]),
                 "provenance": canonical_json(entry.result["provenance"])} for entry in entries]
-    _write(pa.Table.from_pylist(results, _RESULT_COLUMNS), folder / RESULTS)
-    recoveries = {entry.key for entry in entries if entry.spec["stage"] == "recover"}
-    tables = [_items(entry, entry.spec["parent"] in recoveries) for entry in entries if _keeps_items(entry)]
-    _write(pa.concat_tables(tables) if tables else _ITEM_COLUMNS.empty_table(), folder / ITEMS)
+    _write(pa.Table.from_pylist(results, _RESULT_COLUMNS), folder / RESULTS, _RESULT_COLUMNS)
+    tables = [_items(entry, _is_adapted(ledger, entry)) for entry in entries if _keeps_items(entry)]
+    _write(pa.concat_tables(map(_plain, tables)) if tables else _ITEM_COLUMNS.empty_table(), folder / ITEMS,
+           _ITEM_COLUMNS)
     trials = MeasuredTrials(ledger)
     rounds = [row for key in sorted(set(searches)) for row in _rounds(ledger, trials, key)]
-    _write(pa.Table.from_pylist(rounds, _ROUND_COLUMNS), folder / ROUNDS)
+    _write(pa.Table.from_pylist(rounds, _ROUND_COLUMNS), folder / ROUNDS, _ROUND_COLUMNS)
     files = [row for entry in entries for row in _files(entry)]
-    _write(pa.Table.from_pylist(files, _FILE_COLUMNS), folder / FILES)
+    _write(pa.Table.from_pylist(files, _FILE_COLUMNS), folder / FILES, _FILE_COLUMNS)
+
+
+def add_records(ledger: Ledger, keys: Iterable[str], searches: Iterable[str], folder: Path) -> None:
+    """Add results of a ledger to records that are there, in the place of those of the same keys.
+
+    Records of one ledger, added in any order and number of pieces, have the same bytes as when written at once.
+
+    Args:
+        keys: Of the results; each has to be in the ledger.
+        searches: Keys of searches.
+        folder: Of the records; made where nothing is recorded yet.
+
+    Raises:
+        BadInput: if the ledger lacks a result, or the records that are there are damaged; nothing is changed then.
+    """
+    if not (folder / RESULTS).is_file():
+        write_records(ledger, keys, searches, folder)
+        return
+    there = {name: _read(folder, name) for name in _SCHEMAS}
+    with scratch_beside(folder) as scratch:
+        write_records(ledger, keys, searches, scratch)
+        for name, old in there.items():
+            new = _read(scratch, name)
+            kept = old.filter(pc.invert(pc.is_in(_keys(old), value_set=_keys(new))))
+            both = pa.concat_tables([_plain(kept), _plain(new)])
+            _write(both.take(pc.sort_indices(both, [("key", "ascending")])), scratch / name, _SCHEMAS[name])
+        for name in there:
+            os.replace(scratch / name, folder / name)
+
+
+def _keys(table: pa.Table) -> pa.Array:
+    return table["key"].cast(pa.string()).combine_chunks()
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """A table whose texts are no entries of dictionaries, which differ from table to table."""
+    return table.cast(pa.schema([(field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type)
+                                 for field in table.schema]))
 
 
 def _entry(ledger: Ledger, key: str) -> Entry:
@@ -143,13 +186,23 @@ def _entry(ledger: Ledger, key: str) -> Entry:
     return entry
 
 
-def _write(table: pa.Table, path: Path) -> None:
-    # One thread and no statistics of the writer: the same rows give the same bytes.
-    pq.write_table(table.replace_schema_metadata(), path, compression="zstd", compression_level=19)
+def _write(table: pa.Table, path: Path, schema: pa.Schema) -> None:
+    """Rows as a file. The same rows give the same bytes: in one piece, with dictionaries in the order of the rows, and
+    no bits behind the last row of a column of truth values."""
+    plain = _plain(table).combine_chunks()
+    for place, column in enumerate(plain.columns):
+        if pa.types.is_boolean(column.type):
+            plain = plain.set_column(place, plain.column_names[place], pa.array(column.to_numpy(), pa.bool_()))
+    pq.write_table(plain.cast(schema), path, compression="zstd", compression_level=19)
 
 
 def _keeps_items(entry: Entry) -> bool:
     return entry.path(_ITEMS).is_file() and entry.spec["spec"].get("split") != "search"
+
+
+def _is_adapted(ledger: Ledger, entry: Entry) -> bool:
+    parent = ledger.find(entry.spec["parent"])
+    return parent is not None and parent.spec["stage"] == "recover"
 
 
 def _items(entry: Entry, is_adapted: bool) -> pa.Table:
@@ -189,8 +242,12 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
     Raises:
         BadInput: if the file is missing, or is no table of records.
     """
-    path = folder / name
-    columns = {RESULTS: _RESULT_COLUMNS, ITEMS: _ITEM_COLUMNS, ROUNDS: _ROUND_COLUMNS, FILES: _FILE_COLUMNS}[name]
+    frame: pd.DataFrame = _read(folder, name).to_pandas()
+    return frame
+
+
+def _read(folder: Path, name: str) -> pa.Table:
+    path, columns = folder / name, _SCHEMAS[name]
     if not path.is_file():
         raise BadInput(f"no records {path}: restore the file, `git checkout` has it")
     try:
@@ -200,16 +257,22 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
     if table.schema.names != columns.names:
         raise BadInput(f"{path} has the columns {', '.join(table.schema.names)}: records have"
                        f" {', '.join(columns.names)}, restore it")
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
+    return table
 
 
-def unpack_records(folder: Path, target: Path) -> Ledger:
+def recorded_hours(folder: Path) -> float:
+    """Hours that the stages took which records are of, one after the other, each on the machine that computed it."""
+    return sum(json.loads(text)["seconds"] for text in read_table(folder, RESULTS)["provenance"]) / 3600
+
+
+def unpack_records(folder: Path, target: Path, with_models: bool = True) -> Ledger:
     """Make a ledger of records, from which pages are drawn. Models and adapters are not in it.
 
     Args:
         folder: Of the records.
         target: Of the ledger; what it holds already stays.
+        with_models: Whether results are unpacked that had a model or an adapter beside them. Without them a run makes
+            a model again where another result needs it.
 
     Raises:
         BadInput: if a file of the records is missing or damaged, or a key is not the hash of its identity.
@@ -221,6 +284,8 @@ def unpack_records(folder: Path, target: Path) -> Ledger:
         files.setdefault(key, []).append((name, content))
     for row in _rows(folder, RESULTS):
         identity = _identity(row, folder)
+        if not with_models and row["stage"] in MODEL_STAGES:
+            continue
         content = {"stage": row["stage"], "result": json.loads(row["result"]),
                    "provenance": json.loads(row["provenance"])}
 

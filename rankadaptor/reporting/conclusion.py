@@ -21,6 +21,7 @@ from rankadaptor.experiments.results import TableResult
 from rankadaptor.experiments.testbed_quality import TestbedMeasurements
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.records import RESULTS, compare_with_records, is_unpacked
+from rankadaptor.reporting.headroom import headroom_frame
 from rankadaptor.reporting.labels import MEAN, count_word, result_tasks
 from rankadaptor.reporting.search_page import SearchPage
 from rankadaptor.reporting.tables.accuracy import cells
@@ -100,6 +101,36 @@ def of_table(result: TableResult, ledger: Ledger) -> str:
     if result.recovered:
         lines += _undecided(result)
     return _text(lines, ledger, result.profile.name, result.stages, bool(result.computed))
+
+
+def of_headroom(result: TableResult, ledger: Ledger) -> str:
+    """The conclusion of the headroom page: what pruning took and LoRA won back; of other uniform ranks their gain.
+
+    Args:
+        ledger: That holds the results.
+    """
+    name = result.contents.name
+    numbers = [f"{value}{end}" for value in ("lost", "won") for end in ("", "_low", "_high")]
+    committed = _of_ledger(ledger, result.profile.name, name, f"{name}-headroom.csv", ("block", "column", "verdict"),
+                           {number: number for number in numbers})
+    rows = []
+    for _, line in headroom_frame(result).iterrows():
+        if line["column"] == MEAN:
+            row = committed.row(block=line["block"], column=MEAN)
+            rows.append((line["block"], f"{_won(line)} {_origin(result.budget_name, result.seeds)}",
+                         _beside(committed, None if row is None else _won(row))))
+    lines = ["LoRA - pruned of dense - pruned in accuracy, with 95 % intervals", *_aligned(rows),
+             *([committed.note] if committed.note else [])]
+    if len(result.contents.methods) > 1:
+        lines += _gains(result, ledger)
+    lines += [f"no result of {one_line(failure)}" for failure in result.failures()]
+    return _text(lines, ledger, result.profile.name, result.stages, bool(result.computed))
+
+
+def _won(row: pd.Series) -> str:
+    won, lost = (f"{row[name]:+.1f} [{row[f'{name}_low']:+.1f}, {row[f'{name}_high']:+.1f}]"
+                 for name in ("won", "lost"))
+    return f"{won} of {lost} points: {row['verdict']}"
 
 
 def of_ablations(work: AblationTables, results: Mapping[str, Mapping[str, TableResult]], name: str) -> str:

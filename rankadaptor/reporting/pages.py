@@ -114,6 +114,10 @@ for _page in (
          ("profile", "blocks", "ledger", "rank_table"), of_all=True, own_blocks=True, only_profile="tiny"),
     Page("testbed", "what can be measured on a profile", "07_testbed", "testbed_quality", _RUNS,
          own_budget="standard"),
+    Page("headroom", "what pruning takes and LoRA wins back", "10_headroom", "main_table", _TABLES,
+         {"table": "headroom"}),
+    Page("ceiling", "LoRA with a small and a large rank in every layer", "10_headroom", "main_table", _TABLES,
+         {"table": "ceiling"}, suffix=".ceiling"),
     Page("rivals", "rivals of the search, really recovered", "09_rivals", "rival_table", _RUNS, own_budget="standard"),
 ):
     register(_page)
@@ -129,7 +133,7 @@ def plan(name: str, given: Mapping[str, Any]) -> "Plan":
     Raises:
         BadInput: on anything unknown, or on an option that the page does not have.
     """
-    return _work(name, given).plan()
+    return work(name, given).plan()
 
 
 def run_folder_of(name: str, given: Mapping[str, Any], reports: Path | str) -> Path:
@@ -168,7 +172,7 @@ def reproduce(name: str, given: Mapping[str, Any], folder: Path | str, quiet: bo
     from rankadaptor.reporting.notebooks import declared_parameters, run_notebook
 
     page = PAGES[name]
-    _work(name, given)  # raises before a kernel starts
+    work(name, given)  # raises before a kernel starts
     executed = Path(folder) / f"{page.notebook}{page.suffix}.ipynb"
     parameters = page.parameters(given) | {"reports": str(folder)} | ({"name": page.label} if page.label else {})
     for fixed in page.fixed.keys() - declared_parameters(page.notebook):  # the notebook sets these itself
@@ -197,7 +201,7 @@ def reproduce_all(given: Mapping[str, Any], folder: Path | str, on_page: Callabl
     complete = []
     options = {name: _options_of_all(PAGES[name], given) for name in names_of_all(given.get("profile", "tiny"))}
     for name, taken in options.items():
-        if _work(name, taken).is_complete():
+        if work(name, taken).is_complete():
             complete.append(name)
         else:
             on_page(name, reproduce(name, taken, folder))
@@ -225,8 +229,9 @@ def _check_options(name: str, given: Mapping[str, Any]) -> None:
             raise BadInput(f"{key} {shown!r} was given for {name}, which has no such option: leave it out")
 
 
-def _work(name: str, given: Mapping[str, Any]) -> "Planned":
+def work(name: str, given: Mapping[str, Any]) -> "Planned":
+    """The work of a page: what computes it, and counts what is missing. Arguments and errors as of `plan`."""
     _check_options(name, given)
     page = PAGES[name]
-    work: Planned = getattr(rankadaptor, page.work)(**page.parameters(given))
-    return work
+    planned: Planned = getattr(rankadaptor, page.work)(**page.parameters(given))
+    return planned

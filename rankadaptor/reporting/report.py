@@ -19,6 +19,8 @@ from rankadaptor.reporting.paper.inconsistencies import inconsistencies
 
 # Sections in the order of the report: name of the page's .md, heading, and stem of its figures and numbers.
 _SECTIONS = (
+    ("headroom", "Headroom", "headroom"),
+    ("ceiling", "The ceiling of uniform ranks", "ceiling"),
     ("table2", "Table 2: recovered models", "table2"),
     ("table6", "Table 6: pruned and not recovered", "table6"),
     ("figure2", "Figure 2: LoRA and LoRA*", "figure2"),

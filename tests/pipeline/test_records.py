@@ -19,6 +19,7 @@ from rankadaptor.pipeline.records import (
     ITEMS,
     RESULTS,
     ROUNDS,
+    add_records,
     compare_with_records,
     read_table,
     recorded_keys,
@@ -82,6 +83,33 @@ def test_records_of_an_unpacked_ledger_have_the_same_bytes(recorded, tmp_path):
     write_records(ledger, [entry.key for entry in ledger.entries()], recorded_searches(ledger), tmp_path / "again")
     for name in ALL:
         assert (tmp_path / "again" / name).read_bytes() == (recorded / name).read_bytes(), name
+
+
+def test_records_added_in_pieces_have_the_same_bytes(finished, recorded, tmp_path):
+    ledger = Ledger(finished.ledger)
+    keys, searches = sorted(entry.key for entry in ledger.entries()), recorded_searches(ledger)
+    pieces = [(keys[1::2], searches[:1]), (keys[:10], []), (keys[::2], searches)]  # with some of them twice
+    for some_keys, some_searches in pieces:
+        add_records(ledger, some_keys, some_searches, tmp_path / "pieces")
+    for name in ALL:
+        assert (tmp_path / "pieces" / name).read_bytes() == (recorded / name).read_bytes(), name
+
+
+def test_nothing_is_added_to_damaged_records(finished, copy):
+    before = (copy / RESULTS).read_bytes()
+    (copy / ITEMS).write_bytes(b"PAR1")
+    ledger = Ledger(finished.ledger)
+    with pytest.raises(BadInput, match="restore it"):
+        add_records(ledger, [next(iter(ledger.entries())).key], [], copy)
+    assert (copy / RESULTS).read_bytes() == before
+    assert not [path for path in copy.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_without_models_a_run_makes_only_what_it_lacks(finished, recorded, tiny_profile, tmp_path):
+    ledger = unpack_records(recorded, tmp_path / "ledger", with_models=False)
+    stages = {entry.spec["stage"] for entry in ledger.entries()}
+    assert "evaluate" in stages
+    assert not stages & {"prune", "recover"}
 
 
 def test_an_interval_follows_from_the_items_alone(finished, recorded):
