@@ -20,13 +20,12 @@ from rankadaptor.files import file_digest, settle
 from rankadaptor.keys import sha256_text
 from rankadaptor.models.base_model import base_model_identity
 from rankadaptor.pipeline.ledger import UNPACKED, Ledger
+from rankadaptor.pipeline.record_comparison import Comparison, compare_with_records
 from rankadaptor.pipeline.records import (
     FILES,
     ITEMS,
     RESULTS,
     ROUNDS,
-    Comparison,
-    compare_with_records,
     mark_unpacked,
     recorded_keys,
     recorded_searches,

@@ -20,7 +20,8 @@ from rankadaptor.experiments.pruned_models import PrunedModelsResult
 from rankadaptor.experiments.results import TableResult
 from rankadaptor.experiments.testbed_quality import TestbedMeasurements
 from rankadaptor.pipeline.ledger import Ledger
-from rankadaptor.pipeline.records import RESULTS, compare_with_records, is_unpacked
+from rankadaptor.pipeline.record_comparison import compare_with_records
+from rankadaptor.pipeline.records import RESULTS, is_unpacked
 from rankadaptor.reporting.headroom import headroom_frame
 from rankadaptor.reporting.labels import MEAN, count_word, result_tasks
 from rankadaptor.reporting.search_page import SearchPage

@@ -14,13 +14,13 @@ from rankadaptor.errors import BadInput
 from rankadaptor.experiments.main_table import main_table
 from rankadaptor.models.base_model import base_model_identity
 from rankadaptor.pipeline.ledger import Ledger
+from rankadaptor.pipeline.record_comparison import compare_with_records
 from rankadaptor.pipeline.records import (
     FILES,
     ITEMS,
     RESULTS,
     ROUNDS,
     add_records,
-    compare_with_records,
     read_table,
     recorded_keys,
     recorded_searches,
