@@ -16,7 +16,7 @@ from rankadaptor.experiments.methods import LORA, NO_RECOVERY, RANKADAPTOR, RANK
 from rankadaptor.experiments.results import Row, TableResult
 from rankadaptor.reporting.labels import MEAN, count_word, result_tasks
 from rankadaptor.reporting.paper import published_table
-from rankadaptor.reporting.provenance import entries_provenance, write_json
+from rankadaptor.reporting.provenance import entries_provenance, seconds_by_stage, write_json
 from rankadaptor.reporting.style import AXIS_LINE, closed, figure_style, legend_below, reach
 from rankadaptor.reporting.tables.accuracy import bootstrapped, cells
 from rankadaptor.reporting.tables.differences import differences_to_lora
@@ -162,6 +162,15 @@ def write_ablations(work: AblationTables, results: Mapping[str, Mapping[str, Tab
     frame.to_csv(path.with_suffix(".csv"), index=False, float_format="%.4f")
     keys = {f"{ablation} {label} {row.method}": list(row.keys) for ablation, variants in results.items()
             for label, result in variants.items() for row in _rows(result)}
-    write_json({"profile": work.profile.name} | entries_provenance(work.profile, keys, work.ledger),
+    write_json(_settings(work, results) | entries_provenance(work.profile, keys, work.ledger),
                path.with_name(f"{name}-provenance.json"))
     return path
+
+
+def _settings(work: AblationTables, results: Mapping[str, Mapping[str, TableResult]]) -> dict[str, Any]:
+    """What the page was made with: profile, blocks, budget, training seeds, and where the time went."""
+    tables = [result for variants in results.values() for result in variants.values()]
+    first = tables[0]
+    stages = dict.fromkeys(stage for result in tables for stage in result.stages)
+    return {"profile": work.profile.name, "blocks": [*first.blocks, *first.unfinished], "budget": first.budget_name,
+            "training_seeds": list(first.seeds), "seconds": seconds_by_stage(stages, work.ledger)}

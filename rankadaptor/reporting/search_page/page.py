@@ -47,9 +47,17 @@ from rankadaptor.reporting.search_page.jobs import (
     page_settings,
 )
 from rankadaptor.reporting.search_page.predictions import predictor_variants, records_transfer, seed_transfer
-from rankadaptor.reporting.search_page.tables import by_block, predictor_table, searches_table, uniform_table
+from rankadaptor.reporting.search_page.tables import (
+    by_block,
+    predictor_table,
+    rules_frame,
+    rules_table,
+    searches_frame,
+    searches_table,
+)
 from rankadaptor.reporting.search_page.writing import write_page
 
+BASE = "random search"  # whose regret stands beside every search's
 ABLATED = 12  # searches of every ablation, the first of the method's
 SIZES = (8, 16, 32, 64, 128, 1000)  # numbers of recoveries that predictors learn from
 
@@ -153,11 +161,20 @@ class SearchPage:
         return parts | {"Regret without a search (points)": self.unsearched(), "What helps": self.ablations()}
 
     def write(self, folder: Path | str) -> Path:
-        """Write search.md, search-provenance.json and search-differences.csv; returns the first."""
+        """Write search.md, which it returns, search-provenance.json and every part as search-PART.csv."""
         parts, verdict = self.run(), self.verdict()
         path = write_page(self.profile, self.table, self.table_sha256, parts, verdict, self.cache.keys, folder)
-        self.differences.to_csv(path.with_name("search-differences.csv"), index=False, float_format="%.4f")
+        for name, frame in self.frames().items():
+            frame.to_csv(path.with_name(f"search-{name}.csv"), index=False, float_format="%.4f")
         return path
+
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """The numbers of every part, by the names of their files."""
+        return {
+            "differences": self.differences, "agreement": self.reliability(), "seeds": self.seed_transfer(),
+            "rules": self._rules, "predictors": self.predictors(), "transfer": self._transfer,
+            "searches": by_block(self._searches), "unsearched": self.unsearched(), "variants": self._variants,
+        }
 
     # -- what a measurement is worth ----------------------------------------------------------------------------------
 
@@ -174,8 +191,12 @@ class SearchPage:
         return seed_transfer(self.replays, self.cache, self.settings)
 
     def rules(self) -> pd.DataFrame:
-        """Rules of thumb on the development block; see `tables.uniform_table`."""
-        return uniform_table(self.table, self.development, self.scaling)
+        """Rules of thumb on the development block; see `tables.rules_table`."""
+        return rules_table(self._rules)
+
+    @cached_property
+    def _rules(self) -> pd.DataFrame:
+        return rules_frame(self.table, self.development, self.scaling)
 
     # -- what predictors predict --------------------------------------------------------------------------------------
 
@@ -205,6 +226,10 @@ class SearchPage:
 
     def transfer(self) -> pd.DataFrame:
         """See `predictions.records_transfer`."""
+        return predictor_table(self._transfer)
+
+    @cached_property
+    def _transfer(self) -> pd.DataFrame:
         return records_transfer(self.replays, self.cache, self.settings)
 
     # -- what searches find -------------------------------------------------------------------------------------------
@@ -221,7 +246,11 @@ class SearchPage:
 
     def searches(self) -> dict[str, pd.DataFrame]:
         """Block -> what each method's searches reach."""
-        return {name: searches_table(curves, "random search", self.recoveries) for name, curves in self.curves.items()}
+        return {name: searches_table(frame, BASE, self.recoveries) for name, frame in self._searches.items()}
+
+    @cached_property
+    def _searches(self) -> dict[str, pd.DataFrame]:
+        return {name: searches_frame(curves, BASE, self.recoveries) for name, curves in self.curves.items()}
 
     def regret(self) -> Figure:
         """Regret of every method by recoveries, and of choices without a search."""
@@ -238,11 +267,15 @@ class SearchPage:
 
     def ablations(self) -> pd.DataFrame:
         """RankAdaptor with one thing changed at a time, on the development block."""
+        return searches_table(self._variants, OURS, self.recoveries)
+
+    @cached_property
+    def _variants(self) -> pd.DataFrame:
         seeds = self.seeds[:ABLATED]
         changed = self.cache.searches(self.development, ablation_jobs(self.settings)[1:], seeds)
         methods = self.curves[self.development]
         curves = pd.concat([methods[methods["seed"].isin(seeds)], changed], ignore_index=True)
-        return searches_table(curves, OURS, self.recoveries)
+        return searches_frame(curves, OURS, self.recoveries)
 
     @cached_property
     def differences(self) -> pd.DataFrame:
