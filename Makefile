@@ -41,7 +41,7 @@ READY  := $(VENV)/.ready
 RUN    := $(VENV)/bin/python -m rankadaptor
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast test-gpu lint report lab explore rank-table search-report bench-pruning bench-evaluation \
+.PHONY: help setup test test-fast test-gpu lint report reports lab explore rank-table search-report bench-pruning bench-evaluation \
   bench-recovery bench-trials convert check-gpu rehearse torture torture-ray audit pretrain-testbed clean always
 
 help:  ## list the targets and what they cost
@@ -57,7 +57,7 @@ help:  ## list the targets and what they cost
 	  "MODEL=$$RANKADAPTOR_MODEL FULL_SIZE=$$RANKADAPTOR_FULL_SIZE PYTHON=$(PYTHON)"
 	@echo "           BENCH_PROFILE=$$RANKADAPTOR_BENCH_PROFILE (benchmarks of tiny take two minutes at most and download nothing)"
 
-setup: $(READY)  ## make .venv and install the lock (2-5 minutes, 2 GB; more where torch brings CUDA)
+setup: $(READY)  ## make .venv and install the lock (2 to 5 minutes, 2 GB; more where torch brings CUDA)
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -125,6 +125,9 @@ reproduce-rivals:  ## every rival at the search's budget, really recovered, on o
 
 report: $(READY)  ## the report page, reports/PROFILE/index.html, over what was reproduced so far (seconds)
 	@$(RUN) report
+
+reports: $(READY)  ## the committed reports from the committed records, README and docs from those; computes nothing (minutes)
+	@$(RUN) reports
 
 bench-pruning: $(READY)  ## memory and time of importance against the plain way (6 minutes; downloads 105 MB)
 	@$(VENV)/bin/python benchmarks/pruning.py --profile "$$RANKADAPTOR_BENCH_PROFILE"
