@@ -31,7 +31,8 @@ def compare_records(profile: Profile = "tiny", ledger: Ledger = "ledger") -> Non
 def reports(
     profile: Annotated[str, typer.Option(help="One profile; all that have records by default.")] = "",
     reports: Reports = "reports",
-    prose: Annotated[bool, typer.Option("--prose", help="Only README and docs, from the reports that are there.")] = False,
+    prose: Annotated[bool, typer.Option("--prose", help="README and docs alone, from the reports that are there.")] =
+    False,
 ) -> None:
     """Draw the committed reports from the committed records, and README and docs from the reports. Computes nothing
     (minutes; with --prose seconds)."""

@@ -155,8 +155,9 @@ def _ablations(table: pd.DataFrame) -> Finding:
     changes = table[table["change"].notna() & (table["method"] != NO_RECOVERY)]
     counted = [f"{int(((rows['change_low'] > 0) | (rows['change_high'] < 0)).sum())} of {len(rows)}"
                for rows in (changes[changes["ablation"].isin(TABLE_3)], changes)]
-    return (f"{counted[0]} changes of its factors have an interval that excludes 0; of all {changes['ablation'].nunique()}"
-            f" ablations {counted[1]}, of {span(changes['change'], sign=True)} points", "")
+    return (f"{counted[0]} changes of its factors have an interval that excludes 0; of all"
+            f" {changes['ablation'].nunique()} ablations {counted[1]}, of {span(changes['change'], sign=True)} points",
+            "")
 
 
 def _samples(table: pd.DataFrame) -> Finding:

@@ -1,6 +1,8 @@
 """What targets cost: the measured costs in `records/costs.yaml`, and durations as people say them."""
 
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import yaml
 
@@ -33,8 +35,12 @@ def measured_costs() -> dict[str, Cost]:
         BadInput: on a line that is no cost.
     """
     path = costs_file()
-    if not path.is_file():
-        return {}
+    return _read(path, path.stat().st_mtime_ns) if path.is_file() else {}
+
+
+@cache
+def _read(path: Path, changed: int) -> dict[str, Cost]:
+    """The costs of a file, once for each time that it was changed (in nanoseconds)."""
     costs: dict[str, Cost] = {}
     for line in yaml.safe_load(path.read_text(encoding="utf-8")):
         if not isinstance(line, dict) or line.keys() != _FIELDS or line["target"] in costs:

@@ -1,4 +1,4 @@
-"""Numbers as text prints them: decimals are rounded half away from zero, as the tables of numbers on disk end in ties."""
+"""Numbers as text prints them, rounded half away from zero: numbers on disk are rounded already, often to ties."""
 
 from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Decimal

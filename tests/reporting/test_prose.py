@@ -50,7 +50,8 @@ def test_documents_are_what_their_templates_give():
 
 def test_no_figure_stands_in_prose_without_a_source():
     figures = unsupported(ROOT, ALLOWED)
-    assert not figures, "take them from a record, or name their source in settings.yaml:\n" + "\n".join(map(str, figures))
+    shown = "\n".join(map(str, figures))
+    assert not figures, f"take them from a record, or add their source to settings.yaml:\n{shown}"
 
 
 def test_every_allowed_phrase_stands_somewhere():
@@ -253,7 +254,7 @@ def test_the_reanalysis_gives_the_tables_mean(finished, tiny_profile, tmp_path, 
     (code,) = re.findall(r"^```python\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) < 20
     monkeypatch.chdir(tmp_path)
-    exec(code.replace("llm-pruner:20", block), {})  # noqa: S102
+    exec(code.replace("llm-pruner:20", block), {})
     mean = float(capsys.readouterr().out.split()[0])
     differences = pd.read_csv(tmp_path / "reports" / "tiny" / "table2-differences.csv").set_index(["block", "method"])
     assert mean == pytest.approx(differences.loc[(block, "RankAdaptor (one model)"), "difference"], abs=2e-4)

@@ -1,8 +1,7 @@
 """README and docs, rendered from `docs/templates` so that every figure in them comes from a record.
 
-`rendering` writes the documents, `reports` reads what their expressions ask for, `tables`, `searches` and `speeds` are
-the vocabulary of templates, `words` says counts and intervals as sentences do, `checking` finds figures that no record
-holds.
+`rendering` writes the documents, `reports` reads what their expressions ask for; `pages`, `tables`, `searches`,
+`speeds` and `words` are the vocabulary of templates; `checking` finds figures that no record holds.
 """
 
 from rankadaptor.reporting.prose.rendering import render_prose, rendered

@@ -17,8 +17,8 @@ from rankadaptor.reporting.prose.rendering import END, START, document, rendered
 
 SETTINGS, EVERYWHERE = "settings.yaml", "everywhere"
 
-_WORD = ("two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|sixteen|twenty|thirty|forty|fifty|sixty|"
-         "ninety|hundred|thousand|half an?|a quarter of an")
+_WORD = (r"two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|sixteen|twenty|thirty|forty|fifty|sixty|"
+         r"ninety|hundred|thousand|half\ an?|a\ quarter\ of\ an")
 _DIGITS = r"\d+(?:,\d{3})*(?:\.\d+)?"
 _NUMBER = rf"(?:{_DIGITS}|\b(?:{_WORD})\b)"
 _UNIT = (r"seconds?|minutes?|hours?|days?|weeks?|ms|s|GB|MB|GiB|MiB|KiB|GFLOP/s|points?|nats|times|fold|"
@@ -34,9 +34,9 @@ _FIGURE = re.compile(rf"""(?<![\w.:])(?:
   | {_NUMBER}(?:\s+(?:to|or)\s+{_NUMBER})?[\s-]+(?:{_UNIT})\b    # with a unit
   | {_NUMBER}\s+of\s+(?:the\s+)?{_NUMBER}                  # shares
   | {_NUMBER}\s+(?:\w+\s+)?(?:{_RESULT})\b                 # counts of results
-)""", re.VERBOSE)
+)""", re.VERBOSE | re.IGNORECASE)
 _BLANKED = re.compile(r"""
-    ^```.*?^```$ | ^<!--.*?-->$ | `[^`]*` | \]\([^)]*\) | <https?:[^>]*> | https?://\S+ | \A\#\ [^\n]*
+    ^```.*?^```$ | ^<!--.*?-->$ | `[^`]*` | \]\([^)]*\) | <https?:[^>]*> | https?://\S+ | ^\#\ [^\n]*
 """, re.VERBOSE | re.MULTILINE | re.DOTALL)
 
 
@@ -119,8 +119,8 @@ def unrecorded(project: Path, allowed: Allowed) -> tuple[list[Figure], list[Figu
         shown = _blanked(text)
         free = _without(shown, allowed.of(name))
         for match in _FIGURE.finditer(shown):
-            numbers = [number for number in re.finditer(_NUMBER, match[0])]
-            positions = [match.start() + place for number in numbers for place in range(*number.span())]
+            numbers = re.finditer(_NUMBER, match[0], re.IGNORECASE)
+            positions = [match.start() + place for number in numbers for place in range(number.start(), number.end())]
             every.append(_figure(path, shown, match))
             if not all(given[place] or free[place] == " " for place in positions):
                 wrong.append(every[-1])

@@ -11,10 +11,11 @@ from rankadaptor.errors import BadInput, cut
 from rankadaptor.experiments import methods
 from rankadaptor.experiments.paths import project_folder
 from rankadaptor.files import scratch_beside
+from rankadaptor.reporting.prose.pages import Pages, Paper
 from rankadaptor.reporting.prose.reports import Reports
-from rankadaptor.reporting.prose.searches import Searches
+from rankadaptor.reporting.prose.searches import Searches, Testbed
 from rankadaptor.reporting.prose.speeds import Speeds
-from rankadaptor.reporting.prose.tables import Ablations, Tables
+from rankadaptor.reporting.prose.tables import Ablations, Accuracies, Differences
 from rankadaptor.reporting.prose.words import WORDS
 
 START, END = "\ue000", "\ue001"  # around what an expression gave, where a check wants to know; of no alphabet
@@ -56,7 +57,7 @@ def rendered(project: Path, marked: bool = False) -> dict[str, str]:
     """
     environment = prose_environment(project, marked)
     return {document(name): _note(name) + _render(environment, name)
-            for name in sorted(environment.list_templates(extensions=["md"]), key=lambda name: (name != "README.md", name))}
+            for name in environment.list_templates(extensions=["md"])}
 
 
 def document(template: str) -> str:
@@ -82,7 +83,8 @@ def prose_environment(project: Path, marked: bool = False) -> Environment:
     )
     reports = Reports(project / "reports")
     environment.globals.update({name: getattr(methods, name) for name in _NAMES} | WORDS)
-    for vocabulary in (Tables(reports), Ablations(reports), Searches(reports), Speeds(reports)):
+    for vocabulary in (Differences(reports), Accuracies(reports), Ablations(reports), Pages(reports), Paper(),
+                       Searches(reports), Testbed(reports), Speeds(reports)):
         environment.globals.update({name: getattr(vocabulary, name) for name in dir(vocabulary) if name[0] != "_"})
     return environment
 

@@ -9,6 +9,9 @@ import pandas as pd
 
 from rankadaptor.data.text import read_text
 from rankadaptor.errors import BadInput
+from rankadaptor.profiles import load_profile
+
+named_profile = cache(load_profile)  # those of the package, which templates name, do not change while they are rendered
 
 
 class Reports:

@@ -38,6 +38,18 @@ class TableSearches:
         return span(self.rows["recoveries"], 0)
 
 
+@dataclass(frozen=True)
+class Outdone:
+    """Searches and variants with less regret than a choice without a search."""
+
+    searches: int  # methods and blocks, together
+    fewer: int  # of these with less regret
+    equal: int  # of these with as much, as printed
+    variants: dict[str, float]  # variants of RankAdaptor with less, and their regrets
+    equal_variants: int  # with as much
+    variant_count: int
+
+
 class Searches:
     """The vocabulary of searches."""
 
@@ -102,7 +114,7 @@ class Searches:
         """Median regrets of all methods on all blocks, from the least to the largest, in points."""
         return span(self._reports.table(f"{profile}/search-searches")["regret"], 1)
 
-    def less_regret(self, profile: str, choice: str) -> "Outdone":
+    def less_regret(self, profile: str, choice: str) -> Outdone:
         """The searches on all blocks, and the variants on the first, whose median regret lies below that of a choice
         without a search; compared as printed, with two decimals."""
         unsearched = self._reports.table(f"{profile}/search-unsearched").set_index("block")[choice].round(2)
@@ -132,13 +144,18 @@ class Searches:
     def taught_tau(self, profile: str, block: str, source: str, size: int) -> str:
         """Kendall's tau after so many recoveries of a block, meta-learned on a source: `nothing`, a block, or all."""
         rows = self._reports.rows(f"{profile}/search-transfer", block=block, size=size)
-        return interval(*rows.loc[rows["meta-learned on"] == source,
-                                  ["tau, same", "tau, same, low", "tau, same, high"]].iloc[0], 2)
+        row = rows[rows["meta-learned on"] == source].iloc[0]
+        return interval(row["tau, same"], row["tau, same, low"], row["tau, same, high"], 2)
 
-    # -- the testbed --------------------------------------------------------------------------------------------------
+
+class Testbed:
+    """The vocabulary of the testbed's quality."""
+
+    def __init__(self, reports: Reports):
+        self._reports = reports
 
     def margin(self, block: str, share: str) -> str:
-        """Percent of the dense model's margin that pruning a block lost (`lost`), or of that loss which LoRA `won back`."""
+        """Percent of the dense model's margin that pruning `lost` on a block, or of that loss which LoRA `won back`."""
         rows = self._reports.rows("tiny/testbed-margins", block=block)
         return plain(100 * rows[share].dropna().iloc[0], 0)
 
@@ -152,7 +169,7 @@ class Searches:
         return [100 * value for value in self._reports.rows("tiny/testbed-spread", signal=signal)[column]]
 
     def three_deviations(self) -> list[float]:
-        """What an allocation three standard deviations above the others would gain, over blocks and scalings, in points."""
+        """What an allocation three standard deviations above the others would gain, by block and scaling, in points."""
         return [3 * points for points in self.spread_points("between")]
 
     def decided_spreads(self, signal: str = "gold probability") -> int:
@@ -163,15 +180,3 @@ class Searches:
         """Allocations or seeds that spreads were measured with; with signal's rows, `rows`."""
         rows = self._reports.rows("tiny/testbed-spread", signal="gold probability")
         return len(rows) if column == "rows" else int(rows[column].max())
-
-
-@dataclass(frozen=True)
-class Outdone:
-    """Searches and variants with less regret than a choice without a search."""
-
-    searches: int  # methods and blocks, together
-    fewer: int  # of these with less regret
-    equal: int  # of these with as much, as printed
-    variants: dict[str, float]  # variants of RankAdaptor with less, and their regrets
-    equal_variants: int  # with as much
-    variant_count: int

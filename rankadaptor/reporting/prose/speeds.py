@@ -1,5 +1,5 @@
-"""What templates say of speed: records of benchmarks, and what a profile's costs add up to. Public methods are functions
-of templates."""
+"""What templates say of speed: records of benchmarks, and what a profile's costs add up to. Public methods are
+functions of templates."""
 
 import tempfile
 from functools import cache
@@ -9,12 +9,9 @@ import numpy as np
 
 from rankadaptor.experiments.plan import Plan
 from rankadaptor.pipeline.stages.evaluate import REPORT_ITEMS
-from rankadaptor.profiles import load_profile
 from rankadaptor.reporting import pages
 from rankadaptor.reporting.numbers import plain, span
-from rankadaptor.reporting.prose.reports import Reports
-
-REPORT_ITEMS = 20_465  # of the seven benchmarks' report splits
+from rankadaptor.reporting.prose.reports import Reports, named_profile
 
 
 class Speeds:
@@ -51,13 +48,13 @@ class Speeds:
 
     def recovery_seconds(self, profile: str, budget: str) -> float:
         """Seconds of one recovery, by a profile's cost."""
-        loaded = load_profile(profile)
+        loaded = named_profile(profile)
         training = loaded.budgets[budget].training
         return training.steps * training.batch_rows * loaded.cost.recovery_seconds_per_row
 
     def evaluation_seconds(self, profile: str) -> float:
         """Seconds of one evaluation of all report items, by a profile's cost."""
-        return REPORT_ITEMS * load_profile(profile).cost.evaluation_seconds_per_item
+        return REPORT_ITEMS * named_profile(profile).cost.evaluation_seconds_per_item
 
     def report_items(self) -> str:
         """Items of the seven benchmarks' report splits."""

@@ -1,4 +1,4 @@
-"""What templates say of measured tables and of the paper's: public methods are functions of templates."""
+"""What templates say of measured tables: public methods are functions of templates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,15 +7,8 @@ import pandas as pd
 
 from rankadaptor.data.tasks import BENCHMARKS, TASKS
 from rankadaptor.experiments.ablations import TABLE_3
-from rankadaptor.experiments.methods import DENSE, LORA, NO_RECOVERY
-from rankadaptor.experiments.tables import LEAST_GAIN
-from rankadaptor.profiles import Budget, Profile, load_profile
-from rankadaptor.reporting.claims import CLAIMS, claims_markdown
-from rankadaptor.reporting.costs import duration, measured_cost
-from rankadaptor.reporting.labels import MEAN, paper_method
-from rankadaptor.reporting.made_with import MadeWith, command, cost, made_with
-from rankadaptor.reporting.paper import published_differences
-from rankadaptor.reporting.paper.inconsistencies import gains
+from rankadaptor.experiments.methods import DENSE, NO_RECOVERY
+from rankadaptor.reporting.labels import MEAN
 from rankadaptor.reporting.numbers import interval, plain, signed, span
 from rankadaptor.reporting.prose.reports import Reports
 from rankadaptor.reporting.prose.words import excludes_zero, listed, word
@@ -62,8 +55,8 @@ class Gains:
         return list(self.rows["method"][real])
 
 
-class Tables:
-    """The vocabulary of measured tables. A page is named with its profile: `tiny/table2`."""
+class Differences:
+    """The vocabulary of differences to LoRA. A page is named with its profile: `tiny/table2`."""
 
     def __init__(self, reports: Reports):
         self._reports = reports
@@ -71,8 +64,6 @@ class Tables:
     def has(self, *names: str) -> bool:
         """Whether these tables are among the reports: `has("smollm2/headroom")`."""
         return self._reports.has(*names)
-
-    # -- differences to LoRA ------------------------------------------------------------------------------------------
 
     def difference(self, page: str, block: str, method: str) -> str:
         """A method's accuracy less LoRA's, in points: `-0.1 [-0.9, +0.7]`."""
@@ -115,7 +106,12 @@ class Tables:
         """How many verdicts a table has."""
         return int(self._reports.table(f"{page}-differences")["p_holm"].notna().sum())
 
-    # -- accuracies ---------------------------------------------------------------------------------------------------
+
+class Accuracies:
+    """The vocabulary of accuracies, of the blocks and methods of a table, and of what pruning left."""
+
+    def __init__(self, reports: Reports):
+        self._reports = reports
 
     def accuracy(self, page: str, block: str, method: str, column: str = MEAN) -> str:
         """Percent with its interval: `44.0 [39, 49]`."""
@@ -163,70 +159,6 @@ class Tables:
         """Parameters of a profile's dense model, in millions."""
         return plain(self._reports.row(f"{profile}/pruning", block="Dense")["parameters"] / 1e6)
 
-    # -- how pages were made ------------------------------------------------------------------------------------------
-
-    def made(self, page: str) -> MadeWith:
-        """What a page was made with: `made("tiny/table2").budget`, `.training_seeds`, `.blocks`."""
-        folder, _, name = page.partition("/")
-        made = made_with(self._reports.folder / folder, name)
-        if made is None:
-            raise LookupError(f"{page} has no provenance: make the report")
-        return made
-
-    def budget_of(self, page: str) -> Budget:
-        """The budget that a page was made with: `.decided`, `.report_items`."""
-        return load_profile(page.partition("/")[0]).budgets[self.made(page).budget]
-
-    def command(self, page: str, target: str = "") -> str:
-        """The command that made a page, options included: `make reproduce-table2 BUDGET=standard`."""
-        folder, _, name = page.partition("/")
-        return command(f"make {target or f'reproduce-{name}'}", name, load_profile(folder), self.made(page))
-
-    def cost_of(self, page: str, target: str = "") -> str:
-        """What that command costs."""
-        return cost(self.command(page, target), load_profile(page.partition("/")[0]), self.made(page))
-
-    def cost(self, target: str) -> str:
-        """The measured cost of a target of make: `7 to 12 minutes`."""
-        return str(measured_cost(target))
-
-    def duration(self, minutes: float) -> str:
-        """Minutes as people say them."""
-        return duration(minutes)
-
-    def profile(self, name: str) -> Profile:
-        """A profile, whose settings may be printed: `profile("tiny").search.candidates`."""
-        return load_profile(name)
-
-    def claims(self, profile: str) -> str:
-        """The table of claims."""
-        return claims_markdown(self._reports.folder / profile)
-
-    def claimed(self, name: str) -> str:
-        """What the paper prints for a claim."""
-        return CLAIMS[name].published
-
-    # -- the paper's numbers ------------------------------------------------------------------------------------------
-
-    def published(self, block: str, method: str, model: str = "LLaMA-7B") -> str:
-        """The paper's average of a method less that of LoRA: `+1.29`; empty where it prints none."""
-        name = paper_method(method)
-        differences = published_differences(name, model) if name in _PRINTED else {}
-        return signed(differences[block], 2) if block in differences else ""
-
-    def least_gain(self) -> str:
-        """The least gain that the paper claims, as verdicts take it, in points."""
-        return plain(100 * LEAST_GAIN)
-
-    def published_gains(self, rival: str = LORA, model: str = "") -> list[float]:
-        """What RankAdaptor's printed averages gain over a rival's, in points, of one model or of all."""
-        table = gains()
-        rows = table[(table["rival"] == rival) & ((table["model"] == model) | (model == ""))]
-        return list(rows["points"])
-
-
-_PRINTED = ("AdaLoRA", "RankAdaptor", NO_RECOVERY)  # methods that the paper's tables print beside LoRA
-
 
 @dataclass(frozen=True)
 class Changes:
@@ -247,8 +179,9 @@ class Changes:
     @property
     def excluding(self) -> list[str]:
         """Method, variant and change of those whose interval excludes 0."""
-        return [f"{row.method} with {row.variant} {interval(row.change, row.change_low, row.change_high, sign=True)}"
-                for row in self.rows.itertuples() if excludes_zero(row.change_low, row.change_high)]
+        columns = (self.rows[name] for name in ("method", "variant", "change", "change_low", "change_high"))
+        return [f"{method} with {variant} {interval(change, low, high, sign=True)}"
+                for method, variant, change, low, high in zip(*columns, strict=True) if excludes_zero(low, high)]
 
 
 class Ablations:

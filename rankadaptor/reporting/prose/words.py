@@ -21,9 +21,9 @@ def how_many(count: int, total: int) -> str:
     return f"{'none' if count == 0 else word(count)} of the {word(total)}"
 
 
-def agree(count: int, one: str, many: str) -> str:
-    """The form of a verb or noun that goes with `how_many` or `word`: singular with none and one."""
-    return one if count <= 1 else many
+def agree(count: int, singular: str, plural: str) -> str:
+    """The form of a verb or noun that goes with `how_many` or `word`: the singular with none and one."""
+    return singular if count <= 1 else plural
 
 
 def listed(names: Iterable[Any], joint: str = "and") -> str:

@@ -138,15 +138,8 @@ class SearchPage:
 
     def plan(self) -> Plan:
         """What there is to replay. Nothing is recovered; replaying takes two to three minutes on two cores, once."""
-        lines = [f"{self.table_name}: {len(self.table):,} recoveries, SHA-256 {self.table_sha256[:12]}"]
-        lines += [f"{name}: a pool of {len(replay.pool.allocations)} allocations within the budget of"
-                  f" {replay.pool.space.budget_params:,} parameters, {replay.pool.space.size:,} there are"
-                  for name, replay in self.replays.items()]
-        lines.append(f"{len(self.seeds)} searches a method, {self.recoveries} recoveries each, {INITIAL} of them before"
-                     f" the first prediction, {BATCH} a round, none stopped early")
-        lines.append("nothing is recovered; replaying takes two to three minutes on two cores, once")
         profile = self.profile
-        return Plan("The search, replayed", tuple(lines), profile.inputs(), profile.cost, Counter(), Counter())
+        return Plan("The search, replayed", _plan_lines(self), profile.inputs(), profile.cost, Counter(), Counter())
 
     def is_complete(self) -> bool:
         """Always: nothing is recovered or evaluated here, searches are replayed."""
@@ -171,9 +164,10 @@ class SearchPage:
     def frames(self) -> dict[str, pd.DataFrame]:
         """The numbers of every part, by the names of their files."""
         return {
-            "differences": self.differences, "agreement": self.reliability(), "seeds": self.seed_transfer(),
-            "rules": self._rules, "predictors": self.predictors(), "transfer": self._transfer,
-            "searches": by_block(self._searches), "unsearched": self.unsearched(), "variants": self._variants,
+            "agreement": self.reliability(), "seeds": self.seed_transfer(),
+            "rules": rules_frame(self.table, self.development, self.scaling), "predictors": self.predictors(),
+            "transfer": self._transfer, "differences": self.differences, "searches": by_block(self._searches),
+            "unsearched": self.unsearched(), "variants": self._variants,
         }
 
     # -- what a measurement is worth ----------------------------------------------------------------------------------
@@ -192,11 +186,7 @@ class SearchPage:
 
     def rules(self) -> pd.DataFrame:
         """Rules of thumb on the development block; see `tables.rules_table`."""
-        return rules_table(self._rules)
-
-    @cached_property
-    def _rules(self) -> pd.DataFrame:
-        return rules_frame(self.table, self.development, self.scaling)
+        return rules_table(rules_frame(self.table, self.development, self.scaling))
 
     # -- what predictors predict --------------------------------------------------------------------------------------
 
@@ -285,3 +275,15 @@ class SearchPage:
     def verdict(self) -> str:
         """RankAdaptor against its rivals, by rule; see `comparisons`."""
         return verdict_text(self.differences)
+
+
+def _plan_lines(page: "SearchPage") -> tuple[str, ...]:
+    """What there is to replay."""
+    lines = [f"{page.table_name}: {len(page.table):,} recoveries, SHA-256 {page.table_sha256[:12]}"]
+    lines += [f"{name}: a pool of {len(replay.pool.allocations)} allocations within the budget of"
+              f" {replay.pool.space.budget_params:,} parameters, {replay.pool.space.size:,} there are"
+              for name, replay in page.replays.items()]
+    lines.append(f"{len(page.seeds)} searches a method, {page.recoveries} recoveries each, {INITIAL} of them before"
+                 f" the first prediction, {BATCH} a round, none stopped early")
+    lines.append("nothing is recovered; replaying takes two to three minutes on two cores, once")
+    return tuple(lines)

@@ -56,7 +56,7 @@ def searches_frame(result: TableResult) -> pd.DataFrame:
         Columns block, recoveries, rounds (those of the initialization left out), most_rounds (of the budget: a search
         of fewer was ended by its stopping rule).
     """
-    lines = [(name, sum(len(one_round.proposals) for one_round in block.search.rounds), len(block.search.rounds) - 1,
+    lines = [(name, sum(len(entry.proposals) for entry in block.search.rounds), len(block.search.rounds) - 1,
               result.budget.search.rounds) for name, block in result.blocks.items() if block.search]
     return pd.DataFrame(lines, columns=["block", "recoveries", "rounds", "most_rounds"])
 
