@@ -116,6 +116,8 @@ def difference(method: str) -> Callable[[pd.DataFrame], Finding]:
     def finding(table: pd.DataFrame) -> Finding:
         """Of the one block with its interval, or the range over blocks."""
         rows = table[table["method"] == method]
+        if rows.empty:
+            return "not among the rows", ""
         if len(rows) == 1:
             row = rows.iloc[0]
             return (f"{interval(row['difference'], row['low'], row['high'], sign=True)} points",

@@ -75,7 +75,9 @@ def _defaults(page: str, profile: Profile) -> dict[str, Any]:
     function = inspect.signature(getattr(rankadaptor, PAGES[page].work)).parameters
     own = {name: parameter.default for name, parameter in function.items()
            if parameter.default is not inspect.Parameter.empty}
-    return own | PAGES[page].parameters({"profile": profile.name} if profile.defaults else {})
+    of_profile = {} if profile.defaults is None else {
+        "budget": profile.defaults.budget, "blocks": " ".join(profile.defaults.blocks)}
+    return own | of_profile | PAGES[page].parameters({})
 
 
 def cost(command_line: str, profile: Profile, made: MadeWith) -> str:

@@ -138,8 +138,8 @@ class SearchPage:
 
     def plan(self) -> Plan:
         """What there is to replay. Nothing is recovered; replaying takes two to three minutes on two cores, once."""
-        profile = self.profile
-        return Plan("The search, replayed", _plan_lines(self), profile.inputs(), profile.cost, Counter(), Counter())
+        return Plan("The search, replayed", _plan_lines(self), self.profile.inputs(), self.profile.cost, Counter(),
+                    Counter())
 
     def is_complete(self) -> bool:
         """Always: nothing is recovered or evaluated here, searches are replayed."""
@@ -157,18 +157,14 @@ class SearchPage:
         """Write search.md, which it returns, search-provenance.json and every part as search-PART.csv."""
         parts, verdict = self.run(), self.verdict()
         path = write_page(self.profile, self.table, self.table_sha256, parts, verdict, self.cache.keys, folder)
-        for name, frame in self.frames().items():
-            frame.to_csv(path.with_name(f"search-{name}.csv"), index=False, float_format="%.4f")
-        return path
-
-    def frames(self) -> dict[str, pd.DataFrame]:
-        """The numbers of every part, by the names of their files."""
-        return {
+        frames = {
             "agreement": self.reliability(), "seeds": self.seed_transfer(),
             "rules": rules_frame(self.table, self.development, self.scaling), "predictors": self.predictors(),
             "transfer": self._transfer, "differences": self.differences, "searches": by_block(self._searches),
-            "unsearched": self.unsearched(), "variants": self._variants,
-        }
+            "unsearched": self.unsearched(), "variants": self._variants}
+        for name, frame in frames.items():
+            frame.to_csv(path.with_name(f"search-{name}.csv"), index=False, float_format="%.4f")
+        return path
 
     # -- what a measurement is worth ----------------------------------------------------------------------------------
 
@@ -261,9 +257,8 @@ class SearchPage:
 
     @cached_property
     def _variants(self) -> pd.DataFrame:
-        seeds = self.seeds[:ABLATED]
+        seeds, methods = self.seeds[:ABLATED], self.curves[self.development]
         changed = self.cache.searches(self.development, ablation_jobs(self.settings)[1:], seeds)
-        methods = self.curves[self.development]
         curves = pd.concat([methods[methods["seed"].isin(seeds)], changed], ignore_index=True)
         return searches_frame(curves, OURS, self.recoveries)
 
