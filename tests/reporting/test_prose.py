@@ -166,6 +166,7 @@ def test_sentences_follow_their_counts():
     assert [how_many(count, 8) for count in (0, 1, 7, 8)] == [
         "none of the eight", "one of the eight", "seven of the eight", "all eight"]
     assert [how_many(count, 2) for count in (0, 1, 2)] == ["neither of the two", "one of the two", "both"]
+    assert [how_many(count, 1) for count in (0, 1)] == ["none of one", "one of one"]
     assert [agree(count, "holds", "hold") for count in (0, 1, 2)] == ["holds", "holds", "hold"]
     assert (listed([]), listed(["a"]), listed(["a", "b", "c"])) == ("none", "a", "a, b and c")
     assert (word(0), word(12), word(13)) == ("none", "twelve", "13")

@@ -122,6 +122,10 @@ class Accuracies:
         """Percent without its interval."""
         return plain(100 * self.share(page, block, method, column), places)
 
+    def percents(self, page: str, method: str, column: str = MEAN) -> list[float]:
+        """A method's percent on every block."""
+        return [100 * share for share in self._reports.rows(page, method=method, column=column)["value"]]
+
     def share(self, page: str, block: str, method: str, column: str = MEAN) -> float:
         """A proportion as a number, for comparisons."""
         return float(self._reports.row(page, block=block, method=method, column=column)["value"])

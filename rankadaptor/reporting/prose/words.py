@@ -14,11 +14,11 @@ def word(count: int) -> str:
 
 def how_many(count: int, total: int) -> str:
     """`none of the eight`, `one of the eight`, `all eight`, `both`: what stands in front of a noun in the plural."""
+    if total == 1:
+        return f"{word(count)} of one"
     if total == 2 and count != 1:
         return "both" if count else "neither of the two"
-    if count == total:
-        return f"all {word(total)}" if total > 1 else "the one"
-    return f"{'none' if count == 0 else word(count)} of the {word(total)}"
+    return f"all {word(total)}" if count == total else f"{word(count)} of the {word(total)}"
 
 
 def agree(count: int, singular: str, plural: str) -> str:
