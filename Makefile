@@ -62,7 +62,7 @@ help:  ## list the targets and what they cost
 	@echo "           BENCH_PROFILE=$$RANKADAPTOR_BENCH_PROFILE (benchmarks of tiny take two minutes at most and download nothing)" \
 	  "OUT=$$RANKADAPTOR_OUT"
 
-setup: $(READY)  ## make .venv and install the lock (2-5 minutes, 2 GB; more where torch brings CUDA)
+setup: $(READY)  ## make .venv and install the lock (2 to 5 minutes, 2 GB; more where torch brings CUDA)
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -133,7 +133,7 @@ reproduce-rivals:  ## every rival at the search's budget, really recovered, on o
 report: $(READY)  ## the report page, reports/PROFILE/BUDGET/index.html, over what was reproduced so far (seconds)
 	@$(RUN) report
 
-reports: $(READY)  ## draw the committed pages from the committed records; computes nothing (4 minutes on 2 cores)
+reports: $(READY)  ## draw the committed pages from the committed records, README and docs from those; computes nothing (3 minutes)
 	@$(RUN) reports
 
 bench-pruning: $(READY)  ## memory and time of importance against the plain way (6 minutes; downloads 105 MB)

@@ -31,13 +31,22 @@ def compare_records(profile: Profile = "tiny", ledger: Ledger = "ledger") -> Non
 def reports(
     profile: Annotated[str, typer.Option(help="One profile; all that have records by default.")] = "",
     reports: Reports = "reports",
+    prose: Annotated[bool, typer.Option("--prose", help="README and docs alone, from the reports that are there.")] =
+    False,
 ) -> None:
-    """Draw the committed reports from the committed records. Computes nothing (minutes)."""
+    """Draw the committed reports from the committed records, and README and docs from the reports. Computes nothing
+    (minutes; with --prose seconds)."""
+    from rankadaptor.experiments.paths import project_folder
     from rankadaptor.profiles import names
     from rankadaptor.reporting.committed import committed_pages, render
+    from rankadaptor.reporting.prose import render_prose
 
     def print_page(name: str, executed: Path) -> None:
         print(f"{executed.parent.name}: {name}", flush=True)
 
-    for name in [profile] if profile else [name for name in names() if committed_pages(name)]:
-        print(render(name, reports, print_page))
+    if not prose:
+        for name in [profile] if profile else [name for name in names() if committed_pages(name)]:
+            print(render(name, reports, print_page))
+    if Path(reports).resolve() == (project_folder() / "reports").resolve():  # documents speak of committed reports
+        for path in render_prose():
+            print(path)

@@ -78,3 +78,13 @@ def records_folder(profile: str) -> Path:
 def build_folder() -> Path:
     """The folder of what can be made again at any time; git ignores it."""
     return _project() / "build"
+
+
+def costs_file() -> Path:
+    """The file of measured costs, in the project."""
+    return _project() / "records" / "costs.yaml"
+
+
+def project_folder() -> Path:
+    """The checkout, with README.md, docs, reports and records."""
+    return _project()

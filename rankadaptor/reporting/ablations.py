@@ -16,7 +16,7 @@ from rankadaptor.experiments.methods import LORA, NO_RECOVERY, RANKADAPTOR, RANK
 from rankadaptor.experiments.results import Row, TableResult
 from rankadaptor.reporting.labels import MEAN, count_word, result_tasks
 from rankadaptor.reporting.paper import published_table
-from rankadaptor.reporting.provenance import entries_provenance, write_json
+from rankadaptor.reporting.provenance import entries_provenance, seconds_by_stage, write_json
 from rankadaptor.reporting.style import AXIS_LINE, closed, figure_style, legend_below, reach
 from rankadaptor.reporting.tables.accuracy import bootstrapped, cells
 from rankadaptor.reporting.tables.differences import differences_to_lora
@@ -141,7 +141,6 @@ def write_ablations(work: AblationTables, results: Mapping[str, Mapping[str, Tab
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    first = next(iter(next(iter(results.values())).values()))
     parts = ["# Ablations, measured here",
              f"Base model: {markdown_text(work.profile.base_model.label)}. Accuracy is the mean of"
              f" {_task_count(next(iter(results.values())))} tasks with its 95 % interval;"
@@ -163,7 +162,15 @@ def write_ablations(work: AblationTables, results: Mapping[str, Mapping[str, Tab
     frame.to_csv(path.with_suffix(".csv"), index=False, float_format="%.4f")
     keys = {f"{ablation} {label} {row.method}": list(row.keys) for ablation, variants in results.items()
             for label, result in variants.items() for row in _rows(result)}
-    settings = {"profile": work.profile.name, "budget": first.budget_name, "training_seeds": list(first.seeds)}
-    write_json(settings | entries_provenance(work.profile, keys, work.ledger),
+    write_json(_settings(work, results) | entries_provenance(work.profile, keys, work.ledger),
                path.with_name(f"{name}-provenance.json"))
     return path
+
+
+def _settings(work: AblationTables, results: Mapping[str, Mapping[str, TableResult]]) -> dict[str, Any]:
+    """What the page was made with: profile, blocks, budget, training seeds, and where the time went."""
+    tables = [result for variants in results.values() for result in variants.values()]
+    first = tables[0]
+    stages = dict.fromkeys(stage for result in tables for stage in result.stages)
+    return {"profile": work.profile.name, "blocks": [*first.blocks, *first.unfinished], "budget": first.budget_name,
+            "training_seeds": list(first.seeds), "seconds": seconds_by_stage(stages, work.ledger)}

@@ -11,8 +11,13 @@ import pandas as pd
 
 from rankadaptor.errors import BadInput
 from rankadaptor.escaping import markdown_text
+from rankadaptor.experiments.ablations import TABLE_3
 from rankadaptor.experiments.methods import ADALORA, LORA, LORA_STAR, NO_RECOVERY, RANKADAPTOR
 from rankadaptor.plugins import add_entry
+from rankadaptor.profiles import Profile, load_profile
+from rankadaptor.reporting import made_with
+from rankadaptor.reporting.numbers import interval, span
+from rankadaptor.reporting.paper import published_differences
 from rankadaptor.reporting.paper.inconsistencies import gains
 
 Finding = tuple[str, str]  # what was measured, and the verdict
@@ -27,10 +32,14 @@ class Claim:
     where: str  # section, table or figure of the paper
     published: str
     notebook: str
-    command: str
-    cost: str  # of the default profile on two CPU cores
+    command: str  # the target of make; the table adds the options that the report was made with
     file: str  # CSV in a folder of reports that the finding is read from
     finding: Callable[[pd.DataFrame], Finding]  # of that file
+
+    @property
+    def page(self) -> str:
+        """Name of the page that writes the file."""
+        return self.file.removesuffix(".csv").partition("-")[0]
 
 
 CLAIMS: dict[str, Claim] = {}
@@ -45,23 +54,30 @@ def register(claim: Claim) -> None:
     add_entry(CLAIMS, "claim", claim.name, claim)
 
 
-def claims_table(folder: Path | str) -> pd.DataFrame:
+def claims_table(folder: Path | str, profile: Profile | None = None) -> pd.DataFrame:
     """One row a claim; one whose file is missing is marked as not run.
 
     Args:
         folder: A profile's reports.
+        profile: That profile; by default the one of the folder's name.
 
     Returns:
-        Columns claim, where, published, measured, verdict, notebook, command, cost.
+        Columns claim, where, published, measured, verdict, made_with (budget and training seeds), notebook, command
+        (that makes the page as it was made), cost (of that command).
     """
+    profile = profile or load_profile(Path(folder).name)
     lines = []
     for claim in CLAIMS.values():
         path = Path(folder) / claim.file
         measured, verdict = _finding_of(claim, path) if path.is_file() else ("not run yet", "")
-        lines.append((claim.statement, claim.where, claim.published, measured, verdict, claim.notebook, claim.command,
-                      claim.cost))
-    columns = ["claim", "where", "published", "measured", "verdict", "notebook", "command", "cost"]
-    return pd.DataFrame(lines, columns=columns)
+        made = made_with.made_with(folder, claim.page) if path.is_file() else None
+        command = made_with.command(claim.command, claim.page, profile, made) if made else claim.command
+        lines.append({
+            "claim": claim.statement, "where": claim.where, "published": claim.published, "measured": measured,
+            "verdict": verdict, "made_with": str(made or ""), "notebook": claim.notebook, "command": command,
+            "cost": made_with.cost(command, profile, made) if made else "",
+        })
+    return pd.DataFrame(lines)
 
 
 def _finding_of(claim: Claim, path: Path) -> Finding:
@@ -73,23 +89,19 @@ def _finding_of(claim: Claim, path: Path) -> Finding:
                        ) from error
 
 
-def claims_markdown(folder: Path | str) -> str:
+def claims_markdown(folder: Path | str, profile: Profile | None = None) -> str:
     """The claims as README shows them: a line each, with published and measured numbers, verdict and command."""
-    lines = ["| the paper claims | published | measured here | verdict | command, cost of the default profile |",
-             "|---|---|---|---|---|"]
-    for row in claims_table(folder).map(markdown_text).to_dict("records"):
+    lines = ["| the paper claims | published | measured here | verdict | budget, training seeds | command, cost |",
+             "|---|---|---|---|---|---|"]
+    for row in claims_table(folder, profile).map(markdown_text).to_dict("records"):
         where = f" ({row['where']})" if row["where"] else ""
+        how = f"`{row['command']}`, {row['cost']}" if row["cost"] else f"`{row['command']}`"
         lines.append(f"| {row['claim']}{where} | {row['published']} | {row['measured']} | {row['verdict']} |"
-                     f" `{row['command']}`, {row['cost']} |")
+                     f" {row['made_with']} | {how} |")
     return "\n".join(lines)
 
 
 # -- findings ---------------------------------------------------------------------------------------------------------
-
-
-def _range(values: pd.Series, layout: str = "{:+.1f}") -> str:
-    low, high = layout.format(values.min()), layout.format(values.max())
-    return low if low == high else f"{low} to {high}"
 
 
 def _counted(verdicts: pd.Series) -> str:
@@ -104,11 +116,14 @@ def difference(method: str) -> Callable[[pd.DataFrame], Finding]:
     def finding(table: pd.DataFrame) -> Finding:
         """Of the one block with its interval, or the range over blocks."""
         rows = table[table["method"] == method]
+        if rows.empty:
+            return "not among the rows", ""
         if len(rows) == 1:
             row = rows.iloc[0]
-            return f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}] points", _counted(rows["verdict"])
+            return (f"{interval(row['difference'], row['low'], row['high'], sign=True)} points",
+                    _counted(rows["verdict"]))
         excluded = int(((rows["low"] > 0) | (rows["high"] < 0)).sum())
-        measured = f"{_range(rows['difference'])} points on {len(rows)} blocks"
+        measured = f"{span(rows['difference'], sign=True)} points on {len(rows)} blocks"
         return (f"{measured}; {excluded} of {len(rows)} intervals exclude 0",
                 _counted(rows["verdict"]) if rows["verdict"].notna().all() else "")
 
@@ -126,7 +141,7 @@ def _searches(table: pd.DataFrame) -> Finding:
     for measure, rows in table.groupby("of", sort=False):
         fewer, more = ((rows["verdict"] == word).sum() for word in ("less than", "more than"))
         parts.append(f"{measure}: less than a rival's in {fewer} of {len(rows)} comparisons, more in {more}")
-    only_searched = "finds what it searches; of no use under another training"
+    only_searched = "reaches the top of its own scores; under another training seed no choice has less regret"
     return "; ".join(parts), only_searched if _only_searched(table) else ""
 
 
@@ -138,10 +153,13 @@ def _only_searched(table: pd.DataFrame) -> bool:
 
 
 def _ablations(table: pd.DataFrame) -> Finding:
+    """Of the factors that Table 3 varies, and of all."""
     changes = table[table["change"].notna() & (table["method"] != NO_RECOVERY)]
-    real = (changes["change_low"] > 0) | (changes["change_high"] < 0)
-    return (f"{int(real.sum())} of {len(changes)} changes have an interval that excludes 0; they are"
-            f" {_range(changes['change'])} points", "")
+    counted = [f"{int(((rows['change_low'] > 0) | (rows['change_high'] < 0)).sum())} of {len(rows)}"
+               for rows in (changes[changes["ablation"].isin(TABLE_3)], changes)]
+    return (f"{counted[0]} changes of its factors have an interval that excludes 0; of all"
+            f" {changes['ablation'].nunique()} ablations {counted[1]}, of {span(changes['change'], sign=True)} points",
+            "")
 
 
 def _samples(table: pd.DataFrame) -> Finding:
@@ -163,20 +181,25 @@ def _rivals(table: pd.DataFrame) -> Finding:
 # -- the claims, in the order of the report ---------------------------------------------------------------------------
 
 
-def _published(model: str, rival: str) -> str:
+def _over_lora() -> str:
+    """What the paper's averages gain over LoRA, of all of its models and of LLaMA-7B."""
     table = gains()
-    rows = table[(table["model"] == model) & (table["rival"] == rival)]
-    return f"{_range(rows['points'], '{:+.2f}')} points ({model})"
+    rows = table[table["rival"] == LORA]
+    seven = rows[rows["model"] == "LLaMA-7B"]
+    return f"over LoRA {_points(rows['points'])} ({_points(seven['points'])} on LLaMA-7B)"
+
+
+def _points(differences: pd.Series) -> str:
+    return f"{span(differences, 2, sign=True)} points"
 
 
 register(Claim(
     name="gain",
-    statement="RankAdaptor outperforms LoRA, \"with improvements ranging from 0.7% to 5.5%\"",
-    where="abstract, Table 2",
-    published=_published("LLaMA-7B", "LoRA"),
+    statement="RankAdaptor outperforms the state of the art, \"with improvements ranging from 0.7% to 5.5%\"",
+    where="abstract; LoRA in Tables 2, 4, 5",
+    published=_over_lora(),
     notebook="03_main_tables",
     command="make reproduce-table2",
-    cost="10 minutes",
     file="table2-differences.csv",
     finding=difference(RANKADAPTOR),
 ))
@@ -184,10 +207,9 @@ register(Claim(
     name="recovery",
     statement="Models that had undergone pruning only are far worse: recovery is no optional step",
     where="A.2, Table 6",
-    published="-3.48 to -0.80 points (LLaMA-7B)",
+    published=f"{_points(published_differences(NO_RECOVERY))} (LLaMA-7B)",
     notebook="03_main_tables",
     command="make reproduce-table2",
-    cost="with Table 2",
     file="table2-differences.csv",
     finding=_unrecovered,
 ))
@@ -195,10 +217,9 @@ register(Claim(
     name="adalora",
     statement="AdaLoRA falls short of LoRA on pruned models",
     where="Section 1, Table 1",
-    published="-0.56 points (LLaMA-7B, 20 %)",
+    published=f"{_points(published_differences(ADALORA)['llm-pruner:20':'llm-pruner:20'])} (LLaMA-7B, 20 %)",
     notebook="02_adalora_comparison",
     command="make reproduce-table1",
-    cost="a minute",
     file="table1-differences.csv",
     finding=difference(ADALORA),
 ))
@@ -209,7 +230,6 @@ register(Claim(
     published="bars without numbers",
     notebook="01_motivating_example",
     command="make reproduce-figure2",
-    cost="2 minutes",
     file="figure2-differences.csv",
     finding=difference(LORA_STAR),
 ))
@@ -220,7 +240,6 @@ register(Claim(
     published="one run each",
     notebook="04_ablations",
     command="make reproduce-ablations",
-    cost="a quarter of an hour",
     file="ablations.csv",
     finding=_ablations,
 ))
@@ -231,7 +250,6 @@ register(Claim(
     published="one continuation each",
     notebook="05_generation",
     command="make reproduce-figure5",
-    cost="2 minutes",
     file="figure5-samples.csv",
     finding=_samples,
 ))
@@ -242,18 +260,16 @@ register(Claim(
     published="not compared with any search",
     notebook="06_search",
     command="make search-report",
-    cost="3 minutes",
     file="search-differences.csv",
     finding=_searches,
 ))
 register(Claim(
     name="rivals",
-    statement="(not in the paper) RankAdaptor against rivals that cost as much",
+    statement="(not in the paper) RankAdaptor against other uses of as many recoveries",
     where="",
     published="",
     notebook="09_rivals",
     command="make reproduce-rivals",
-    cost="20 minutes",
     file="rivals-differences.csv",
     finding=_rivals,
 ))

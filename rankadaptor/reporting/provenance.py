@@ -17,6 +17,7 @@ def table_provenance(result: TableResult, ledger: Ledger) -> dict[str, Any]:
     keys = {f"{row.block} {row.method}": list(row.keys) for row in result.rows()}
     return {
         "profile": result.profile.name,
+        "blocks": [*result.blocks, *result.unfinished],
         "budget": result.budget_name,
         "training_seeds": list(result.seeds),
         "search_seed": result.profile.search.training_seed,

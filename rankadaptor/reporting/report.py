@@ -91,7 +91,7 @@ def write_report(profile: str, folder: Path | str) -> Path:
     template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = template.get_template("report.html.j2").render(
         profile=loaded,
-        claims=claims_table(folder).to_dict("records"),
+        claims=claims_table(folder, loaded).to_dict("records"),
         notebooks={path.stem for path in folder.glob("*.ipynb")},
         sections=sections,
         paper=inconsistencies().to_dict("records"),

@@ -38,7 +38,8 @@ def rejected_regimes() -> pd.DataFrame:
 
 
 def write_page(quality: TestbedMeasurements, parts: Mapping[str, pd.DataFrame], folder: Path | str) -> Path:
-    """Write testbed.md, which it returns, and testbed-provenance.json beside the executed notebook.
+    """Write testbed.md, which it returns, testbed-provenance.json, testbed-margins.csv (proportions, as
+    `TestbedMeasurements.regime` has them) and testbed-spread.csv (as `TestbedMeasurements.signal` has it).
 
     Args:
         parts: The tables by their headings, in order.
@@ -57,6 +58,8 @@ def write_page(quality: TestbedMeasurements, parts: Mapping[str, pd.DataFrame], 
                 "training_seeds": list(seeds)}
     origin = entries_provenance(profile, quality.keys(), quality.runner.ledger)
     write_json(settings | origin, path.with_name("testbed-provenance.json"))
+    for name, frame in (("margins", quality.regime()), ("spread", quality.signal())):
+        frame.to_csv(path.with_name(f"testbed-{name}.csv"), index=False, float_format="%.6f")
     return path
 
 

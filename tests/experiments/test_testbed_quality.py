@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rankadaptor.allocation import trainable_parameters, uniform_allocation
@@ -73,6 +74,8 @@ def test_the_page_has_every_part(measured, tmp_path):
     parts = {"Margins": page.regime_table(one), "Spread": page.signal_table(one), "Rejected": page.rejected_regimes()}
     text = page.write_page(one, parts, tmp_path).read_text()
     assert all(part in text for part in ("## Margins", "won back", "## Spread", "ratio", "## Rejected"))
+    assert len(pd.read_csv(tmp_path / "testbed-margins.csv")) == len(one.regime())
+    assert list(pd.read_csv(tmp_path / "testbed-spread.csv")) == list(signal)
     behind = json.loads((tmp_path / "testbed-provenance.json").read_text())
     assert behind["training_seeds"] == [0, 1]
     assert behind["ledger_keys"].keys() == {"Dense", "shortened:20"}

@@ -273,7 +273,8 @@ def page_of_pruning(result, folder, losses):
 
 def page_of_testbed(result, folder, table):
     quality = SimpleNamespace(profile=result.profile, seeds=(0,), split="tuning", budget_name="quick", keys=dict,
-                              runner=SimpleNamespace(ledger=Ledger(folder / "ledger")))
+                              runner=SimpleNamespace(ledger=Ledger(folder / "ledger")),
+                              regime=pd.DataFrame, signal=pd.DataFrame)
     return testbed_quality.write_page(quality, {"A heading": table}, folder)
 
 

@@ -44,7 +44,9 @@ PAGES = {
     "05_generation": ({"blocks": BLOCK}, {"figure5.md", "figure5-samples.md", "figure5-samples.csv"}),
     "06_search": ({"profile": "ridge.yaml", "table": "few.parquet", "blocks": "shortened:30", "searches": 2,
                    "recoveries": 12, "workers": 1},
-                  {"search.md", "search-differences.csv", "search-top.svg"}),
+                  {"search.md", "search-top.svg", *(f"search-{part}.csv" for part in (
+                       "differences", "agreement", "seeds", "rules", "predictors", "transfer", "searches",
+                       "unsearched", "variants"))}),
     "07_testbed": ({"blocks": BLOCK, "signal_blocks": BLOCK, "budget": "two-seeds", "allocations": 2}, {"testbed.md"}),
     "08_pruning": ({"blocks": BLOCK}, {"pruning.md", "pruning.csv", "pruning-heads.svg"}),
 }

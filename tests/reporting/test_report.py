@@ -1,5 +1,6 @@
 """The report page: valid HTML that needs nothing but its folder, and claims that say what the files say."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_the_page_is_valid_and_every_link_leads_somewhere(reports):
 def test_claims_say_what_the_files_say(reports):
     claims = claims_table(reports / "tiny").set_index("command")
     first = claims.loc["make reproduce-table2"].iloc[0]
-    assert first["published"] == "+1.23 to +1.99 points (LLaMA-7B)"
+    assert first["published"] == "over LoRA +0.49 to +1.99 points (+1.23 to +1.99 points on LLaMA-7B)"
     assert first["measured"] == "-0.3 to +1.3 points on 2 blocks; 1 of 2 intervals exclude 0"
     assert first["verdict"] == "not supported (1), supported (1)"
     second = claims.loc["make reproduce-table2"].iloc[1]
@@ -67,7 +68,8 @@ def test_claims_say_what_the_files_say(reports):
 
 
 @pytest.mark.parametrize(("needed", "regret", "says"), [
-    ("less than", "undecided against", "finds what it searches; of no use under another training"),
+    ("less than", "undecided against",
+     "reaches the top of its own scores; under another training seed no choice has less regret"),
     ("less than", "less than", ""),
     ("undecided against", "undecided against", ""),
 ])
@@ -83,17 +85,36 @@ def test_a_claim_of_ones_own_is_a_row(reports, monkeypatch):
     monkeypatch.setattr(registry, "CLAIMS", dict(registry.CLAIMS))
     own = Claim(
         name="own", statement="Rows are few", where="", published="", notebook="03_main_tables", command="make own",
-        cost="a minute", file="table2-differences.csv", finding=lambda table: (f"{len(table)} rows", "supported"),
+        file="table2-differences.csv", finding=lambda table: (f"{len(table)} rows", "supported"),
     )
     registry.register(own)
     with pytest.raises(ValueError, match="claim 'own' is registered already"):
         registry.register(own)
     row = claims_table(reports / "tiny").set_index("command").loc["make own"]
     assert (row["claim"], row["measured"], row["verdict"]) == ("Rows are few", "3 rows", "supported")
-    assert claims_markdown(reports / "tiny").endswith("| `make own`, a minute |")
+    assert claims_markdown(reports / "tiny").endswith("| supported |  | `make own` |")
 
 
-@pytest.fixture
+def test_a_claim_names_the_run_behind_its_numbers(reports):
+    made = {"blocks": ["llm-pruner:20", "llm-pruner:50"], "budget": "standard", "training_seeds": [3, 4],
+            "seconds": {"recover": {"stages": 2, "seconds": 600.0}}}
+    (reports / "tiny" / "table2-provenance.json").write_text(json.dumps(made))
+    first = claims_table(reports / "tiny").iloc[0]
+    assert first["made_with"] == "standard, seeds 3, 4"
+    assert first["command"] == (
+        'make reproduce-table2 BUDGET=standard BLOCKS="llm-pruner:20 llm-pruner:50" SEEDS="3 4"')
+    assert first["cost"] == "about 5 minutes"  # two processes
+
+
+@pytest.mark.usefixtures("as_committed")
+def test_committed_claims_name_budget_seeds_and_cost():
+    claims = claims_table(COMMITTED / "tiny")
+    assert (claims["made_with"] != "").all()
+    assert (claims["cost"] != "").all()
+    assert claims["command"][0] == "make reproduce-table2 BUDGET=standard"
+
+
+@pytest.fixture(scope="module")
 def as_committed():
     """Passes a test over where the committed reports were drawn anew since they were committed."""
     if shutil.which("git"):
@@ -106,7 +127,7 @@ def as_committed():
 @pytest.mark.usefixtures("as_committed")
 def test_readme_shows_the_claims_of_the_committed_reports():
     readme = (COMMITTED.parent / "README.md").read_text(encoding="utf-8")
-    assert claims_markdown(COMMITTED / "tiny") in readme, "paste rankadaptor.reporting.claims.claims_markdown once more"
+    assert claims_markdown(COMMITTED / "tiny") in readme, "python -m rankadaptor reports --prose"
 
 
 def test_a_profile_without_reports_is_told_so(tmp_path, capsys):

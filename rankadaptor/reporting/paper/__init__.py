@@ -47,6 +47,17 @@ def published_rows(model: str = "LLaMA-7B") -> pd.DataFrame:
     return rows[["block", "method", *TASKS, "average"]]
 
 
+def published_differences(method: str, model: str = "LLaMA-7B") -> pd.Series:
+    """The printed average of a method less that of LoRA, in points, by block.
+
+    Args:
+        method: As the paper names it.
+        model: A key of `RECOVERED`.
+    """
+    wide = published_rows(model).pivot(index="block", columns="method", values="average")
+    return (wide[method] - wide["LoRA"]).dropna()
+
+
 def published_table(number: int) -> pd.DataFrame:
     """One table of the paper.
 

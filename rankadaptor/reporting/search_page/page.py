@@ -47,9 +47,17 @@ from rankadaptor.reporting.search_page.jobs import (
     page_settings,
 )
 from rankadaptor.reporting.search_page.predictions import predictor_variants, records_transfer, seed_transfer
-from rankadaptor.reporting.search_page.tables import by_block, predictor_table, searches_table, uniform_table
+from rankadaptor.reporting.search_page.tables import (
+    by_block,
+    predictor_table,
+    rules_frame,
+    rules_table,
+    searches_frame,
+    searches_table,
+)
 from rankadaptor.reporting.search_page.writing import write_page
 
+BASE = "random search"  # whose regret stands beside every search's
 ABLATED = 12  # searches of every ablation, the first of the method's
 SIZES = (8, 16, 32, 64, 128, 1000)  # numbers of recoveries that predictors learn from
 
@@ -130,15 +138,8 @@ class SearchPage:
 
     def plan(self) -> Plan:
         """What there is to replay. Nothing is recovered; replaying takes two to three minutes on two cores, once."""
-        lines = [f"{self.table_name}: {len(self.table):,} recoveries, SHA-256 {self.table_sha256[:12]}"]
-        lines += [f"{name}: a pool of {len(replay.pool.allocations)} allocations within the budget of"
-                  f" {replay.pool.space.budget_params:,} parameters, {replay.pool.space.size:,} there are"
-                  for name, replay in self.replays.items()]
-        lines.append(f"{len(self.seeds)} searches a method, {self.recoveries} recoveries each, {INITIAL} of them before"
-                     f" the first prediction, {BATCH} a round, none stopped early")
-        lines.append("nothing is recovered; replaying takes two to three minutes on two cores, once")
-        profile = self.profile
-        return Plan("The search, replayed", tuple(lines), profile.inputs(), profile.cost, Counter(), Counter())
+        return Plan("The search, replayed", _plan_lines(self), self.profile.inputs(), self.profile.cost, Counter(),
+                    Counter())
 
     def is_complete(self) -> bool:
         """Always: nothing is recovered or evaluated here, searches are replayed."""
@@ -153,10 +154,16 @@ class SearchPage:
         return parts | {"Regret without a search (points)": self.unsearched(), "What helps": self.ablations()}
 
     def write(self, folder: Path | str) -> Path:
-        """Write search.md, search-provenance.json and search-differences.csv; returns the first."""
+        """Write search.md, which it returns, search-provenance.json and every part as search-PART.csv."""
         parts, verdict = self.run(), self.verdict()
         path = write_page(self.profile, self.table, self.table_sha256, parts, verdict, self.cache.keys, folder)
-        self.differences.to_csv(path.with_name("search-differences.csv"), index=False, float_format="%.4f")
+        frames = {
+            "agreement": self.reliability(), "seeds": self.seed_transfer(),
+            "rules": rules_frame(self.table, self.development, self.scaling), "predictors": self.predictors(),
+            "transfer": self._transfer, "differences": self.differences, "searches": by_block(self._searches),
+            "unsearched": self.unsearched(), "variants": self._variants}
+        for name, frame in frames.items():
+            frame.to_csv(path.with_name(f"search-{name}.csv"), index=False, float_format="%.4f")
         return path
 
     # -- what a measurement is worth ----------------------------------------------------------------------------------
@@ -174,8 +181,8 @@ class SearchPage:
         return seed_transfer(self.replays, self.cache, self.settings)
 
     def rules(self) -> pd.DataFrame:
-        """Rules of thumb on the development block; see `tables.uniform_table`."""
-        return uniform_table(self.table, self.development, self.scaling)
+        """Rules of thumb on the development block; see `tables.rules_table`."""
+        return rules_table(rules_frame(self.table, self.development, self.scaling))
 
     # -- what predictors predict --------------------------------------------------------------------------------------
 
@@ -205,6 +212,10 @@ class SearchPage:
 
     def transfer(self) -> pd.DataFrame:
         """See `predictions.records_transfer`."""
+        return predictor_table(self._transfer)
+
+    @cached_property
+    def _transfer(self) -> pd.DataFrame:
         return records_transfer(self.replays, self.cache, self.settings)
 
     # -- what searches find -------------------------------------------------------------------------------------------
@@ -221,7 +232,11 @@ class SearchPage:
 
     def searches(self) -> dict[str, pd.DataFrame]:
         """Block -> what each method's searches reach."""
-        return {name: searches_table(curves, "random search", self.recoveries) for name, curves in self.curves.items()}
+        return {name: searches_table(frame, BASE, self.recoveries) for name, frame in self._searches.items()}
+
+    @cached_property
+    def _searches(self) -> dict[str, pd.DataFrame]:
+        return {name: searches_frame(curves, BASE, self.recoveries) for name, curves in self.curves.items()}
 
     def regret(self) -> Figure:
         """Regret of every method by recoveries, and of choices without a search."""
@@ -238,11 +253,14 @@ class SearchPage:
 
     def ablations(self) -> pd.DataFrame:
         """RankAdaptor with one thing changed at a time, on the development block."""
-        seeds = self.seeds[:ABLATED]
+        return searches_table(self._variants, OURS, self.recoveries)
+
+    @cached_property
+    def _variants(self) -> pd.DataFrame:
+        seeds, methods = self.seeds[:ABLATED], self.curves[self.development]
         changed = self.cache.searches(self.development, ablation_jobs(self.settings)[1:], seeds)
-        methods = self.curves[self.development]
         curves = pd.concat([methods[methods["seed"].isin(seeds)], changed], ignore_index=True)
-        return searches_table(curves, OURS, self.recoveries)
+        return searches_frame(curves, OURS, self.recoveries)
 
     @cached_property
     def differences(self) -> pd.DataFrame:
@@ -252,3 +270,15 @@ class SearchPage:
     def verdict(self) -> str:
         """RankAdaptor against its rivals, by rule; see `comparisons`."""
         return verdict_text(self.differences)
+
+
+def _plan_lines(page: "SearchPage") -> tuple[str, ...]:
+    """What there is to replay."""
+    lines = [f"{page.table_name}: {len(page.table):,} recoveries, SHA-256 {page.table_sha256[:12]}"]
+    lines += [f"{name}: a pool of {len(replay.pool.allocations)} allocations within the budget of"
+              f" {replay.pool.space.budget_params:,} parameters, {replay.pool.space.size:,} there are"
+              for name, replay in page.replays.items()]
+    lines.append(f"{len(page.seeds)} searches a method, {page.recoveries} recoveries each, {INITIAL} of them before"
+                 f" the first prediction, {BATCH} a round, none stopped early")
+    lines.append("nothing is recovered; replaying takes two to three minutes on two cores, once")
+    return tuple(lines)

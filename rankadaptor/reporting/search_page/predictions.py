@@ -10,7 +10,7 @@ from rankadaptor.ranktable.cross_validation import Variant, rank_statistics
 from rankadaptor.ranktable.replay import Replay
 from rankadaptor.ranktable.replay_cache import ReplayCache
 from rankadaptor.reporting.search_page.jobs import PageSettings
-from rankadaptor.reporting.search_page.tables import by_block, predictor_table
+from rankadaptor.reporting.search_page.tables import by_block
 from rankadaptor.search.rounds import mean_score
 
 
@@ -49,13 +49,17 @@ def predictor_variants(settings: PageSettings, other_blocks: Sequence[str]) -> d
 
 
 def records_transfer(replays: Mapping[str, Replay], cache: ReplayCache, settings: PageSettings) -> pd.DataFrame:
-    """What records of other blocks are worth, by which of them were used: another rate, another pruner, all."""
+    """What records of other blocks are worth, by which of them were used: another rate, another pruner, all.
+
+    Returns:
+        As `ranktable.cross_validation.rank_statistics`, with a column block in front, and `meta-learned on` in place of
+        predictor.
+    """
     tables = {}
     for name, replay in replays.items():
         records: dict[str, tuple[str, ...]] = {"nothing": (), **{block: (block,) for block in replay.other_blocks}}
         if len(replay.other_blocks) > 1:
             records["all of these"] = tuple(replay.other_blocks)
         variants: dict[str, Variant] = {label: (settings.ours, blocks) for label, blocks in records.items()}
-        statistics = rank_statistics(cache.predictions(name, variants, (8, 32)))
-        tables[name] = predictor_table(statistics).rename(columns={"predictor": "meta-learned on"})
-    return by_block(tables)
+        tables[name] = rank_statistics(cache.predictions(name, variants, (8, 32)))
+    return by_block(tables).rename(columns={"predictor": "meta-learned on"})

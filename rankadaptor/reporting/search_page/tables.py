@@ -17,34 +17,65 @@ def by_block(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables, names=["block"]).reset_index("block").reset_index(drop=True)
 
 
-def searches_table(curves: pd.DataFrame, base: str, recoveries: int) -> pd.DataFrame:
-    """Recoveries that each method needs to reach the top, and what its choice is worth after so many recoveries.
+def searches_frame(curves: pd.DataFrame, base: str, recoveries: int) -> pd.DataFrame:
+    """What each method's searches reach, as numbers; medians and quartiles over searches.
 
-    Medians and quartiles over searches; the regret beside that of `base`, see `comparisons.regret_differences`.
+    Returns:
+        Columns method; for every top of the pool, such as 5 (%), recoveries to it (top_5, top_5_low, top_5_high; one
+        more than a search has where it never gets there) and the share of searches that reach it (reach_5); spent
+        (recoveries, mean); regret after so many recoveries in gold probability, regret_accuracy, and the share of
+        worse allocations (points and percent, each with _low and _high); and those of
+        `comparisons.regret_differences`, without a number for `base`.
     """
     most = int(curves["recoveries"].max())
-    needed = {top: recoveries_needed(curves, top) for top in TOPS}
+    needed = {f"{100 * top:.0f}": recoveries_needed(curves, top) for top in TOPS}
     lines = []
     for method, rows in curves[curves["recoveries"] == recoveries].groupby("method", sort=False):
         line: dict[str, Any] = {"method": method}
         for top, table in needed.items():
-            low, middle, high = (f"> {most}" if count > most else f"{count:.0f}"
-                                 for count in np.quantile(table[method], [0.25, 0.5, 0.75]))
-            line[f"recoveries to the top {100 * top:.0f} %"] = f"{middle} [{low}, {high}]"
-            line[f"reach it ({100 * top:.0f} %)"] = f"{100 * (table[method] <= most).mean():.0f} %"
-        lines.append(line | {
-            "recoveries spent": f"{rows['spent'].mean():.0f}",
-            f"regret after {recoveries}, gold probability (points)": _quartiles(rows["regret"], "{:.2f}"),
-            f"regret after {recoveries}, accuracy (points)": _quartiles(rows["regret in accuracy"], "{:.1f}"),
-            "worse allocations (%)": _quartiles(100 * rows["share"], "{:.0f}"),
-        })
-    differences = regret_differences(curves, base, recoveries)
-    return pd.DataFrame(lines).merge(differences, on="method", how="left").fillna("")
+            line |= _quartiles(f"top_{top}", table[method]) | {f"reach_{top}": (table[method] <= most).mean()}
+        lines.append(line | {"spent": rows["spent"].mean()} | _quartiles("regret", rows["regret"])
+                     | _quartiles("regret_accuracy", rows["regret in accuracy"])
+                     | _quartiles("worse", 100 * rows["share"]))
+    return pd.DataFrame(lines).merge(regret_differences(curves, base, recoveries), on="method", how="left")
 
 
-def _quartiles(values: pd.Series, layout: str) -> str:
-    low, middle, high = (layout.format(value) for value in np.quantile(values, [0.25, 0.5, 0.75]))
-    return f"{middle} [{low}, {high}]"
+def _quartiles(name: str, values: pd.Series) -> dict[str, float]:
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return {name: middle, f"{name}_low": low, f"{name}_high": high}
+
+
+def searches_table(frame: pd.DataFrame, base: str, recoveries: int) -> pd.DataFrame:
+    """`searches_frame` as people read it.
+
+    Args:
+        frame: As `searches_frame` returns it, of searches of so many recoveries.
+        base: The method that regrets are compared with.
+    """
+    tops = [column.removeprefix("reach_") for column in frame.columns if column.startswith("reach_")]
+    shown: dict[str, Any] = {"method": frame["method"]}
+    for top in tops:
+        counts = [frame[f"top_{top}{suffix}"].map(lambda count: f"> {recoveries}" if count > recoveries else
+                                                  f"{count:.0f}") for suffix in ("", "_low", "_high")]
+        shown[f"recoveries to the top {top} %"] = [f"{middle} [{low}, {high}]"
+                                                   for middle, low, high in zip(*counts, strict=True)]
+        shown[f"reach it ({top} %)"] = [f"{100 * share:.0f} %" for share in frame[f"reach_{top}"]]
+    return pd.DataFrame(shown | {
+        "recoveries spent": [f"{spent:.0f}" for spent in frame["spent"]],
+        f"regret after {recoveries}, gold probability (points)": _shown(frame, "regret", "{:.2f}"),
+        f"regret after {recoveries}, accuracy (points)": _shown(frame, "regret_accuracy", "{:.1f}"),
+        "worse allocations (%)": _shown(frame, "worse", "{:.0f}"),
+        f"regret less that of {base} (points)": _shown(frame, "difference", "{:+.3f}"),
+        "by direction": ["" if np.isnan(first) else f"{first:+.2f} / {second:+.2f}" for first, second in
+                         zip(frame["difference_first"], frame["difference_second"], strict=True)],
+    })
+
+
+def _shown(frame: pd.DataFrame, name: str, layout: str) -> list[str]:
+    """Such as `0.22 [0.10, 0.37]`; empty where there is no number."""
+    rows = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
+    return ["" if np.isnan(middle) else f"{layout.format(middle)} [{layout.format(low)}, {layout.format(high)}]"
+            for middle, low, high in rows]
 
 
 def predictor_table(statistics: pd.DataFrame) -> pd.DataFrame:
@@ -53,7 +84,8 @@ def predictor_table(statistics: pd.DataFrame) -> pd.DataFrame:
     Args:
         statistics: As `ranktable.cross_validation.rank_statistics` returns them.
     """
-    shown = statistics[["predictor", "size"]].copy()
+    named = [name for name in ("block", "predictor", "meta-learned on", "size") if name in statistics]
+    shown = statistics[named].copy()
     for name in statistics.columns:
         if f"{name}, low" in statistics:
             shown[name] = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in
@@ -61,26 +93,34 @@ def predictor_table(statistics: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def uniform_table(table: pd.DataFrame, block: str, scaling: str) -> pd.DataFrame:
-    """Rules of thumb under two training seeds: parameters, report scores, losses.
+def rules_frame(table: pd.DataFrame, block: str, scaling: str) -> pd.DataFrame:
+    """Rules of thumb under every training seed of a block, on report items.
 
     Args:
         table: The rank table, as `ranktable.meta_records.read_table` returns it.
+
+    Returns:
+        Columns allocation (the rule), seed, trained (parameters), gold_probability and accuracy (percent, means over
+        tasks), training_loss.
     """
-    rows = table[(table["block"] == block) & (table["scaling"] == scaling)]
-    rows = rows[~rows["origin"].isin(ORIGINS)]
-    rows = rows.assign(**{
-        metric: [100 * mean_score(task_scores(row, "report", metric)) for _, row in rows.iterrows()]
-        for metric in ("gold_probability", "accuracy")
-    })
-    grouped = rows.groupby("origin")
-    frame = pd.DataFrame({
-        "trained parameters": grouped["trainable_parameters"].first(),
+    rows = table[(table["block"] == block) & (table["scaling"] == scaling) & ~table["origin"].isin(ORIGINS)]
+    scores = {metric: [100 * mean_score(task_scores(row, "report", metric)) for _, row in rows.iterrows()]
+              for metric in ("gold_probability", "accuracy")}
+    frame = pd.DataFrame({"allocation": rows["origin"], "seed": rows["seed"], "trained": rows["trainable_parameters"],
+                          **scores, "training_loss": rows["training_loss"]})
+    return frame.reset_index(drop=True)
+
+
+def rules_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """`rules_frame` as people read it: means over training seeds, and in brackets each seed."""
+    grouped = frame.groupby("allocation")
+    shown = pd.DataFrame({
+        "trained parameters": grouped["trained"].first(),
         "gold probability (%)": grouped["gold_probability"].apply(_mean_and_each, layout="{:.2f}"),
         "accuracy (%)": grouped["accuracy"].apply(_mean_and_each, layout="{:.1f}"),
         "training loss": grouped["training_loss"].mean(),
     })
-    return frame.sort_values("trained parameters").rename_axis("allocation").reset_index()
+    return shown.sort_values("trained parameters").reset_index()
 
 
 def _mean_and_each(values: pd.Series, layout: str) -> str:

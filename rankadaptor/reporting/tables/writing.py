@@ -8,16 +8,19 @@ from typing import Any
 import pandas as pd
 
 from rankadaptor.escaping import Markup, latex_text, markdown_text
+from rankadaptor.experiments.methods import ADALORA
 from rankadaptor.experiments.results import TableResult
 from rankadaptor.reporting.tables.accuracy import cells
 from rankadaptor.reporting.tables.captions import caption, caption_text
 from rankadaptor.reporting.tables.differences import difference_table, differences_to_lora
 from rankadaptor.reporting.tables.measured import measured_table, published_block_table
 from rankadaptor.reporting.tables.pruned import block_table
+from rankadaptor.reporting.tables.ranks import rank_spread_table
 
 
 def write_table(result: TableResult, folder: Path | str) -> list[Path]:
-    """Write NAME.md, NAME.csv (long, proportions), NAME.tex (booktabs); NAME-differences.csv where LoRA is a row.
+    """Write NAME.md, NAME.csv (long, proportions), NAME.tex (booktabs); NAME-differences.csv where LoRA is a row,
+    NAME-searches.csv where allocations are searched, NAME-spread.csv where AdaLoRA is a row.
 
     Returns:
         The files.
@@ -36,8 +39,26 @@ def write_table(result: TableResult, folder: Path | str) -> list[Path]:
     paths[2].write_text(_latex(measured, caption_text(result), name), encoding="utf-8")
     if result.recovered:
         paths.append(folder / f"{name}-differences.csv")
-        differences_to_lora(result).to_csv(paths[3], index=False, float_format="%.4f")
+        differences_to_lora(result).to_csv(paths[-1], index=False, float_format="%.4f")
+    if result.searched:
+        paths.append(folder / f"{name}-searches.csv")
+        searches_frame(result).to_csv(paths[-1], index=False)
+    if len(spread := rank_spread_table(result, ADALORA)):
+        paths.append(folder / f"{name}-spread.csv")
+        spread.to_csv(paths[-1], index=False, float_format="%.4f")
     return paths
+
+
+def searches_frame(result: TableResult) -> pd.DataFrame:
+    """How long each block's search was.
+
+    Returns:
+        Columns block, recoveries, rounds (those of the initialization left out), most_rounds (of the budget: a search
+        of fewer was ended by its stopping rule).
+    """
+    lines = [(name, sum(len(entry.proposals) for entry in block.search.rounds), len(block.search.rounds) - 1,
+              result.budget.search.rounds) for name, block in result.blocks.items() if block.search]
+    return pd.DataFrame(lines, columns=["block", "recoveries", "rounds", "most_rounds"])
 
 
 def write_markdown(parts: Iterable[str], path: Path) -> None:
