@@ -162,12 +162,16 @@ def of_ablations(work: AblationTables, results: Mapping[str, Mapping[str, TableR
 
 def of_testbed(testbed: TestbedMeasurements) -> str:
     """The conclusion of the testbed's page: margins over chance before and after recovery, in points."""
-    frame = testbed.regime()
-    margins = {(row["block"], row["model"]): 100 * row["margin"] for row in frame.to_dict("records")}
-    rows = [(block, f"{margins['', 'Dense']:.1f} dense", f"{margins[block, NO_RECOVERY]:.1f} pruned",
-             f"{margins[block, 'LoRA']:.1f} with LoRA") for block in dict.fromkeys(frame["block"]) if block]
-    return _text([f"margin over chance in points {_origin(testbed.budget_name, testbed.seeds)}", *_aligned(rows)],
-                 testbed.runner.ledger, testbed.profile.name, testbed.stages, bool(testbed.computed))
+    ledger, name = testbed.runner.ledger, testbed.profile.name
+    committed = _of_ledger(ledger, name, "testbed", "testbed-margins.csv", ("block", "model"), {"margin": "margin"})
+    rows = []
+    for _, line in testbed.regime().iterrows():
+        row = committed.row(block=line["block"], model=line["model"])
+        rows.append((line["block"], line["model"], f"{100 * line['margin']:.1f}",
+                     _beside(committed, None if row is None else f"{100 * row['margin']:.1f}")))
+    lines = [f"margin over chance in points {_origin(testbed.budget_name, testbed.seeds)}", *_aligned(rows)]
+    return _text(lines + ([committed.note] if committed.note else []), ledger, name, testbed.stages,
+                 bool(testbed.computed))
 
 
 def of_pruning(models: PrunedModelsResult, losses: pd.DataFrame) -> str:

@@ -167,3 +167,18 @@ def test_perplexities_stand_beside_the_committed_ones(project, tmp_path):
     losses.iloc[:1].to_csv(project / "reports" / NAME / "pruning.csv", index=False)
     assert conclusion.of_pruning(models, losses).splitlines()[1:3] == [
         "Dense         3.000   committed: 3.000", "shortened:20  3.142   committed: nothing"]
+
+
+def test_margins_stand_beside_the_committed_ones(project, tmp_path):
+    frame = pd.DataFrame({"block": ["", "shortened:20", "shortened:20"], "model": ["Dense", "No recovery", "LoRA"],
+                          "margin": [0.4, 0.2, 0.3]})
+    testbed = SimpleNamespace(profile=SimpleNamespace(name=NAME), runner=SimpleNamespace(ledger=Ledger(tmp_path / "l")),
+                              budget_name="two-seeds", seeds=(0, 1), stages=(), computed=(), regime=lambda: frame)
+    (project / "reports" / NAME).mkdir(parents=True)
+    frame.iloc[:2].to_csv(project / "reports" / NAME / "testbed-margins.csv", index=False)
+    (project / "reports" / NAME / "testbed-provenance.json").write_text('{"budget": "quick", "training_seeds": [3]}')
+    assert conclusion.of_testbed(testbed).splitlines()[:4] == [
+        "margin over chance in points (budget two-seeds, seeds 0 1)",
+        "              Dense        40.0   committed: 40.0 (budget quick, seed 3)",
+        "shortened:20  No recovery  20.0   committed: 20.0 (budget quick, seed 3)",
+        "shortened:20  LoRA         30.0   committed: nothing"]
