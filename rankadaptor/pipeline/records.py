@@ -132,8 +132,8 @@ def add_records(ledger: Ledger, keys: Iterable[str], searches: Iterable[str], fo
         write_records(ledger, keys, searches, scratch)
         for name, old in there.items():
             new = _read(scratch, name)
-            kept = old.filter(pc.invert(pc.is_in(_keys(old), value_set=_keys(new))))
-            both = pa.concat_tables([_plain(kept), _plain(new)])
+            unchanged = old.filter(pc.invert(pc.is_in(_keys(old), value_set=_keys(new))))
+            both = pa.concat_tables([_plain(unchanged), _plain(new)])
             _write(both.take(pc.sort_indices(both, [("key", "ascending")])), scratch / name, _SCHEMAS[name])
         for name in there:
             os.replace(scratch / name, folder / name)

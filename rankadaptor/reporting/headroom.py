@@ -35,10 +35,10 @@ def headroom_frame(result: TableResult) -> pd.DataFrame:
         if not {NO_RECOVERY, LORA} <= rows.keys():
             continue
         pruned, lora = rows[NO_RECOVERY], rows[LORA]
-        for column, chosen in [(MEAN, list(tasks)), *((task, [task]) for task in tasks)]:
-            lost, won = _difference(result.dense, pruned, chosen), _difference(lora, pruned, chosen)
+        for column, averaged in [(MEAN, list(tasks)), *((task, [task]) for task in tasks)]:
+            lost, won = _difference(result.dense, pruned, averaged), _difference(lora, pruned, averaged)
             line: dict[str, Any] = {"block": name, "column": column}
-            line |= {label: 100 * _accuracy(row, chosen) for label, row in
+            line |= {label: 100 * _accuracy(row, averaged) for label, row in
                      (("dense", result.dense), ("pruned", pruned), ("lora", lora))}
             for label, interval in (("lost", lost), ("won", won)):
                 line |= dict(zip((label, f"{label}_low", f"{label}_high"), 100 * np.array(interval), strict=True))

@@ -33,7 +33,7 @@ def stages(folder):
     return sorted(path.name for path in folder.iterdir() if len(path.name) == 64)
 
 
-def test_a_campaign_records_what_it_finds_and_goes_on_where_it_ended(records, tiny_profile, tmp_path):
+def test_a_campaign_records_and_goes_on_where_it_ended(records, tiny_profile, tmp_path):
     (records / "campaign.yaml").write_text(CAMPAIGN)
     states, lines = run(tiny_profile, tmp_path / "first", hours=0.0)  # no stage ends in no time
     assert [state.left for state in states] == [3, 4]
