@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from rankadaptor.search.rounds import mean_score
 from rankadaptor.search.settings import SearchSettings
 
 PROFILE = load_profile("tiny")
+REPORTS = Path(__file__).parents[2] / "reports" / "tiny"
 PAPER = SearchSettings(initial=6, rounds=4, batch=4, candidates_per_round=1000, threshold=0.0, patience=99, seed=0)
 OURS = dataclasses.replace(PAPER, predictor="ensemble", inputs="logarithms and squares", proposals="near")
 PARTS = [(split, metric) for split in ("search", "report") for metric in ("accuracy", "gold_probability")]
@@ -226,6 +228,10 @@ def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
                     "Searches, shortened:50", "What helps"):
         assert f"## {heading}" in text
     assert "regret" in page.verdict()
+    written = sorted(tmp_path.glob("search-*.csv"))
+    assert len(written) == 9
+    for file in written:  # prose reads the committed ones by the names of their columns
+        assert list(pd.read_csv(file)) == list(pd.read_csv(REPORTS / file.name)), file.name
     for figure in (page.trace(), page.learning(), page.scatter(), page.regret(), page.top()):
         assert all(axis.get_xlabel() for axis in figure.axes)
     keys = json.loads((tmp_path / "search-provenance.json").read_text())["ledger_keys"]["replays"]
