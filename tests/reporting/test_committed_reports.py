@@ -62,8 +62,8 @@ def test_the_list_of_committed_pages_is_a_mapping_of_plain_options(profile):
 @pytest.mark.slow
 @pytest.mark.usefixtures("warm_kernel")
 def test_a_committed_page_is_drawn_again_byte_for_byte(ledgers, tmp_path):
-    options = committed_pages("tiny")["figure2"]
-    pages.reproduce("figure2", options | {"profile": "tiny", "ledger": str(ledgers["tiny"].folder)}, tmp_path, quiet=True)
+    given = committed_pages("tiny")["figure2"] | {"profile": "tiny", "ledger": str(ledgers["tiny"].folder)}
+    pages.reproduce("figure2", given, tmp_path, quiet=True)
     drawn = sorted(path for path in tmp_path.iterdir() if path.suffix in (".md", ".csv", ".tex", ".svg", ".json"))
     assert len(drawn) > 5
     for path in drawn:
