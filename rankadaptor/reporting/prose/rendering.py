@@ -12,6 +12,7 @@ from rankadaptor.experiments import methods
 from rankadaptor.experiments.paths import project_folder
 from rankadaptor.files import scratch_beside
 from rankadaptor.reporting.prose.pages import Pages, Paper
+from rankadaptor.reporting.prose.recorded import Recorded
 from rankadaptor.reporting.prose.reports import Reports
 from rankadaptor.reporting.prose.searches import Searches, Testbed
 from rankadaptor.reporting.prose.speeds import Speeds
@@ -84,7 +85,8 @@ def prose_environment(project: Path, marked: bool = False) -> Environment:
     reports = Reports(project / "reports")
     environment.globals.update({name: getattr(methods, name) for name in _NAMES} | WORDS)
     for vocabulary in (Differences(reports), Accuracies(reports), Ablations(reports), Pages(reports), Paper(),
-                       Searches(reports), Testbed(reports), Speeds(reports)):
+                       Searches(reports), Testbed(reports), Speeds(reports),
+                       Recorded(project / "records")):
         environment.globals.update({name: getattr(vocabulary, name) for name in dir(vocabulary) if name[0] != "_"})
     return environment
 
