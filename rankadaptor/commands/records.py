@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from rankadaptor.commands.groups import Command, Ledger, Profile, Reports, group
+from rankadaptor.destinations import require_writable
 
 records = group("Committed results. Recorded from a ledger, or compared with one.")
 
@@ -45,6 +46,7 @@ def reports(
         print(f"{executed.parent.name}: {name}", flush=True)
 
     if not prose:
+        require_writable("reports", reports)
         for name in [profile] if profile else [name for name in names() if committed_pages(name)]:
             print(render(name, reports, print_page))
     if Path(reports).resolve() == (project_folder() / "reports").resolve():  # documents speak of committed reports
