@@ -37,7 +37,7 @@ def test_every_key_behind_a_committed_report_is_recorded(profile):
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_every_committed_page_is_listed_and_needs_nothing_computed(profile, ledgers):
+def test_committed_pages_need_nothing_computed(profile, ledgers):
     listed = committed_pages(profile)
     for name, options in listed.items():
         plan = pages.plan(name, options | {"profile": profile, "ledger": str(ledgers[profile].folder)})
