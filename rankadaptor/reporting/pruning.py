@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from rankadaptor.data.text import perplexity_label
 from rankadaptor.escaping import markdown_text
 from rankadaptor.experiments.pruned_models import PrunedModelsResult
+from rankadaptor.pipeline.records import is_unpacked
 from rankadaptor.pruning.spec import PRUNERS
 from rankadaptor.reporting.provenance import entries_provenance, write_json
 from rankadaptor.reporting.style import HEAT_MAP, closed, figure_style, integer_ticks, layer_ticks, save_figures
@@ -25,6 +26,14 @@ def page_figures(models: PrunedModelsResult) -> dict[str, Figure]:
     if models.of("shortened"):
         figures["blocks"] = blocks_figure(models)
     return figures | {"perplexity": perplexity_figure(models)}
+
+
+def footprint_text(models: PrunedModelsResult) -> str:
+    """Memory and speed of every model as Markdown, measured now; where only records are here, that they are not."""
+    if is_unpacked(models.ledger):
+        return ("Not measured: this page was drawn from committed records, which hold no models. `make"
+                " reproduce-pruning` makes them, and measures.")
+    return markdown(models.footprints())
 
 
 def heads_figure(models: PrunedModelsResult) -> Figure:
