@@ -14,6 +14,7 @@ from nbclient.exceptions import DeadKernelError
 from rankadaptor.errors import BadInput, StageFailed
 from rankadaptor.experiments.parameters import check_declared
 
+_INJECTED = "injected-parameters"  # papermill's tag
 FOLDER = Path(__file__).parents[2] / "notebooks"
 
 
@@ -81,6 +82,8 @@ def _tidy(path: Path, source_sha256: str) -> None:
         for name in ("input_path", "output_path", "start_time", "end_time", "duration"):
             part["metadata"].get("papermill", {}).pop(name, None)
     for cell in notebook["cells"]:
+        if _INJECTED in cell["metadata"].get("tags", []):
+            cell["id"] = _INJECTED  # papermill draws it at random
         if "outputs" in cell:
             cell["outputs"] = _merged_streams(cell["outputs"])
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
