@@ -48,6 +48,7 @@ PAGES = {
                        "differences", "agreement", "seeds", "rules", "predictors", "transfer", "searches",
                        "unsearched", "variants"))}),
     "07_testbed": ({"blocks": BLOCK, "signal_blocks": BLOCK, "budget": "two-seeds", "allocations": 2}, {"testbed.md"}),
+    "10_headroom": ({"blocks": BLOCK}, {"headroom.md", "headroom-headroom.csv", "headroom-means.svg"}),
     "08_pruning": ({"blocks": BLOCK}, {"pruning.md", "pruning.csv", "pruning-heads.svg"}),
 }
 
@@ -95,7 +96,7 @@ def test_all_pages_are_made_what_is_complete_last_and_quietly(monkeypatch, tmp_p
         made.append((name, quiet, given.get("blocks")))
         return Path(reports) / name
 
-    monkeypatch.setattr(pages, "_work", work)
+    monkeypatch.setattr(pages, "work", work)
     monkeypatch.setattr(pages, "reproduce", reproduce)
     finished = []
     of_all = pages.names_of_all("tiny")
