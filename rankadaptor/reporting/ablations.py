@@ -18,7 +18,7 @@ from rankadaptor.reporting.labels import MEAN, count_word, result_tasks
 from rankadaptor.reporting.paper import published_table
 from rankadaptor.reporting.provenance import entries_provenance, seconds_by_stage, write_json
 from rankadaptor.reporting.style import AXIS_LINE, closed, figure_style, legend_below, reach
-from rankadaptor.reporting.tables.accuracy import bootstrapped, cells
+from rankadaptor.reporting.tables.accuracy import bootstrapped, cells, interval_column
 from rankadaptor.reporting.tables.differences import differences_to_lora
 from rankadaptor.reporting.tables.writing import markdown, write_markdown
 
@@ -77,20 +77,13 @@ def ablation_table(name: str, variants: Mapping[str, TableResult]) -> pd.DataFra
     return pd.DataFrame({
         "variant": frame["variant"],
         "method": frame["method"],
-        "accuracy (%)": _shown(frame, "value", "low", "high", "{:.1f} [{:.1f}, {:.1f}]"),
-        "accuracy - LoRA (points)": _shown(frame, "difference", "difference_low", "difference_high"),
-        "change against the first variant (points)": _shown(frame, "change", "change_low", "change_high"),
+        "accuracy (%)": interval_column(frame, "value", "low", "high", "{:.1f} [{:.1f}, {:.1f}]"),
+        "accuracy - LoRA (points)": interval_column(frame, "difference", "difference_low", "difference_high"),
+        "change against the first variant (points)": interval_column(frame, "change", "change_low", "change_high"),
         "verdict": frame["verdict"].fillna(""),
         "published mean": [f"{published[variant]:.2f}" if method == RANKADAPTOR and variant in published else ""
                            for variant, method in zip(frame["variant"], frame["method"], strict=True)],
     })
-
-
-def _shown(
-    frame: pd.DataFrame, value: str, low: str, high: str, layout: str = "{:+.1f} [{:+.1f}, {:+.1f}]"
-) -> list[str]:
-    return ["" if np.isnan(row[value]) else layout.format(row[value], row[low], row[high])
-            for _, row in frame.iterrows()]
 
 
 def _published(name: str) -> dict[str, float]:

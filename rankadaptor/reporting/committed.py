@@ -8,7 +8,6 @@ the options that each was computed with:
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ from rankadaptor.reporting import pages
 from rankadaptor.reporting.report import write_report
 
 PAGES = "pages.yaml"
-_AT_ONCE = 2  # pages that are only drawn
 
 
 def committed_pages(profile: str) -> dict[str, dict[str, Any]]:
@@ -108,11 +106,7 @@ def render(profile: str, reports: Path | str, on_page: Callable[[str, Path], Non
             raise BadInput(f"the records of {profile} lack {plan.missing.total()} results of {name}: record them again,"
                            " or mend the options in pages.yaml")
     before = {entry.key for entry in ledger.entries()}
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        drawn = {name: threads.submit(pages.reproduce, name, taken, folder, quiet=True)
-                 for name, taken in given.items()}
-        for name, page in drawn.items():
-            on_page(name, page.result())
+    pages.draw(given, folder, on_page)
     if added := {entry.key for entry in ledger.entries()} - before:
         raise BadInput(f"drawing the pages of {profile} computed {len(added)} results that its records lack: record"
                        " them again")

@@ -13,7 +13,7 @@ import pandas as pd
 from rankadaptor.experiments.methods import LORA, NO_RECOVERY
 from rankadaptor.experiments.results import Row, TableResult
 from rankadaptor.reporting.labels import MEAN, result_tasks, task_label
-from rankadaptor.reporting.tables.accuracy import bootstrapped
+from rankadaptor.reporting.tables.accuracy import bootstrapped, interval_column
 from rankadaptor.statistics import Interval
 
 HEADROOM, NO_HEADROOM = "headroom", "no headroom"
@@ -67,8 +67,8 @@ def headroom_table(result: TableResult) -> pd.DataFrame:
         "block": frame["block"],
         **{f"{label} (%)": [f"{value:.1f}" for value in frame[column]] for label, column in
            (("dense", "dense"), ("pruned", "pruned"), ("LoRA r=8", "lora"))},
-        "pruning took (points)": _intervals(frame, "lost"),
-        "LoRA won back (points)": _intervals(frame, "won"),
+        "pruning took (points)": interval_column(frame, "lost", "lost_low", "lost_high"),
+        "LoRA won back (points)": interval_column(frame, "won", "won_low", "won_high"),
         "share won back": ["" if np.isnan(share) else f"{100 * share:.0f} %" for share in frame["share"]],
         "training seeds": frame["seeds"],
         "verdict": frame["verdict"],
@@ -78,14 +78,10 @@ def headroom_table(result: TableResult) -> pd.DataFrame:
 def headroom_task_table(result: TableResult) -> pd.DataFrame:
     """What LoRA won back by task (points with 95 % intervals), a line a block."""
     frame = headroom_frame(result)
-    wide = frame.assign(cell=_intervals(frame, "won")).pivot(index="block", columns="column", values="cell")
+    cells = interval_column(frame, "won", "won_low", "won_high")
+    wide = frame.assign(cell=cells).pivot(index="block", columns="column", values="cell")
     order = [*result_tasks(result), MEAN]
     return wide.loc[list(dict.fromkeys(frame["block"])), order].rename(columns=task_label).reset_index()
-
-
-def _intervals(frame: pd.DataFrame, value: str) -> list[str]:
-    return [f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]" for middle, low, high in
-            zip(frame[value], frame[f"{value}_low"], frame[f"{value}_high"], strict=True)]
 
 
 def write_headroom(result: TableResult, folder: Path | str) -> Path:

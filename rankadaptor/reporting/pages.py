@@ -205,8 +205,22 @@ def reproduce_all(given: Mapping[str, Any], folder: Path | str, on_page: Callabl
             complete.append(name)
         else:
             on_page(name, reproduce(name, taken, folder))
+    draw({name: options[name] for name in complete}, folder, on_page)
+
+
+def draw(pages: Mapping[str, Mapping[str, Any]], folder: Path | str, on_page: Callable[[str, Path], None]) -> None:
+    """Draw pages whose results are all there, two at a time; what their notebooks print goes into the copies alone.
+
+    Args:
+        pages: Name of a page -> its options.
+        folder: Of all their files.
+        on_page: Called with the name of a finished page and its executed notebook.
+
+    Raises:
+        As `reproduce` does.
+    """
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        drawn = {name: threads.submit(reproduce, name, options[name], folder, quiet=True) for name in complete}
+        drawn = {name: threads.submit(reproduce, name, given, folder, quiet=True) for name, given in pages.items()}
         for name, page in drawn.items():
             on_page(name, page.result())
 

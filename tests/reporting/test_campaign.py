@@ -15,9 +15,8 @@ CAMPAIGN = """
 
 
 @pytest.fixture
-def records(tmp_path, monkeypatch):
+def records(empty_project):
     """The empty folder of records in a project of its own."""
-    monkeypatch.setattr(paths, "_project", lambda: tmp_path)
     folder = paths.records_folder(NAME)
     folder.mkdir(parents=True)
     return folder

@@ -14,14 +14,7 @@ TABLE = f"table2: {{budget: quick, blocks: '{FINISHED_BLOCKS}'}}\n"
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A project folder without records."""
-    monkeypatch.setattr(paths, "_project", lambda: tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def recorded(project, finished, tiny_profile):
+def recorded(empty_project, finished, tiny_profile):
     """The finished table, recorded and committed as Table 2."""
     folder = write_profile_records(str(tiny_profile), finished.ledger)
     (folder / "pages.yaml").write_text(TABLE)
@@ -29,26 +22,26 @@ def recorded(project, finished, tiny_profile):
 
 
 @pytest.mark.usefixtures("warm_kernel")
-def test_committed_pages_are_drawn_from_records_alone(recorded, project, tiny_profile):
+def test_committed_pages_are_drawn_from_records_alone(recorded, empty_project, tiny_profile):
     drawn = []
-    page = render(str(tiny_profile), project / "reports", lambda name, executed: drawn.append((name, executed)))
-    assert drawn == [("table2", project / "reports" / NAME / "03_main_tables.ipynb")]
-    assert page == project / "reports" / NAME / "index.html"
+    page = render(str(tiny_profile), empty_project / "reports", lambda name, executed: drawn.append((name, executed)))
+    assert drawn == [("table2", empty_project / "reports" / NAME / "03_main_tables.ipynb")]
+    assert page == empty_project / "reports" / NAME / "index.html"
     first = (page.parent / "table2.md").read_bytes()
     for block in FINISHED_BLOCKS.split():
         assert f"| {block} ".encode() in first
-    render(str(tiny_profile), project / "reports", lambda *_: None)
+    render(str(tiny_profile), empty_project / "reports", lambda *_: None)
     assert (page.parent / "table2.md").read_bytes() == first
-    assert len(list((project / "build" / "records").iterdir())) == 1  # unpacked once
+    assert len(list((empty_project / "build" / "records").iterdir())) == 1  # unpacked once
     assert conclusion_of(drawn[0][1]).endswith("\ndrawn from the committed records: nothing was computed\n")
     assert not [path for path in page.parent.iterdir() if path.is_dir()]  # runs go there
 
 
-def test_a_page_that_the_records_lack_is_named(recorded, project, tiny_profile):
+def test_a_page_that_the_records_lack_is_named(recorded, empty_project, tiny_profile):
     (recorded / "pages.yaml").write_text(TABLE + "table6: {budget: quick, blocks: 'shortened:50'}\n")
     with pytest.raises(BadInput, match=r"lack \d+ results of table6"):
-        render(str(tiny_profile), project / "reports", lambda *_: None)
-    assert not (project / "reports").exists()
+        render(str(tiny_profile), empty_project / "reports", lambda *_: None)
+    assert not (empty_project / "reports").exists()
 
 
 @pytest.mark.parametrize(("text", "message"), [
@@ -56,21 +49,21 @@ def test_a_page_that_the_records_lack_is_named(recorded, project, tiny_profile):
     ("tabel2: {}", r"unknown page 'tabel2'.*did you mean table2"),
     ("table2: {budgets: quick}", r"unknown option of table2 'budgets'.*did you mean budget"),
 ])
-def test_a_list_of_pages_that_is_none_is_refused(text, message, project, tiny_profile):
+def test_a_list_of_pages_that_is_none_is_refused(text, message, empty_project, tiny_profile):
     (paths.records_folder(NAME)).mkdir(parents=True)
     (paths.records_folder(NAME) / "pages.yaml").write_text(text)
     with pytest.raises(BadInput, match=message):
         committed_pages(str(tiny_profile))
 
 
-def test_without_records_nothing_is_committed(project, finished, tiny_profile):
+def test_without_records_nothing_is_committed(empty_project, finished, tiny_profile):
     assert committed_pages(str(tiny_profile)) == {}
     assert compare(str(tiny_profile), finished.ledger) is None
     with pytest.raises(BadInput, match="is committed: compute one"):
-        render(str(tiny_profile), project / "reports", lambda *_: None)
+        render(str(tiny_profile), empty_project / "reports", lambda *_: None)
 
 
-def test_a_ledger_without_results_is_not_recorded(project, tiny_profile, tmp_path):
+def test_a_ledger_without_results_is_not_recorded(empty_project, tiny_profile, tmp_path):
     with pytest.raises(BadInput, match="holds no result of"):
         write_profile_records(str(tiny_profile), tmp_path / "ledger")
 
@@ -80,7 +73,7 @@ def test_a_ledger_is_compared_with_the_committed_records(recorded, finished, tin
     assert comparison.compared == comparison.equal > 0
 
 
-def test_records_that_changed_are_unpacked_anew(recorded, project):
+def test_records_that_changed_are_unpacked_anew(recorded, empty_project):
     first = unpacked(NAME).folder
     assert is_unpacked(unpacked(NAME))
     assert not unpacked(NAME).strangers()

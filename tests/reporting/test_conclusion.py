@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rankadaptor.experiments import paths
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.records import RESULTS, mark_unpacked, read_table, write_records
 from rankadaptor.reporting import conclusion, tables
@@ -19,16 +18,9 @@ GAIN = r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\] points: undecided \(budget qui
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A project folder in which nothing is committed."""
-    monkeypatch.setattr(paths, "_project", lambda: tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def committed(project, finished):
+def committed(empty_project, finished):
     """The finished table as if its page were committed."""
-    folder = project / "reports" / NAME
+    folder = empty_project / "reports" / NAME
     tables.write_table(finished.result, folder)
     tables.write_provenance(finished.result, Ledger(finished.ledger), folder)
     return folder
@@ -39,7 +31,7 @@ def gains(text):
     return [line.partition("committed: ") for line in text.splitlines() if "RankAdaptor (one model)" in line]
 
 
-@pytest.mark.usefixtures("project")
+@pytest.mark.usefixtures("empty_project")
 def test_without_anything_committed_a_run_says_what_it_found(finished):
     text = conclusion.of_table(finished.result, Ledger(finished.ledger))
     lines = text.splitlines()
@@ -88,22 +80,22 @@ def test_without_provenance_the_committed_numbers_stand_alone(content, finished,
         assert there.endswith(" points: undecided")
 
 
-def test_results_are_compared_with_the_committed_records(project, finished, tiny_profile):
+def test_results_are_compared_with_the_committed_records(empty_project, finished, tiny_profile):
     write_profile_records(str(tiny_profile), finished.ledger)
     count = len(finished.result.stages)
     last = conclusion.of_table(finished.result, Ledger(finished.ledger)).splitlines()[-1]
     assert last == f"{count} of {count} recomputed results equal the committed records (largest difference 0)"
 
 
-def test_results_without_a_record_are_counted(project, finished):
-    write_records(Ledger(finished.ledger), finished.result.stages[3:], [], project / "records" / NAME)
+def test_results_without_a_record_are_counted(empty_project, finished):
+    write_records(Ledger(finished.ledger), finished.result.stages[3:], [], empty_project / "records" / NAME)
     count = len(finished.result.stages) - 3
     last = conclusion.of_table(finished.result, Ledger(finished.ledger)).splitlines()[-1]
     assert last == (f"{count} of {count} recomputed results equal the committed records (largest difference 0);"
                     " 3 results have no committed record")
 
 
-def test_a_difference_is_told_with_its_place(project, finished, tiny_profile):
+def test_a_difference_is_told_with_its_place(empty_project, finished, tiny_profile):
     folder = write_profile_records(str(tiny_profile), finished.ledger)
     frame = read_table(folder, RESULTS)
     place = frame.index[frame["key"] == finished.result.dense.keys[0]][0]
@@ -117,7 +109,7 @@ def test_a_difference_is_told_with_its_place(project, finished, tiny_profile):
                     f" {key} evaluate.metrics.boolq.acc); numerics of other machines may differ")
 
 
-def test_damaged_records_are_told_and_fail_nothing(project, finished, tiny_profile):
+def test_damaged_records_are_told_and_fail_nothing(empty_project, finished, tiny_profile):
     folder = write_profile_records(str(tiny_profile), finished.ledger)
     frame = read_table(folder, RESULTS)
     says = "the committed records of profile test are damaged: no result was compared"
@@ -140,7 +132,7 @@ def test_a_page_that_is_drawn_from_records_says_so(committed, finished, tiny_pro
     assert "recomputed" in conclusion.of_table(finished.result, ledger)  # something was computed in spite of the mark
 
 
-@pytest.mark.usefixtures("project")
+@pytest.mark.usefixtures("empty_project")
 def test_one_seed_of_a_deciding_budget_decides_nothing(finished):
     profile = finished.result.profile
     result = finished.result.__class__(**{**vars(finished.result), "budget": profile.budget("two-seeds")})
@@ -148,35 +140,36 @@ def test_one_seed_of_a_deciding_budget_decides_nothing(finished):
         result, Ledger(finished.ledger))
 
 
-def test_a_searchs_comparisons_are_counted(project, tmp_path):
+def test_a_searchs_comparisons_are_counted(empty_project, tmp_path):
     differences = pd.DataFrame({"of": ["regret"] * 3, "block": "llm-pruner:50",
                                 "verdict": ["less than", "more than", "undecided against"]})
     page = SimpleNamespace(profile=SimpleNamespace(name=NAME), differences=differences, seeds=range(2), recoveries=12,
                            cache=SimpleNamespace(ledger=Ledger(tmp_path / "ledger"), keys={}))
     assert "regret  llm-pruner:50  less than 1 of 3 rivals, more than 1\n" in conclusion.of_search(page)
-    (project / "reports" / NAME).mkdir(parents=True)
-    differences.iloc[:1].to_csv(project / "reports" / NAME / "search-differences.csv", index=False)
+    (empty_project / "reports" / NAME).mkdir(parents=True)
+    differences.iloc[:1].to_csv(empty_project / "reports" / NAME / "search-differences.csv", index=False)
     assert "more than 1   committed: less than 1 of 1 rivals, more than 0\n" in conclusion.of_search(page)
 
 
-def test_perplexities_stand_beside_the_committed_ones(project, tmp_path):
+def test_perplexities_stand_beside_the_committed_ones(empty_project, tmp_path):
     losses = pd.DataFrame({"block": ["Dense", "shortened:20"], "perplexity": [3.0, np.pi]})
     models = SimpleNamespace(profile=SimpleNamespace(name=NAME), ledger=Ledger(tmp_path / "ledger"), stages=(),
                              computed=())
-    (project / "reports" / NAME).mkdir(parents=True)
-    losses.iloc[:1].to_csv(project / "reports" / NAME / "pruning.csv", index=False)
+    (empty_project / "reports" / NAME).mkdir(parents=True)
+    losses.iloc[:1].to_csv(empty_project / "reports" / NAME / "pruning.csv", index=False)
     assert conclusion.of_pruning(models, losses).splitlines()[1:3] == [
         "Dense         3.000   committed: 3.000", "shortened:20  3.142   committed: nothing"]
 
 
-def test_margins_stand_beside_the_committed_ones(project, tmp_path):
+def test_margins_stand_beside_the_committed_ones(empty_project, tmp_path):
     frame = pd.DataFrame({"block": ["", "shortened:20", "shortened:20"], "model": ["Dense", "No recovery", "LoRA"],
                           "margin": [0.4, 0.2, 0.3]})
     testbed = SimpleNamespace(profile=SimpleNamespace(name=NAME), runner=SimpleNamespace(ledger=Ledger(tmp_path / "l")),
                               budget_name="two-seeds", seeds=(0, 1), stages=(), computed=(), regime=lambda: frame)
-    (project / "reports" / NAME).mkdir(parents=True)
-    frame.iloc[:2].to_csv(project / "reports" / NAME / "testbed-margins.csv", index=False)
-    (project / "reports" / NAME / "testbed-provenance.json").write_text('{"budget": "quick", "training_seeds": [3]}')
+    (empty_project / "reports" / NAME).mkdir(parents=True)
+    frame.iloc[:2].to_csv(empty_project / "reports" / NAME / "testbed-margins.csv", index=False)
+    origin = empty_project / "reports" / NAME / "testbed-provenance.json"
+    origin.write_text('{"budget": "quick", "training_seeds": [3]}')
     assert conclusion.of_testbed(testbed).splitlines()[:4] == [
         "margin over chance in points (budget two-seeds, seeds 0 1)",
         "              Dense        40.0   committed: 40.0 (budget quick, seed 3)",

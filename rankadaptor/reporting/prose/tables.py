@@ -78,10 +78,6 @@ class Differences:
         """A method's gold probability less LoRA's, in points: `+0.73`."""
         return signed(self._difference(page, block, method)["gold_probability"], 2)
 
-    def difference_value(self, page: str, block: str, method: str) -> float:
-        """A method's accuracy less LoRA's as a number, for comparisons."""
-        return float(self._difference(page, block, method)["difference"])
-
     def _difference(self, page: str, block: str, method: str) -> pd.Series:
         return self._reports.row(f"{page}-differences", block=block, method=method)
 

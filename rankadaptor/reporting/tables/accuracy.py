@@ -58,3 +58,11 @@ def bootstrapped(outcomes: Mapping[str, np.ndarray], row: Row) -> Interval:
         row: Whose items these are.
     """
     return bootstrap_macro_mean(outcomes, subjects=row.subjects)
+
+
+def interval_column(
+    frame: pd.DataFrame, value: str, low: str, high: str, layout: str = "{:+.1f} [{:+.1f}, {:+.1f}]"
+) -> list[str]:
+    """Numbers with their intervals, from three columns, as a column of text; empty where there is no number."""
+    return ["" if np.isnan(middle) else layout.format(middle, least, most)
+            for middle, least, most in zip(frame[value], frame[low], frame[high], strict=True)]

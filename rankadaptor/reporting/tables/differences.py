@@ -9,7 +9,7 @@ from rankadaptor.experiments.methods import LORA, NO_RECOVERY
 from rankadaptor.experiments.results import BlockResult, Row, TableResult
 from rankadaptor.reporting.labels import MEAN, paper_method, result_tasks, task_label
 from rankadaptor.reporting.paper import published_rows
-from rankadaptor.reporting.tables.accuracy import bootstrapped
+from rankadaptor.reporting.tables.accuracy import bootstrapped, interval_column
 from rankadaptor.statistics import bootstrap_draws, holm, macro_interval, two_sided_p, verdict_of_claim
 
 
@@ -62,17 +62,12 @@ def difference_table(result: TableResult) -> pd.DataFrame:
     return pd.DataFrame({
         "block": frame["block"],
         "method": frame["method"],
-        "accuracy - LoRA (points)": _intervals(frame, "difference"),
+        "accuracy - LoRA (points)": interval_column(frame, "difference", "low", "high"),
         "gold probability - LoRA": [f"{difference:+.2f}" for difference in frame["gold_probability"]],
         "published": ["" if np.isnan(difference) else f"{difference:+.2f}" for difference in frame["published"]],
         "p (Holm)": ["" if np.isnan(p) else f"{p:.2f}" for p in frame["p_holm"]],
         "verdict": frame["verdict"],
     })
-
-
-def _intervals(frame: pd.DataFrame, value: str) -> list[str]:
-    return [f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]" for middle, low, high in
-            zip(frame[value], frame["low"], frame["high"], strict=True)]
 
 
 @lru_cache(maxsize=64)
@@ -100,7 +95,7 @@ def task_table(result: TableResult) -> pd.DataFrame:
     """`task_differences` as people read them: one line per method, points with 95 % intervals."""
     frame = task_differences(result)
     frame = frame[~frame["method"].isin([LORA, NO_RECOVERY])]
-    wide = frame.assign(cell=_intervals(frame, "value")).pivot(
+    wide = frame.assign(cell=interval_column(frame, "value", "low", "high")).pivot(
         index=["block", "method"], columns="column", values="cell")[[*result_tasks(result), MEAN]]
     order = list(dict.fromkeys(zip(frame["block"], frame["method"], strict=True)))
     return wide.loc[order].rename(columns=task_label).reset_index()
