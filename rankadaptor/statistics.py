@@ -1,10 +1,9 @@
-"""Intervals and verdicts. Pure functions of arrays; every random draw is a function of a seed.
+"""Intervals and p values. Pure functions of arrays; every random draw is a function of a seed.
 
-Source: Miller 2024, "Adding Error Bars to Evals" (paired differences); Agarwal et al. 2021 (stratified bootstrap);
-Holm 1979, "A simple sequentially rejective multiple test procedure".
+Source: Miller 2024, "Adding Error Bars to Evals" (paired differences); Agarwal et al. 2021 (stratified bootstrap).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal
 
 
 class Interval(NamedTuple):
-    """A point estimate and its 95 % interval, in the unit of the data (a proportion for accuracies)."""
+    """A point estimate and its interval, of 95 % unless said, in the unit of the data (a proportion for accuracies)."""
 
     value: float
     low: float
@@ -108,15 +107,32 @@ def bootstrap_macro_mean(
     return macro_interval(outcomes, bootstrap_draws(outcomes, seed, draws, subjects))
 
 
-def macro_interval(outcomes: Mapping[str, np.ndarray], drawn: np.ndarray) -> Interval:
-    """The plain mean over tasks with the 95 % interval of draws of it.
+def macro_interval(outcomes: Mapping[str, np.ndarray], drawn: np.ndarray, level: float = 0.95) -> Interval:
+    """The plain mean over tasks with the interval of draws of it.
 
     Args:
         outcomes: task -> (seeds, items).
         drawn: The result of `bootstrap_draws` on them.  # (draws,)
+        level: Of the interval.
     """
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(macro_mean(outcomes), float(low), float(high))
+    low, high = interval_of(drawn, level)
+    return Interval(macro_mean(outcomes), low, high)
+
+
+def interval_of(drawn: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The ends of the interval of bootstrapped means.
+
+    Args:
+        drawn: # (draws,)
+        level: Of the interval.
+    """
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def adjusted_level(count: int, level: float = 0.95) -> float:
+    """The level of each of `count` intervals, such that with a chance of `level` all of them hold (Bonferroni)."""
+    return 1 - (1 - level) / max(1, count)
 
 
 def two_sided_p(draws: np.ndarray) -> float:
@@ -129,17 +145,9 @@ def two_sided_p(draws: np.ndarray) -> float:
     return min(1.0, 2 * (beyond + 1) / (len(draws) + 1))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for their number, so that the chance to reject any true null stays below the level.
-
-    Source: Holm 1979.
-    """
-    adjusted = np.zeros(len(p_values))
-    highest = 0.0
-    for smaller, place in enumerate(np.argsort(p_values, kind="stable")):
-        highest = max(highest, min(1.0, (len(p_values) - smaller) * p_values[place]))
-        adjusted[place] = highest
-    return adjusted.tolist()
+def adjusted_p(p: float, count: int) -> float:
+    """A p value adjusted for being one of `count`; at most 0.05 where the interval of `adjusted_level` excludes 0."""
+    return min(1.0, count * p)
 
 
 class VarianceComponents(NamedTuple):
@@ -180,38 +188,3 @@ def variance_components(scores: np.ndarray) -> VarianceComponents:
     quantiles = f.ppf((0.975, 0.025), *degrees)  # of the two mean squares' ratio where rows do not differ
     low, high = (max(0.0, (rows_square / noise / quantile - 1) / seeds) ** 0.5 for quantile in quantiles)
     return VarianceComponents(between, noise**0.5, between / noise**0.5, low, high)
-
-
-def verdict_of_claim(difference: Interval, claimed: float, decided: bool = True) -> str:
-    """`verdict` of a claimed difference of either sign: a claimed loss is judged as a gain of the other method.
-
-    Args:
-        difference: Paired difference and its 95 % interval, as proportions.
-        claimed: The difference that the paper claims, negative for a loss.
-        decided: As of `verdict`.
-    """
-    if claimed < 0:
-        difference = Interval(-difference.value, -difference.high, -difference.low)
-    return verdict(difference, abs(claimed), decided)
-
-
-def verdict(difference: Interval, claimed: float = 0.007, decided: bool = True) -> str:
-    """The verdict on a gain that is claimed to be at least `claimed`, by a rule that was fixed before any run.
-
-    Args:
-        difference: Paired difference method - LoRA and its 95 % interval, as proportions.
-        claimed: The smallest gain the paper claims (0.7 points).
-        decided: False where the budget has one training seed or a small search; the verdict is "undecided" then.
-
-    Returns:
-        "supported", "smaller than claimed", "not supported" or "undecided".
-    """
-    if not decided:
-        return "undecided"
-    if difference.low > 0:
-        return "supported" if difference.value >= claimed else "smaller than claimed"
-    if difference.high < claimed:
-        return "not supported"
-    return "undecided"
-
-

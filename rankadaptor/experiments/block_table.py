@@ -8,7 +8,7 @@ from typing import Any
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.errors import StageFailed
 from rankadaptor.experiments.methods import METHODS, RANKADAPTOR_PER_TASK
-from rankadaptor.experiments.results import BlockResult, TableResult
+from rankadaptor.experiments.results import BlockResult, FinishedSearch, TableResult
 from rankadaptor.experiments.skeleton import ProfileExperiment, Run
 from rankadaptor.experiments.table_rows import TableRows
 from rankadaptor.experiments.tables import Contents
@@ -28,8 +28,9 @@ class BlockWork:
     pruned: Step
     methods: dict[str, list[RecoverySpec]] = field(default_factory=dict)  # -> a recovery a training seed
     by_task: dict[str, list[RecoverySpec]] = field(default_factory=dict)  # of the row with an allocation a task
-    search: SearchResult | None = None
+    search: SearchResult | None = None  # the first of the profile's scaling
     search_key: str = ""
+    searches: dict[str, list[FinishedSearch]] = field(default_factory=dict)  # method -> its independent searches
     rivals: dict[str, tuple[int, str]] = field(default_factory=dict)  # their searches: recoveries, key
     failed: dict[str, str] = field(default_factory=dict)  # methods that were not reached: why
 
@@ -113,4 +114,5 @@ def _block_result(runner: Runner, rows: TableRows, block: Block, work: BlockWork
         except StageFailed as error:
             failed[RANKADAPTOR_PER_TASK] = str(error)
     architecture = runner.results.architecture(work.pruned)
-    return BlockResult(architecture, tuple(finished), work.search, work.search_key, work.rivals, failed)
+    return BlockResult(
+        architecture, tuple(finished), work.search, work.search_key, work.searches, work.rivals, failed)

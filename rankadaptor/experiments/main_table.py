@@ -7,16 +7,17 @@
 
 import dataclasses
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rankadaptor.allocation import RankAllocation, validate_allocation
+from rankadaptor.architecture import Architecture
 from rankadaptor.data.sources import Source
 from rankadaptor.errors import BadInput, StageFailed, did_you_mean
 from rankadaptor.evaluation.spec import Split
 from rankadaptor.experiments.block_table import BlockTable, BlockWork
-from rankadaptor.experiments.methods import LORA, METHODS, OWN, RANKADAPTOR
+from rankadaptor.experiments.methods import BEST_MEASURED, LORA, METHODS, OWN, RANKADAPTOR, SEARCHED, asked_methods
 from rankadaptor.experiments.parameters import (
     DEFAULT_LEDGER,
     Words,
@@ -27,6 +28,7 @@ from rankadaptor.experiments.parameters import (
     report_seeds,
     text,
 )
+from rankadaptor.experiments.results import FinishedSearch
 from rankadaptor.experiments.tables import TABLES
 from rankadaptor.experiments.trials import Trials
 from rankadaptor.models.base_model import base_model_folder, base_model_is_cached
@@ -35,6 +37,8 @@ from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import Profile
 from rankadaptor.pruning.spec import PRUNERS, Block
+from rankadaptor.ranktable.meta_records import COMMITTED, best_measured, read_table
+from rankadaptor.recovery.recipe import Scaling
 from rankadaptor.recovery.spec import RecoverySpec
 
 
@@ -72,7 +76,7 @@ def main_table(
     if table not in TABLES:
         raise BadInput(f"unknown table {table!r}: use one of {', '.join(TABLES)}{did_you_mean(table, TABLES)}")
     contents = TABLES[table]
-    if unknown := [method for method in contents.methods if method not in METHODS and method != RANKADAPTOR]:
+    if unknown := [method for method in contents.methods if method not in METHODS and method not in SEARCHED]:
         raise BadInput(f"{table} compares the unknown method {unknown[0]!r}: use some of {', '.join(METHODS)}")
     parsed = parse_blocks(blocks, source)
     ranks = parse_ranks(allocation)
@@ -114,7 +118,7 @@ class MainTable(BlockTable):
     search_split: Split = "search"  # whose items trials are scored on
 
     def block_work(self, runner: Runner, block: Block) -> Generator[list[Step], None, BlockWork]:
-        """Prune, measure; recover with every method; search, and recover with what the search found."""
+        """Prune, measure; recover with every method; search, and recover with what the searches found."""
         pruned = self.prune(block)
         yield [pruned]
         architecture = runner.results.architecture(pruned)
@@ -124,33 +128,67 @@ class MainTable(BlockTable):
             return BlockWork(pruned)
         trials = Trials(runner, self.profile, self.budget, self.search_split)
         rate = yield from trials.learning_rate(LORA, pruned, architecture)
-        methods, failed = yield from self._fixed_methods(runner, trials, pruned, rate)
+        methods, failed = yield from self._fixed_methods(runner, trials, block, pruned, rate)
         for specs in methods.values():
             yield rows.final_steps(pruned, specs)
-        if RANKADAPTOR not in self.contents.methods:
-            return BlockWork(pruned, methods, failed=failed)
-        try:
-            result, key = yield from trials.search(block, pruned, architecture, rate)
-        except StageFailed as error:
-            return BlockWork(pruned, methods, failed=failed | {RANKADAPTOR: str(error)})
-        methods[RANKADAPTOR] = self.lora_specs(result.best, rate)
-        yield rows.final_steps(pruned, methods[RANKADAPTOR])
+        searches: dict[str, list[FinishedSearch]] = {}
         by_task: dict[str, list[RecoverySpec]] = {}
-        if self._has_row_per_task and set(result.best_by_task) == set(rows.tasks):
-            by_task = {task: self.lora_specs(best, rate) for task, best in result.best_by_task.items()}
-            yield [step for specs in by_task.values() for step in rows.report_steps(pruned, specs)]
-        return BlockWork(pruned, methods, by_task, result, key, failed=failed)
+        for method in (method for method in self.methods if method in SEARCHED):
+            table = self._under(SEARCHED[method])
+            try:
+                searches[method] = yield from table.search_block(runner, block, pruned, architecture, rate)
+            except StageFailed as error:
+                failed[method] = str(error)
+                continue
+            methods[method] = table.searched_specs([search.best for search, _ in searches[method]], rate)
+            yield rows.final_steps(pruned, methods[method])
+            if method == RANKADAPTOR and self._has_row_per_task:
+                best_by_task = [search.best_by_task for search, _ in searches[method]]
+                by_task = {task: self.searched_specs([best[task] for best in best_by_task], rate)
+                           for task in rows.tasks if all(task in best for best in best_by_task)}
+                yield [step for specs in by_task.values() for step in rows.report_steps(pruned, specs)]
+        search, key = searches[RANKADAPTOR][0] if RANKADAPTOR in searches else (None, "")
+        whole = by_task if set(by_task) == set(rows.tasks) else {}
+        return BlockWork(pruned, methods, whole, search, key, searches, failed=failed)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that have a row under the budget."""
+        return asked_methods(self.contents.methods, self.profile, self.budget)
+
+    def _under(self, scaling: Scaling | None) -> "MainTable":
+        """This table with searches under another scaling than the profile's."""
+        if scaling is None:
+            return self
+        adapters = dataclasses.replace(self.profile.adapters, scaling=scaling)
+        return dataclasses.replace(self, profile=dataclasses.replace(self.profile, adapters=adapters))
+
+    def search_block(
+        self, runner: Runner, block: Block, pruned: Step, architecture: Architecture, rate: float
+    ) -> Generator[list[Step], None, list[FinishedSearch]]:
+        """The budget's independent searches on a block. There are no more of them than reported training seeds, since
+        each of these retrains what one search found."""
+        finished = []
+        for number in range(min(self.budget.searches, len(self.seeds))):
+            trials = Trials(runner, self.profile, self.budget, self.search_split, number)
+            finished.append(FinishedSearch(*(yield from trials.search(block, pruned, architecture, rate))))
+        return finished
+
+    def searched_specs(self, allocations: Sequence[RankAllocation], rate: float) -> list[RecoverySpec]:
+        """A recovery a training seed, of the allocations of independent searches in turn."""
+        return [self.profile.lora_spec(self.budget, allocations[number % len(allocations)], rate, seed)
+                for number, seed in enumerate(self.seeds)]
 
     def _fixed_methods(
-        self, runner: Runner, trials: Trials, pruned: Step, rate: float
+        self, runner: Runner, trials: Trials, block: Block, pruned: Step, rate: float
     ) -> Generator[list[Step], None, tuple[dict[str, list[RecoverySpec]], dict[str, str]]]:
         """Recoveries of every method whose ranks are not searched, and of the user's allocation; and methods whose
         learning rate could not be chosen."""
         architecture = runner.results.architecture(pruned)
         methods: dict[str, list[RecoverySpec]] = {}
         failed: dict[str, str] = {}
-        for method in self.contents.methods:
-            if method == RANKADAPTOR:
+        for method in self.methods:
+            if method in SEARCHED:
                 continue
             try:
                 is_lora = METHODS[method].tuned_as == LORA
@@ -159,12 +197,25 @@ class MainTable(BlockTable):
                 failed[method] = str(error)
                 continue
             methods[method] = [self.method_spec(method, runner, pruned, tuned, seed) for seed in self.seeds]
+        if self.contents.best_measured:
+            methods |= self._best_measured(block, rate)
         if self.allocation:
             # Which blocks of a depth-pruned model stay is a placeholder until it is pruned.
             is_known = runner.find(pruned) is not None
             ranks = validate_allocation(self.allocation, architecture) if is_known else self.allocation
             methods[OWN] = self.lora_specs(ranks, rate)
         return methods, failed
+
+    def _best_measured(self, block: Block, rate: float) -> dict[str, list[RecoverySpec]]:
+        """The best allocations that the profile's rank table holds of a block, by scaling; none where it holds none."""
+        records, search = {}, self.profile.search
+        if search.records is not None:
+            table = read_table(COMMITTED if search.records == "rank_table" else search.records)
+            for scaling in dict.fromkeys((self.profile.adapters.scaling, *self.budget.scalings)):
+                best = best_measured(table, str(block), scaling, search.signal)
+                if best is not None and scaling in BEST_MEASURED:
+                    records[BEST_MEASURED[scaling]] = self._under(scaling).lora_specs(best, rate)
+        return records
 
     @property
     def _has_row_per_task(self) -> bool:

@@ -117,13 +117,14 @@ def report_seeds(profile: "Profile", budget: str, seeds: Words) -> tuple[int, ..
     """Training seeds of reported recoveries: those given, or the budget's where there are none.
 
     Raises:
-        BadInput: on seeds that repeat themselves, or the one that searches use.
+        BadInput: on seeds that repeat themselves, or one that searches use.
     """
     reported = whole_numbers("seeds", seeds) or tuple(profile.budget(budget).training_seeds)
     if len(set(reported)) < len(reported):
         raise BadInput(f"seeds {' '.join(map(str, reported))} repeat themselves: give each once")
-    if profile.search.training_seed in reported:
-        raise BadInput(f"seed {profile.search.training_seed} belongs to searches: report with other seeds")
+    first = profile.search.training_seed
+    if taken := [seed for seed in reported if first <= seed < first + profile.budget(budget).searches]:
+        raise BadInput(f"seed {taken[0]} belongs to searches: report with other seeds")
     return reported
 
 

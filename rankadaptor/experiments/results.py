@@ -1,7 +1,8 @@
 """What a table is made of: rows of outcomes by seed and item, searches, and the specs that identify them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,10 +31,17 @@ class Row:
     learning_rate: float | None
     perplexity: float | None  # where a table asks for it
     training_loss: float | None  # mean over seeds and the last quarter of steps; rows of one seed see equal batches
-    allocations: tuple[RankAllocation, ...]  # one, or one per task
+    allocations: tuple[RankAllocation, ...]  # one, one per task, or one per independent search
     realised_ranks: Mapping[str, tuple[int, ...]]  # projection -> by original layer, first seed; 0 without an adapter
     keys: tuple[str, ...]  # of the evaluations in the ledger, of the perplexity and of the continuations
     continuations: pd.DataFrame | None = None  # where a table asks for them; a column `seed` beside generation's own
+
+
+class FinishedSearch(NamedTuple):
+    """A search and the key of its trace."""
+
+    result: SearchResult
+    key: str
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,9 @@ class BlockResult:
 
     architecture: Architecture
     rows: tuple[Row, ...]
-    search: SearchResult | None = None  # None where nothing is searched
+    search: SearchResult | None = None  # the first of the profile's scaling; None where nothing is searched
     search_key: str = ""
+    searches: Mapping[str, Sequence[FinishedSearch]] = field(default_factory=dict)  # method -> independent searches
     rivals: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # their searches: recoveries, key
     failed: Mapping[str, str] = field(default_factory=dict)  # methods without a row: what became of them
 

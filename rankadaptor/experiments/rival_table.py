@@ -40,6 +40,7 @@ from rankadaptor.experiments.parameters import (
     report_seeds,
     text,
 )
+from rankadaptor.experiments.results import FinishedSearch
 from rankadaptor.experiments.tables import CLAIMED, Contents
 from rankadaptor.experiments.trials import Trials
 from rankadaptor.pipeline.runner import Runner
@@ -110,7 +111,8 @@ class RivalTable(BlockTable):
         specs[BEST_SEED] = [best_seed]
         for recovered in specs.values():
             yield rows.report_steps(pruned, recovered)
-        return BlockWork(pruned, specs, search=result, search_key=key, rivals=searches)
+        return BlockWork(pruned, specs, search=result, search_key=key,
+                         searches={RANKADAPTOR: [FinishedSearch(result, key)]}, rivals=searches)
 
     def _choices_of_lora(
         self, runner: Runner, trials: Trials, pruned: Step, rate: float, recoveries: int

@@ -68,7 +68,8 @@ class TableRows:
     def recovered(self, block: Block, method: str, pruned: Step, specs: Sequence[RecoverySpec]) -> Row:
         """A method on a block. Raises StageFailed if one of the recoveries has no result."""
         steps = self.report_steps(pruned, specs)
-        return self._row(str(block), method, steps, specs[0].recipe.learning_rate, (specs[0].allocation,))
+        allocations = tuple(dict.fromkeys(spec.allocation for spec in specs))
+        return self._row(str(block), method, steps, specs[0].recipe.learning_rate, allocations)
 
     def per_task(self, block: Block, pruned: Step, specs: dict[str, list[RecoverySpec]]) -> Row:
         """The paper's Table 7 reading: each task is scored on the model recovered with its own allocation."""

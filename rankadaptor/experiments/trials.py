@@ -27,15 +27,16 @@ from rankadaptor.search.settings import SearchSettings
 
 
 class Trials:
-    """Trials of one profile under one budget, all with the training seed of searches."""
+    """Trials of one profile under one budget, all with one training seed of searches."""
 
-    def __init__(self, runner: Runner, profile: Profile, budget: Budget, split: Split = "search"):
+    def __init__(self, runner: Runner, profile: Profile, budget: Budget, split: Split = "search", number: int = 0):
         """
         Args:
             split: Whose items trials are scored on.
+            number: Of an independent search, counted from 0: each has a training seed of its own.
         """
         self._runner, self._profile, self._budget = runner, profile, budget
-        self._signal, self._seed = profile.search.signal, profile.search.training_seed
+        self._signal, self._seed = profile.search.signal, profile.search.training_seed + number
         self._evaluation = profile.evaluation_spec(budget, split)
 
     def trial(self, pruned: Step, recovery: RecoverySpec) -> Step:

@@ -42,6 +42,7 @@ IMPLICIT = "implicit"
 _MOST_DESCRIBED = 1_000  # characters
 _MOST_TOLERANCE = 1_000.0
 _MOST_TRAININGS = 1_000  # seeds, and learning rates
+_MOST_SEARCHES = 100  # of a block
 _MOST_SECONDS = 1e9
 
 
@@ -63,6 +64,8 @@ class Adapters:
     adalora_init_rank: int
     alpha: int
     scaling: Scaling
+    # Of the ceiling test, beside LoRA's: one rank in every layer, from the smallest candidate to the largest.
+    ceiling_ranks: tuple[int, ...] = field(default=(2, 16), metadata={IMPLICIT: True})
 
     def __post_init__(self) -> None:
         ranks = [self.lora_rank, self.adalora_init_rank, self.alpha, *self.lora_star_ranks]
@@ -72,6 +75,8 @@ class Adapters:
                            " above lora_rank")
         check_whole("largest rank or alpha of the adapters", max(ranks), 1, RANKS)
         check_whole("number of lora_star_ranks", len(self.lora_star_ranks), 1, LAYERS)
+        for rank in self.ceiling_ranks:
+            check_whole("one of adapters.ceiling_ranks", rank, 1, RANKS)
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,8 @@ class Budget:
     report_items: int | None  # a task; null for all
     search: SearchBudget
     per_task: bool  # also one allocation a task, each retrained
+    searches: int = field(default=1, metadata={IMPLICIT: True})  # independent ones a block; a training seed each
+    scalings: tuple[Scaling, ...] = field(default=(), metadata={IMPLICIT: True})  # of searches beside the profile's own
 
     def __post_init__(self) -> None:
         for name in ("training_seeds", "learning_rates", "adalora_learning_rates"):
@@ -176,6 +183,9 @@ class Budget:
             raise BadInput(f"steps is {self.training.steps}: AdaLoRA needs at least 4 to reallocate ranks")
         if self.search_items < 1 or (self.report_items is not None and self.report_items < 1):
             raise BadInput(f"search_items is {self.search_items} and report_items {self.report_items}: give at least 1")
+        check_whole("searches", self.searches, 1, _MOST_SEARCHES)
+        if len(set(self.scalings)) < len(self.scalings):
+            raise BadInput(f"scalings {shown(list(self.scalings))} repeat themselves: give each once")
         check_whole("larger of search_items and report_items", max(self.search_items, self.report_items or 1), 1, ITEMS)
 
 

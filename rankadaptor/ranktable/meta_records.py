@@ -57,6 +57,22 @@ def task_scores(row: pd.Series, split: str, signal: str) -> Scores:
     return {task: float(row[f"{split}_{task}_{signal}"]) for task in TASKS}
 
 
+def best_measured(table: pd.DataFrame, block: str, scaling: Scaling, signal: str) -> RankAllocation | None:
+    """The allocation within budget whose mean score on the search split, over the table's training seeds, is highest;
+    None where the table has none of the block under this scaling."""
+    rows = rows_of(table, block, scaling)
+    rows = rows[rows["within_budget"].astype(bool)]
+    if rows.empty:
+        return None
+    scores = pd.DataFrame({
+        "allocation": rows["allocation"],
+        "score": [np.mean(list(task_scores(row, "search", signal).values())) for _, row in rows.iterrows()],
+    })
+    means = scores.groupby("allocation")["score"].agg(["mean", "count"])
+    whole = means[means["count"] == means["count"].max()]
+    return parse_allocation(str(whole["mean"].idxmax()))
+
+
 def rows_of(table: pd.DataFrame, block: str, scaling: Scaling, seed: int | None = None) -> pd.DataFrame:
     """Rows of one block and scaling that have scores, of one training seed or of all.
 

@@ -27,6 +27,7 @@ from rankadaptor.reporting.labels import MEAN, count_word, result_tasks
 from rankadaptor.reporting.search_page import SearchPage
 from rankadaptor.reporting.tables.accuracy import cells
 from rankadaptor.reporting.tables.differences import differences_to_lora
+from rankadaptor.reporting.tables.pooled import pooled_frame
 
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError, Damaged)  # what damaged files lead to
 _INTERVAL = {name: name for name in ("difference", "low", "high")}
@@ -220,7 +221,22 @@ def _gains(result: TableResult, ledger: Ledger) -> list[str]:
                      _beside(committed, None if row is None else _gain(row))))
     title = (f"{result.contents.title}: difference to LoRA in accuracy, mean of"
              f" {count_word(len(result_tasks(result)))} tasks, with its 95 % interval")
-    return [title, *_aligned(rows), *([committed.note] if committed.note else [])]
+    return [title, *_aligned(rows + _together(result, ledger)), *([committed.note] if committed.note else [])]
+
+
+def _together(result: TableResult, ledger: Ledger) -> list[tuple[str, str, str, str]]:
+    """A line a claimed method: all blocks with headroom as one estimate; none where there are fewer than two."""
+    name = result.contents.name
+    if not result.contents.claims:
+        return []
+    committed = _of_ledger(ledger, result.profile.name, name, f"{name}-pooled.csv", ("method", "verdict"), _INTERVAL)
+    rows = []
+    pooled = pooled_frame(result)
+    for _, gain in pooled[pooled["blocks"] > 1].iterrows():
+        row = committed.row(method=gain["method"])
+        rows.append(("together", gain["method"], f"{_gain(gain)} {_origin(result.budget_name, result.seeds)}",
+                     _beside(committed, None if row is None else _gain(row))))
+    return rows
 
 
 def _claimed(result: TableResult) -> pd.DataFrame:

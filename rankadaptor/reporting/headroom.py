@@ -13,10 +13,10 @@ import pandas as pd
 from rankadaptor.experiments.methods import LORA, NO_RECOVERY
 from rankadaptor.experiments.results import Row, TableResult
 from rankadaptor.reporting.labels import MEAN, result_tasks, task_label
-from rankadaptor.reporting.tables.accuracy import bootstrapped, interval_column
-from rankadaptor.statistics import Interval
+from rankadaptor.reporting.tables.accuracy import interval_column, paired_interval
+from rankadaptor.verdicts import NO_HEADROOM, has_headroom
 
-HEADROOM, NO_HEADROOM = "headroom", "no headroom"
+HEADROOM = "headroom"
 
 
 def headroom_frame(result: TableResult) -> pd.DataFrame:
@@ -36,7 +36,7 @@ def headroom_frame(result: TableResult) -> pd.DataFrame:
             continue
         pruned, lora = rows[NO_RECOVERY], rows[LORA]
         for column, averaged in [(MEAN, list(tasks)), *((task, [task]) for task in tasks)]:
-            lost, won = _difference(result.dense, pruned, averaged), _difference(lora, pruned, averaged)
+            lost, won = paired_interval(result.dense, pruned, averaged), paired_interval(lora, pruned, averaged)
             line: dict[str, Any] = {"block": name, "column": column}
             line |= {label: 100 * _accuracy(row, averaged) for label, row in
                      (("dense", result.dense), ("pruned", pruned), ("lora", lora))}
@@ -45,18 +45,13 @@ def headroom_frame(result: TableResult) -> pd.DataFrame:
             line |= {"seeds": len(lora.outcomes[tasks[0]])}
             if column == MEAN:
                 line |= {"share": won.value / lost.value if lost.low > 0 else np.nan,
-                         "verdict": HEADROOM if min(lost.low, won.low) > 0 else NO_HEADROOM}
+                         "verdict": HEADROOM if has_headroom(lost, won) else NO_HEADROOM}
             lines.append(line)
     return pd.DataFrame(lines)
 
 
 def _accuracy(row: Row, tasks: list[str]) -> float:
     return float(np.mean([row.outcomes[task].mean() for task in tasks]))
-
-
-def _difference(first: Row, second: Row, tasks: list[str]) -> Interval:
-    """Mean over tasks of the paired difference, resampled over items, and over seeds where one of them has several."""
-    return bootstrapped({task: first.outcomes[task] - second.outcomes[task] for task in tasks}, first)
 
 
 def headroom_table(result: TableResult) -> pd.DataFrame:

@@ -7,7 +7,9 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
+import yaml
 from helpers.finished import FINISHED_BLOCKS, copy_without
 from helpers.runners import recorded_runners
 
@@ -21,7 +23,7 @@ from rankadaptor.keys import identity_key
 from rankadaptor.pipeline.ledger import Ledger
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
-from rankadaptor.reporting import tables
+from rankadaptor.reporting import figures, tables
 from rankadaptor.search.rounds import mean_score
 
 
@@ -148,25 +150,82 @@ def test_undecided_budget_never_gives_a_verdict(finished):
 
 
 def test_a_budget_that_decides_gives_the_verdict_of_its_numbers(finished):
-    """RankAdaptor right and LoRA wrong on every item, with two seeds: supported; and turned round: not."""
+    """Of six items a task, the dense model knows all, the pruned one none, LoRA two."""
     result, _ = finished
     block = result.blocks["llm-pruner:50"]
+    known = {"Dense": 6, "No recovery": 0, "LoRA": 2}
 
-    def verdict_with(lora, rankadaptor):
-        outcomes = {"LoRA": lora, "RankAdaptor (one model)": rankadaptor}
-        rows = tuple(
-            dataclasses.replace(row, outcomes={t: np.full((2, 6), outcomes.get(row.method, 0.0)) for t in TASKS},
-                                gold_probability={t: np.full((2, 6), 0.5) for t in TASKS})
-            for row in block.rows
-        )
+    def knowing(row, counts):
+        right = np.tile((np.arange(6) < counts.get(row.method, 0)).astype(float), (2, 1))
+        return dataclasses.replace(row, outcomes=dict.fromkeys(TASKS, right),
+                                   gold_probability={task: np.full((2, 6), 0.5) for task in TASKS})
+
+    def verdict_with(**counts):
+        counts = known | {"RankAdaptor (one model)": counts.pop("ours")} | counts
         changed = dataclasses.replace(
             result, seeds=(0, 1), budget=dataclasses.replace(result.budget, decided=True),
-            blocks={"llm-pruner:50": dataclasses.replace(block, rows=rows)})
-        table = tables.difference_table(changed).set_index("method")
-        return table.loc["RankAdaptor (one model)", "verdict"]
+            dense=knowing(result.dense, counts), blocks={"llm-pruner:50": dataclasses.replace(
+                block, rows=tuple(knowing(row, counts) for row in block.rows))})
+        table = tables.differences_to_lora(changed).set_index("method")
+        pooled = tables.pooled_frame(changed).set_index("method")
+        ours = "RankAdaptor (one model)"
+        assert table.loc[ours, "verdict"] == pooled.loc[ours, "verdict"]
+        return table.loc[ours, "verdict"]
 
-    assert verdict_with(0.0, 1.0) == "supported"
-    assert verdict_with(1.0, 0.0) == "not supported"
+    assert verdict_with(ours=5) == "supported"
+    assert verdict_with(ours=2) == "not supported"
+    assert verdict_with(ours=0) == "undecided"  # so few items would not have shown the claimed gain
+    assert verdict_with(ours=5, LoRA=0) == "no headroom"
+    assert verdict_with(ours=5, Dense=0) == "no headroom"
+
+
+@pytest.mark.slow
+def test_independent_searches_and_a_second_scaling(tiny_profile, finished_copy, tmp_path):
+    profile = yaml.safe_load(tiny_profile.read_text())
+    quick = profile["budgets"]["quick"]
+    quick |= {"training_seeds": [0, 1, 2], "searches": 2, "scalings": ["constant"]}
+    path = tiny_profile.with_name(f"{tmp_path.name}.yaml")
+    path.write_text(yaml.safe_dump(profile))
+    with pytest.raises(experiments.BadInput, match="seed 1001 belongs to searches"):
+        experiments.main_table(str(path), "", "quick", seeds=[1001], ledger=str(finished_copy))
+    table = experiments.main_table(str(path), "llm-pruner:50", "quick", ledger=str(finished_copy))
+    result = table.run()
+    assert table.plan().missing.total() == 0
+    ledger, block = Ledger(finished_copy), result.blocks["llm-pruner:50"]
+    assert list(block.searches) == ["RankAdaptor (one model)", "RankAdaptor, constant scaling"]
+    for method, scaling in zip(block.searches, ("fixed_alpha", "constant"), strict=True):
+        searches = block.searches[method]
+        traces = [json.loads((finished_copy / "searches" / key / "spec.json").read_text()) for _, key in searches]
+        assert [trace["spec"]["settings"]["seed"] for trace in traces] == [1000, 1001]
+        assert {trace["spec"]["recovery"]["seed"] for trace in traces} == {1000, 1001}  # trials of their own
+        row = next(row for row in block.rows if row.method == method)
+        specs = [ledger.find(ledger.find(key).spec["parent"]).spec["spec"] for key in row.keys]
+        assert [spec["seed"] for spec in specs] == [0, 1, 2]
+        assert {spec["scaling"] for spec in specs} == {scaling}
+        best = [search.best for search, _ in searches]
+        assert [tuple(spec["allocation"]) for spec in specs] == [best[0], best[1], best[0]]
+    assert len(tables.write_table(result, tmp_path)) > 5
+    searches = pd.read_csv(tmp_path / "table2-searches.csv")
+    assert list(searches["search"]) == [1, 2, 1, 2]
+    verdicts = tables.differences_to_lora(result)
+    assert set(verdicts.loc[verdicts["verdict"] != "", "method"]) == set(block.searches)
+
+
+def test_the_ceiling_is_of_the_profiles_ranks(finished_copy, tiny_profile):
+    table = experiments.main_table(str(tiny_profile), "llm-pruner:50", "quick", ledger=str(finished_copy),
+                                   table="ceiling")
+    result = table.run()
+    row_of = {row.method: row for row in result.blocks["llm-pruner:50"].rows}
+    assert list(row_of) == ["No recovery", "LoRA", "LoRA r=2", "LoRA r=16"]
+    assert row_of["LoRA r=16"].trainable_parameters > row_of["LoRA"].trainable_parameters
+    frame = tables.ceiling_frame(result)
+    assert list(frame["rank"]) == [2, 8, 16]
+    assert set(frame["scaling"]) == {"fixed_alpha"}
+    assert (frame.loc[frame["method"] == "LoRA", ["difference", "low", "high"]] == 0).all(axis=None)
+    assert "rank 16 in every layer adds" in tables.ceiling_text(result)
+    assert len(tables.ceiling_table(result)) == 2
+    (axis,) = figures.table_figures(result)["curve"].axes
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["2", "8", "16"]
 
 
 def test_other_recovery_rows_mean_another_search(finished, finished_copy, tiny_profile, recovery_file, tmp_path):

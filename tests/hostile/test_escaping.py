@@ -281,7 +281,7 @@ def page_of_testbed(result, folder, table):
 def page_of_search(result, folder, table):
     measured = pd.DataFrame({"seed": [0], "block": ["b"], "scaling": ["c"]})
     differences = pd.DataFrame([{"of": of, "block": result.profile.base_model.label, "rival": table.iloc[0, 0],
-                                 "verdict": "less than", "difference": -1.0, "p_holm": 0.01}
+                                 "verdict": "less than", "difference": -1.0, "p_adjusted": 0.01}
                                 for of in ("recoveries to the top 1 %", "regret (points)")])
     return write_search(result.profile, measured, "0", {"A heading": table}, verdict_text(differences), [], folder)
 

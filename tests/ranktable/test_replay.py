@@ -23,6 +23,7 @@ from rankadaptor.ranktable.reliability import reliability
 from rankadaptor.ranktable.replay import Job, Replay, block_space
 from rankadaptor.ranktable.replayed_searches import recoveries_needed, replayed, run_replays
 from rankadaptor.reporting.search_page import search_page
+from rankadaptor.reporting.search_page.convergence import convergence_frame, convergence_text
 from rankadaptor.search.rivals import RIVALS, register
 from rankadaptor.search.rounds import mean_score
 from rankadaptor.search.settings import SearchSettings
@@ -225,11 +226,12 @@ def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
     path = page.write(tmp_path)
     text = path.read_text()
     for heading in ("What one measurement is worth", "Predictors", "What other blocks teach",
-                    "Searches, shortened:50", "What helps"):
+                    "Searches, shortened:50", "When the stopping rule fires", "What helps"):
         assert f"## {heading}" in text
     assert "regret" in page.verdict()
+    assert "whose predictions are random numbers" in page.verdict()
     written = sorted(tmp_path.glob("search-*.csv"))
-    assert len(written) == 9
+    assert len(written) == 10
     for file in written:  # prose reads the committed ones by the names of their columns
         assert list(pd.read_csv(file)) == list(pd.read_csv(REPORTS / file.name)), file.name
     for figure in (page.trace(), page.learning(), page.scatter(), page.regret(), page.top()):
@@ -246,6 +248,27 @@ def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(again.differences, page.differences)
     with pytest.raises(AssertionError, match="replayed once more"):  # other searches are other replays
         search_page(str(profile), str(table_file), ledger=tmp_path / "ledger", **given | {"searches": 3}).searches()
+
+
+def searches_that_stop(ended):
+    """Ten searches a predictor and block, some of which stop after 8 of 12 recoveries."""
+    return pd.DataFrame([
+        {"method": method, "seed": seed, "recoveries": recoveries, "spent": 8 if seed < count else 12}
+        for method, count in ended.items() for seed in range(10) for recoveries in range(1, 13)])
+
+
+@pytest.mark.parametrize(("ours", "chance", "says"), [
+    (10, 1, "more often than random numbers"), (4, 3, "not told from random numbers"),
+    (0, 9, "less often than random numbers")])
+def test_convergence_is_judged_against_random_numbers(ours, chance, says):
+    counts = {"RankAdaptor": ours, "random numbers": chance}
+    frame = convergence_frame({"a": searches_that_stop(counts), "b": searches_that_stop(counts)})
+    together = frame[frame["block"] == "all blocks"].set_index("predictor")
+    assert together.loc["RankAdaptor", "verdict"] == says
+    assert list(together["ended"]) == [2 * ours, 2 * chance]
+    assert frame.loc[frame["predictor"] == "random numbers", "p"].isna().all()
+    assert ((frame["low"] >= 0) & (frame["low"] <= frame["share"]) & (frame["high"] <= 100)).all()
+    assert f"ended {2 * ours} of 20 of RankAdaptor's searches" in convergence_text(frame)
 
 
 @pytest.mark.parametrize(("given", "says"), [

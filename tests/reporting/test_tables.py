@@ -58,7 +58,8 @@ def test_an_eighth_benchmark_has_a_column(eight, tmp_path):
     ticks = [label.get_text() for label in figures.task_figure(eight, ADALORA).axes[0].get_xticklabels()]
     assert ticks[-2:] == ["Toy", "mean"]
     assert {path.name for path in tables.write_table(eight, tmp_path)} == {
-        f"table1{end}" for end in (".md", ".csv", ".tex", "-differences.csv", "-spread.csv")}
+        f"table1{end}" for end in (
+            ".md", ".csv", ".tex", "-differences.csv", "-pooled.csv", "-power.csv", "-spread.csv")}
 
 
 def test_a_mean_is_of_the_results_own_tasks(eight):
@@ -82,6 +83,39 @@ def test_the_verdict_follows_the_paired_differences():
     assert difference["high"] < -5
     assert difference["verdict"] == "supported"  # the claim is a loss of 0.56 points
     assert difference["published"] == pytest.approx(-0.56)
+
+
+def test_intervals_of_accuracies_stay_within_their_range():
+    result = made_up_result(TASKS)
+    lora = next(row for row in result.blocks[BLOCK].rows if row.method == LORA)
+    good, bad = np.ones((2, 20)), np.zeros((2, 20))
+    good[0, :6], bad[0, :6] = 0, 1  # Student's tails of two such trainings reach far beyond
+    for values, end in ((good, "high"), (bad, "low")):
+        row = dataclasses.replace(lora, outcomes=dict.fromkeys(TASKS, values))
+        changed = dataclasses.replace(result, blocks={BLOCK: dataclasses.replace(result.blocks[BLOCK], rows=(row,))})
+        cells = tables.cells(changed)
+        ends = cells.loc[cells["method"] == LORA, end]
+        assert set(ends) == {1.0 if end == "high" else 0.0}
+
+
+def test_blocks_are_pooled_before_anything_is_resampled():
+    """Two blocks whose differences are opposite on every item and seed are one difference of exactly 0."""
+    result = made_up_result(TASKS)
+    first = result.blocks[BLOCK]
+    none, lora, other = first.rows
+    mirrored = dataclasses.replace(other, outcomes={
+        task: 2 * lora.outcomes[task] - values for task, values in other.outcomes.items()})
+    second = dataclasses.replace(first, rows=(none, lora, mirrored))
+    both = dataclasses.replace(result, blocks={BLOCK: first, "llm-pruner:25": second})
+    headroom = dataclasses.replace(both, dense=dataclasses.replace(both.dense, outcomes={
+        task: none.outcomes[task] + 2 for task in TASKS}))
+    for block in headroom.blocks.values():
+        for row in block.rows[1:]:
+            row.outcomes.update({task: values + 1 for task, values in row.outcomes.items()} if row is not lora else {})
+    lora.outcomes.update({task: values + 1 for task, values in lora.outcomes.items()})
+    pooled = tables.pooled_frame(headroom).iloc[0]
+    assert pooled["blocks"] == 2
+    assert (pooled["difference"], pooled["low"], pooled["high"]) == pytest.approx((0, 0, 0), abs=1e-9)
 
 
 def test_figures_are_those_that_suit_a_table():

@@ -1,6 +1,6 @@
 """Figures of a table. A figure is one entry of `registry.FIGURES`; `reporting.style` has how all of them look."""
 
-from rankadaptor.reporting.figures import accuracy, ranks, rounds  # noqa: F401  they register their figures, in order
+from rankadaptor.reporting.figures import accuracy, ceiling, ranks, rounds  # noqa: F401  they register their figures, in order
 from rankadaptor.reporting.figures.accuracy import task_figure
 from rankadaptor.reporting.figures.ranks import projection_figure
 from rankadaptor.reporting.figures.registry import FIGURES, TableFigure, register, table_figures

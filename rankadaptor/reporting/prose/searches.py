@@ -83,6 +83,18 @@ class Searches:
         rows = table[table["of"].str.startswith(measure)]
         return rows[rows["rival"].isin(rivals)] if rivals else rows
 
+    def ended(self, profile: str, predictor: str) -> str:
+        """How many replayed searches of a predictor the stopping rule ended: `4 of 30`."""
+        row = self._convergence(profile, predictor)
+        return f"{row['ended']} of {row['searches']}"
+
+    def ended_verdict(self, profile: str) -> str:
+        """RankAdaptor's searches against those of random numbers: `not told from random numbers`."""
+        return str(self._convergence(profile, "RankAdaptor")["verdict"])
+
+    def _convergence(self, profile: str, predictor: str) -> pd.Series:
+        return self._reports.row(f"{profile}/search-convergence", block="all blocks", predictor=predictor)
+
     def replayed_recoveries(self, profile: str) -> int:
         """Recoveries of a replayed search."""
         return int(self._reports.table(f"{profile}/search-searches")["spent"].max())

@@ -55,6 +55,43 @@ class Gains:
         return list(self.rows["method"][real])
 
 
+@dataclass(frozen=True)
+class Pooled:
+    """A method's gain over LoRA on all blocks together that have headroom."""
+
+    row: pd.Series
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks are pooled."""
+        return int(self.row["blocks"])
+
+    @property
+    def left_out(self) -> int:
+        """How many blocks have no headroom."""
+        return int(self.row["left_out"])
+
+    @property
+    def gain(self) -> str:
+        """Accuracy less LoRA's, in points: `-0.1 [-0.8, +0.6]`."""
+        return interval(self.row["difference"], self.row["low"], self.row["high"], sign=True)
+
+    @property
+    def gold(self) -> str:
+        """Gold probability less LoRA's, in points."""
+        return interval(self.row["gold_probability"], self.row["gold_low"], self.row["gold_high"], 2, sign=True)
+
+    @property
+    def smallest_gain(self) -> str:
+        """The smallest gain that it tells from 0 with 80 % power, in points."""
+        return plain(self.row["smallest_gain"])
+
+    @property
+    def verdict(self) -> str:
+        """The verdict on the claimed least gain."""
+        return str(self.row["verdict"])
+
+
 class Differences:
     """The vocabulary of differences to LoRA. A page is named with its profile: `tiny/table2`."""
 
@@ -90,17 +127,25 @@ class Differences:
         rows = self._reports.rows(f"{page}-differences", block=block)
         return Gains(rows[~rows["method"].isin(but)])
 
+    def pooled(self, page: str, method: str) -> Pooled:
+        """A method's gain over LoRA on all blocks together that have headroom."""
+        return Pooled(self._reports.row(f"{page}-pooled", method=method))
+
+    def smallest_gains(self, page: str, method: str) -> str:
+        """The smallest gains that single blocks tell from 0 with 80 % power, by adjusted intervals, in points."""
+        return span(self._reports.rows(f"{page}-power", method=method)["smallest_gain_adjusted"])
+
     def verdict_counts(self, gains: Gains) -> str:
         """The verdicts of some differences with their numbers: `four not supported, four undecided`."""
         return listed(f"{word(count)} {verdict}" for verdict, count in gains.rows["verdict"].value_counts().items())
 
     def smallest_p(self, page: str) -> str:
         """The least p value of a table's verdicts, adjusted for their number."""
-        return plain(self._reports.table(f"{page}-differences")["p_holm"].min(), 2)
+        return plain(self._reports.table(f"{page}-differences")["p_adjusted"].min(), 2)
 
     def tested(self, page: str) -> int:
         """How many verdicts a table has."""
-        return int(self._reports.table(f"{page}-differences")["p_holm"].notna().sum())
+        return int(self._reports.table(f"{page}-differences")["p_adjusted"].notna().sum())
 
 
 class Accuracies:

@@ -11,10 +11,10 @@ from rankadaptor.ranktable.replayed_searches import TOPS, recoveries_needed
 from rankadaptor.reporting.search_page.jobs import OURS, PAPER
 from rankadaptor.search.rivals import RIVALS
 from rankadaptor.search.rounds import mean_score
-from rankadaptor.statistics import holm, two_sided_p
+from rankadaptor.statistics import adjusted_level, adjusted_p, interval_of, two_sided_p
 
 _NEEDED, _REGRET = "recoveries to the top 1 %", "regret (points)"
-_LEVEL = 0.05  # of a family of comparisons, adjusted for their number (Holm)
+_LEVEL = 0.05  # of a family of comparisons, adjusted for their number (Bonferroni)
 
 
 def regrets_at(curves: pd.DataFrame, recoveries: int) -> pd.DataFrame:
@@ -97,7 +97,7 @@ def rival_differences(curves: Mapping[str, pd.DataFrame], recoveries: int) -> pd
 
     Returns:
         Columns of (recoveries to the top 1 %, or regret in points), block, rival, difference (mean over searches),
-        low, high (95 %), p_holm, verdict.
+        low, high (95 % for all comparisons of the same thing together), p_adjusted (for their number), verdict.
     """
     compared = {_NEEDED: {name: recoveries_needed(table, TOPS[-1]) for name, table in curves.items()},
                 _REGRET: {name: regrets_at(table, recoveries) for name, table in curves.items()}}
@@ -105,12 +105,12 @@ def rival_differences(curves: Mapping[str, pd.DataFrame], recoveries: int) -> pd
     for label, tables in compared.items():
         pairs = {(name, rival): paired(table, OURS, rival)
                  for name, table in tables.items() for rival in (PAPER, *RIVALS)}
-        draws = [paired_draws(differences) for differences in pairs.values()]
-        adjusted = holm([two_sided_p(means) for means in draws])
-        for (key, differences), means, p in zip(pairs.items(), draws, adjusted, strict=True):
-            low, high = np.quantile(means, [0.025, 0.975])
+        for key, differences in pairs.items():
+            draws = paired_draws(differences)
+            low, high = interval_of(draws, adjusted_level(len(pairs)))
+            p = adjusted_p(two_sided_p(draws), len(pairs))
             lines.append((label, *key, differences.mean(), low, high, p, _verdict(differences, p)))
-    columns = ["of", "block", "rival", "difference", "low", "high", "p_holm", "verdict"]
+    columns = ["of", "block", "rival", "difference", "low", "high", "p_adjusted", "verdict"]
     return pd.DataFrame(lines, columns=columns)
 
 
@@ -142,7 +142,7 @@ def _lines(differences: pd.DataFrame, layout: str) -> list[str]:
     """One line per block."""
     lines = []
     for block, rows in differences.groupby("block", sort=False):
-        verdicts = [f"{row.verdict} {row.rival} ({layout.format(row.difference)}, p {row.p_holm:.2f})"
+        verdicts = [f"{row.verdict} {row.rival} ({layout.format(row.difference)}, p {row.p_adjusted:.2f})"
                     for row in rows.itertuples()]
         lines.append(f"- {bold_markdown(block)}, RankAdaptor: {markdown_text(', '.join(verdicts))}.")
     return lines

@@ -10,9 +10,10 @@ from rankadaptor.search.predictors import find_predictor
 from rankadaptor.search.rivals import RIVALS
 from rankadaptor.search.settings import SearchSettings
 
-OURS, PAPER = "RankAdaptor", "RankAdaptor (paper)"
+OURS, PAPER, RANDOM_NUMBERS = "RankAdaptor", "RankAdaptor (paper)", "random numbers"
 INITIAL, BATCH = 8, 4  # recoveries before the first prediction, and of every round
 THRESHOLD, PATIENCE = 0.25, 2  # of the search that stops
+SINGLE_ROUNDS = 12  # of one recovery each, as in the tables, where the stopping rule is the question
 FEW = 48  # candidates of a round, where proposals are the question
 
 
@@ -43,6 +44,13 @@ def method_jobs(settings: PageSettings) -> list[Job]:
     """The performance model as the profile has it and as the paper has it, and its rivals."""
     rivals = [Job(name, settings.ours, rival=name) for name in RIVALS]
     return [Job(OURS, settings.ours), Job(PAPER, settings.paper), *rivals]
+
+
+def convergence_jobs(settings: PageSettings) -> list[Job]:
+    """Searches as tables make them, one recovery a round, that may end before their last: ours, and one whose
+    predictions are random numbers."""
+    single = dataclasses.replace(settings.stopping, batch=1, rounds=SINGLE_ROUNDS)
+    return [Job(OURS, single), Job(RANDOM_NUMBERS, dataclasses.replace(single, predictor="guess"))]
 
 
 def ablation_jobs(settings: PageSettings) -> list[Job]:

@@ -30,6 +30,7 @@ from rankadaptor.ranktable.replay import Replay
 from rankadaptor.ranktable.replay_cache import ReplayCache
 from rankadaptor.recovery.recipe import SCALINGS
 from rankadaptor.reporting.search_page.comparisons import rival_differences, unsearched_regrets, verdict_text
+from rankadaptor.reporting.search_page.convergence import convergence_frame, convergence_table, convergence_text
 from rankadaptor.reporting.search_page.figures import (
     learning_figure,
     prediction_figure,
@@ -43,6 +44,7 @@ from rankadaptor.reporting.search_page.jobs import (
     OURS,
     PageSettings,
     ablation_jobs,
+    convergence_jobs,
     method_jobs,
     page_settings,
 )
@@ -59,6 +61,7 @@ from rankadaptor.reporting.search_page.writing import write_page
 
 BASE = "random search"  # whose regret stands beside every search's
 ABLATED = 12  # searches of every ablation, the first of the method's
+STOPPED = 10  # searches a block that may end early
 SIZES = (8, 16, 32, 64, 128, 1000)  # numbers of recoveries that predictors learn from
 
 
@@ -134,8 +137,6 @@ class SearchPage:
         """Name of the development block."""
         return next(iter(self.replays))
 
-    # -- the skeleton of everything that needs results ----------------------------------------------------------------
-
     def plan(self) -> Plan:
         """What there is to replay. Nothing is recovered; replaying takes two to three minutes on two cores, once."""
         return Plan("The search, replayed", _plan_lines(self), self.profile.inputs(), self.profile.cost, Counter(),
@@ -151,18 +152,14 @@ class SearchPage:
                  "Rules of thumb": self.rules(), "Predictors": predictor_table(self.predictors()),
                  "What other blocks teach": self.transfer()}
         parts |= {f"Searches, {name}": table for name, table in self.searches().items()}
+        parts["When the stopping rule fires"] = convergence_table(self.convergence)
         return parts | {"Regret without a search (points)": self.unsearched(), "What helps": self.ablations()}
 
     def write(self, folder: Path | str) -> Path:
         """Write search.md, which it returns, search-provenance.json and every part as search-PART.csv."""
         parts, verdict = self.run(), self.verdict()
         path = write_page(self.profile, self.table, self.table_sha256, parts, verdict, self.cache.keys, folder)
-        frames = {
-            "agreement": self.reliability(), "seeds": self.seed_transfer(),
-            "rules": rules_frame(self.table, self.development, self.scaling), "predictors": self.predictors(),
-            "transfer": self._transfer, "differences": self.differences, "searches": by_block(self._searches),
-            "unsearched": self.unsearched(), "variants": self._variants}
-        for name, frame in frames.items():
+        for name, frame in _frames(self).items():
             frame.to_csv(path.with_name(f"search-{name}.csv"), index=False, float_format="%.4f")
         return path
 
@@ -267,9 +264,15 @@ class SearchPage:
         """RankAdaptor less its rivals; see `comparisons.rival_differences`."""
         return rival_differences(self.curves, self.recoveries)
 
+    @cached_property
+    def convergence(self) -> pd.DataFrame:
+        """How often the stopping rule ends a search; see `convergence.convergence_frame`."""
+        jobs, seeds = convergence_jobs(self.settings), self.seeds[:STOPPED]
+        return convergence_frame({name: self.cache.searches(name, jobs, seeds) for name in self.replays})
+
     def verdict(self) -> str:
-        """RankAdaptor against its rivals, by rule; see `comparisons`."""
-        return verdict_text(self.differences)
+        """RankAdaptor against its rivals, by rule, and what the stopping rule says; see `comparisons`."""
+        return f"{verdict_text(self.differences)}\n\n{convergence_text(self.convergence)}"
 
 
 def _plan_lines(page: "SearchPage") -> tuple[str, ...]:
@@ -282,3 +285,12 @@ def _plan_lines(page: "SearchPage") -> tuple[str, ...]:
                  f" the first prediction, {BATCH} a round, none stopped early")
     lines.append("nothing is recovered; replaying takes two to three minutes on two cores, once")
     return tuple(lines)
+
+
+def _frames(page: "SearchPage") -> dict[str, pd.DataFrame]:
+    """What is written as search-NAME.csv, by name."""
+    return {
+        "agreement": page.reliability(), "seeds": page.seed_transfer(),
+        "rules": rules_frame(page.table, page.development, page.scaling), "predictors": page.predictors(),
+        "transfer": page._transfer, "differences": page.differences, "searches": by_block(page._searches),
+        "unsearched": page.unsearched(), "variants": page._variants, "convergence": page.convergence}

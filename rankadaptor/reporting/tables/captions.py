@@ -45,7 +45,7 @@ def _recovered(result: TableResult, items: str, metrics: str) -> str:
     profile, training = result.profile, result.budget.training
     rows = [row for row in result.rows() if row.learning_rate]
     scope = ("no verdict is drawn from one training seed or a small search" if not result.decided
-             else "verdicts by the rule in rankadaptor/statistics.py")
+             else "verdicts by the rules in rankadaptor/verdicts.py")
     noise = ("One training seed: intervals hold item noise only." if len(result.seeds) == 1
              else f"{len(result.seeds)} training seeds: intervals hold item and seed noise.")
     notes = [_NOTES[row.method].format(adapters=profile.adapters) for row in rows if row.method in _NOTES]

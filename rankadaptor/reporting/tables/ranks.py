@@ -3,18 +3,23 @@
 import numpy as np
 import pandas as pd
 
+from rankadaptor.experiments.methods import RANKADAPTOR_PER_TASK
 from rankadaptor.experiments.results import TableResult
 from rankadaptor.pruning.spec import Block
 
 
 def realised_allocations(result: TableResult) -> dict[str, tuple[float, ...]]:
-    """`BLOCK METHOD` -> realised ranks by layer, means over projections; of recovered rows with one allocation."""
-    return {
-        f"{name} {row.method}": tuple(np.mean(list(row.realised_ranks.values()), axis=0).tolist())
-        for name, block in result.blocks.items()
-        for row in block.rows
-        if len(row.allocations) == 1
-    }
+    """`BLOCK METHOD` -> realised ranks by layer, means over projections; of a method with several independent searches
+    the ranks that each of them found. Rows with an allocation a task are left out."""
+    shown: dict[str, tuple[float, ...]] = {}
+    for name, block in result.blocks.items():
+        for row in block.rows:
+            if len(row.allocations) == 1:
+                shown[f"{name} {row.method}"] = tuple(np.mean(list(row.realised_ranks.values()), axis=0).tolist())
+            elif row.method != RANKADAPTOR_PER_TASK:
+                shown |= {f"{name} {row.method} ({number})": tuple(map(float, allocation))
+                          for number, allocation in enumerate(row.allocations, start=1)}
+    return shown
 
 
 def rank_spread_table(result: TableResult, method: str) -> pd.DataFrame:

@@ -14,13 +14,16 @@ from rankadaptor.reporting.tables.accuracy import cells
 from rankadaptor.reporting.tables.captions import caption, caption_text
 from rankadaptor.reporting.tables.differences import difference_table, differences_to_lora
 from rankadaptor.reporting.tables.measured import measured_table, published_block_table
+from rankadaptor.reporting.tables.pooled import pooled_frame, pooled_table
+from rankadaptor.reporting.tables.power import power_frame, power_table
 from rankadaptor.reporting.tables.pruned import block_table
 from rankadaptor.reporting.tables.ranks import rank_spread_table
 
 
 def write_table(result: TableResult, folder: Path | str) -> list[Path]:
     """Write NAME.md, NAME.csv (long, proportions), NAME.tex (booktabs); NAME-differences.csv where LoRA is a row,
-    NAME-searches.csv where allocations are searched, NAME-spread.csv where AdaLoRA is a row.
+    NAME-pooled.csv and NAME-power.csv where a claim is judged, NAME-searches.csv where allocations are searched,
+    NAME-spread.csv where AdaLoRA is a row.
 
     Returns:
         The files.
@@ -32,6 +35,7 @@ def write_table(result: TableResult, folder: Path | str) -> list[Path]:
              "## Blocks", markdown(block_table(result))]
     if result.recovered:
         parts += ["## Difference to LoRA r=8 (paired by item and seed)", markdown(difference_table(result))]
+        parts += judged_parts(result)
     parts += [f"## Published ({markdown_text(result.contents.published)})", markdown(published_block_table(result))]
     paths = [folder / f"{name}{suffix}" for suffix in (".md", ".csv", ".tex")]
     write_markdown(parts, paths[0])
@@ -40,6 +44,10 @@ def write_table(result: TableResult, folder: Path | str) -> list[Path]:
     if result.recovered:
         paths.append(folder / f"{name}-differences.csv")
         differences_to_lora(result).to_csv(paths[-1], index=False, float_format="%.4f")
+    if result.recovered and result.contents.claims:
+        for suffix, frame in (("pooled", pooled_frame(result)), ("power", power_frame(result))):
+            paths.append(folder / f"{name}-{suffix}.csv")
+            frame.to_csv(paths[-1], index=False, float_format="%.4f")
     if result.searched:
         paths.append(folder / f"{name}-searches.csv")
         searches_frame(result).to_csv(paths[-1], index=False)
@@ -49,16 +57,29 @@ def write_table(result: TableResult, folder: Path | str) -> list[Path]:
     return paths
 
 
+def judged_parts(result: TableResult) -> list[str]:
+    """Sections of a table with claims, as Markdown: all blocks together, and what the comparisons could see."""
+    if not result.contents.claims:
+        return []
+    parts = ["## All blocks together", markdown(pooled_table(result)),
+             "## Noise (standard deviations in points) and power (80 %)", markdown(power_table(result))]
+    return parts if len(power_frame(result)) else parts[:2]
+
+
 def searches_frame(result: TableResult) -> pd.DataFrame:
-    """How long each block's search was.
+    """How long each search was.
 
     Returns:
-        Columns block, recoveries, rounds (those of the initialization left out), most_rounds (of the budget: a search
-        of fewer was ended by its stopping rule).
+        Columns block, method, search (its number, from 1), recoveries, rounds (those of the initialization left out),
+        most_rounds (of the budget: a search of fewer was ended by its stopping rule).
     """
-    lines = [(name, sum(len(entry.proposals) for entry in block.search.rounds), len(block.search.rounds) - 1,
-              result.budget.search.rounds) for name, block in result.blocks.items() if block.search]
-    return pd.DataFrame(lines, columns=["block", "recoveries", "rounds", "most_rounds"])
+    lines = [
+        (name, method, number, sum(len(entry.proposals) for entry in search.rounds), len(search.rounds) - 1,
+         result.budget.search.rounds)
+        for name, block in result.blocks.items() for method, searches in block.searches.items()
+        for number, (search, _) in enumerate(searches, start=1)
+    ]
+    return pd.DataFrame(lines, columns=["block", "method", "search", "recoveries", "rounds", "most_rounds"])
 
 
 def write_markdown(parts: Iterable[str], path: Path) -> None:
