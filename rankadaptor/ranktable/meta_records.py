@@ -60,8 +60,7 @@ def task_scores(row: pd.Series, split: str, signal: str) -> Scores:
 def best_measured(table: pd.DataFrame, block: str, scaling: Scaling, signal: str) -> RankAllocation | None:
     """The allocation within budget whose mean score on the search split, over the table's training seeds, is highest;
     None where the table has none of the block under this scaling."""
-    rows = rows_of(table, block, scaling)
-    rows = rows[rows["within_budget"].astype(bool)]
+    rows = table[(table["block"] == block) & (table["scaling"] == scaling) & table["within_budget"].astype(bool)]
     if rows.empty:
         return None
     scores = pd.DataFrame({
