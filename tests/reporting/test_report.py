@@ -67,6 +67,17 @@ def test_claims_say_what_the_files_say(reports):
     assert claims.loc["make search-report", "measured"] == "not run yet"
 
 
+@pytest.mark.parametrize(("blocks", "says"), [(2, "undecided together; one by one not supported (1), supported (1)"),
+                                              (1, "not supported (1), supported (1)")])
+def test_all_blocks_together_stand_in_front(reports, blocks, says):
+    pd.DataFrame([{"method": "RankAdaptor (one model)", "blocks": blocks, "difference": 0.5, "low": -0.2, "high": 1.2,
+                   "verdict": "undecided"}]).to_csv(reports / "tiny" / "table2-pooled.csv", index=False)
+    first, second = claims_table(reports / "tiny").set_index("command").loc["make reproduce-table2"].iloc
+    assert first["verdict"] == says
+    assert ("+0.5 [-0.2, +1.2] points on the 2 blocks" in first["measured"]) == (blocks == 2)
+    assert second["verdict"] == "recovery helps on 1 of 1"  # of another method
+
+
 @pytest.mark.parametrize(("needed", "regret", "says"), [
     ("less than", "undecided against",
      "reaches the top of its own scores; under another training seed no choice has less regret"),
