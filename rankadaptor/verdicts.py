@@ -1,6 +1,6 @@
-"""The rules by which a claimed difference is judged. They were fixed before the runs that they judge.
+"""The rules by which a claimed difference is judged.
 
-A verdict is about one comparison on one base model; see `docs/protocol.md` for the reasons behind each rule.
+A verdict is about one comparison on one base model; `docs/protocol.md` has the reasons, and when the rules were fixed.
 """
 
 from dataclasses import dataclass

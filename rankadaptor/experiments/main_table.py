@@ -175,7 +175,8 @@ class MainTable(BlockTable):
         return finished
 
     def searched_specs(self, allocations: Sequence[RankAllocation], rate: float) -> list[RecoverySpec]:
-        """A recovery a training seed, of the allocations of independent searches in turn."""
+        """A recovery a training seed, of the allocations of independent searches in turn. With as many searches as
+        seeds, an interval holds the noise of both; with fewer, that of searches in part; with one, none of it."""
         return [self.profile.lora_spec(self.budget, allocations[number % len(allocations)], rate, seed)
                 for number, seed in enumerate(self.seeds)]
 

@@ -229,7 +229,7 @@ def test_the_page_holds_together(table_file, tmp_path, monkeypatch):
                     "Searches, shortened:50", "When the stopping rule fires", "What helps"):
         assert f"## {heading}" in text
     assert "regret" in page.verdict()
-    assert "whose predictions are random numbers" in page.verdict()
+    assert "a predictor that knows nothing" in page.verdict()
     written = sorted(tmp_path.glob("search-*.csv"))
     assert len(written) == 10
     for file in written:  # prose reads the committed ones by the names of their columns

@@ -101,21 +101,19 @@ def test_intervals_of_accuracies_stay_within_their_range():
 def test_blocks_are_pooled_before_anything_is_resampled():
     """Two blocks whose differences are opposite on every item and seed are one difference of exactly 0."""
     result = made_up_result(TASKS)
-    first = result.blocks[BLOCK]
-    none, lora, other = first.rows
+    none, lora, other = result.blocks[BLOCK].rows
+    changed = {task: values + 2 for task, values in none.outcomes.items()}
+    lora = dataclasses.replace(lora, outcomes={task: values - 1 for task, values in changed.items()})
     mirrored = dataclasses.replace(other, outcomes={
         task: 2 * lora.outcomes[task] - values for task, values in other.outcomes.items()})
-    second = dataclasses.replace(first, rows=(none, lora, mirrored))
-    both = dataclasses.replace(result, blocks={BLOCK: first, "llm-pruner:25": second})
-    headroom = dataclasses.replace(both, dense=dataclasses.replace(both.dense, outcomes={
-        task: none.outcomes[task] + 2 for task in TASKS}))
-    for block in headroom.blocks.values():
-        for row in block.rows[1:]:
-            row.outcomes.update({task: values + 1 for task, values in row.outcomes.items()} if row is not lora else {})
-    lora.outcomes.update({task: values + 1 for task, values in lora.outcomes.items()})
-    pooled = tables.pooled_frame(headroom).iloc[0]
-    assert pooled["blocks"] == 2
+    first, second = (dataclasses.replace(result.blocks[BLOCK], rows=(none, lora, row)) for row in (other, mirrored))
+    flat = dataclasses.replace(first, rows=(dataclasses.replace(none, outcomes=lora.outcomes), lora, other))
+    both = dataclasses.replace(result, dense=dataclasses.replace(result.dense, outcomes=changed),
+                               blocks={BLOCK: first, "llm-pruner:25": second, "llm-pruner:30": flat})
+    pooled = tables.pooled_frame(both).iloc[0]
+    assert (pooled["blocks"], pooled["left_out"]) == (2, 1)  # LoRA wins nothing back on the third
     assert (pooled["difference"], pooled["low"], pooled["high"]) == pytest.approx((0, 0, 0), abs=1e-9)
+    assert pooled["all_low"] < pooled["all_difference"] < pooled["all_high"] < 0
 
 
 def test_figures_are_those_that_suit_a_table():

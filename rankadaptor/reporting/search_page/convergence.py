@@ -66,5 +66,5 @@ def convergence_text(frame: pd.DataFrame) -> str:
         ALIKE: "that a search has converged says nothing about its predictor",
     }[str(ours["verdict"])]
     return (f"Agreement of prediction and measurement ended {ours['ended']} of {ours['searches']} of RankAdaptor's"
-            f" searches, and {chance['ended']} of {chance['searches']} of those whose predictions are random numbers (p"
-            f" {ours['p']:.3f}): {follows}.")
+            f" searches, and {chance['ended']} of {chance['searches']} of those of a predictor that knows nothing"
+            f" (random order, the mean of all scores; p {ours['p']:.3f}): {follows}.")
