@@ -10,12 +10,14 @@ import pytest
 from test_allocation import DEPTH, WIDTH, space
 
 from rankadaptor.errors import BadInput
+from rankadaptor.power import noise_of, smallest_gain
 from rankadaptor.search.loop import ask, search
 from rankadaptor.search.pool import MeasuredPool
 from rankadaptor.search.rivals import RIVALS
 from rankadaptor.search.rounds import Record, Round, mean_score
 from rankadaptor.search.settings import SearchSettings
-from rankadaptor.statistics import bootstrap_macro_mean, verdict
+from rankadaptor.statistics import bootstrap_macro_mean
+from rankadaptor.verdicts import Evidence, verdict
 
 SETTINGS = SearchSettings(initial=6, rounds=8, batch=2, candidates_per_round=300, threshold=0.0, patience=1, seed=0)
 OURS = dataclasses.replace(SETTINGS, predictor="ensemble", proposals="near")
@@ -131,7 +133,9 @@ def test_where_there_is_nothing_to_find_nothing_is_claimed():
         result = search(space(), noise, dataclasses.replace(OURS, seed=seed, rounds=2))
         assert mean_score(noise([result.best])[0]) > 0.5  # the winner's curse
         generator = np.random.default_rng(seed)
-        says.append(verdict(bootstrap_macro_mean(trained_again(result.best, generator), seed, draws=1000)))
+        outcomes = trained_again(result.best, generator)
+        interval = bootstrap_macro_mean(outcomes, seed, draws=1000)
+        says.append(verdict(Evidence(interval, 0.007, smallest_gain(noise_of(outcomes), seeds=3))))
     assert sum(one in ("supported", "smaller than claimed") for one in says) <= 1
 
 
