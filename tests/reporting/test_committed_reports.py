@@ -59,6 +59,6 @@ def test_a_committed_page_is_drawn_again_byte_for_byte(ledgers, tmp_path):
     pages.reproduce("figure2", given, tmp_path, quiet=True)
     # Figures are left to `make reports`, after which git shows no change: a test's kernel sizes them differently.
     drawn = sorted(path for path in tmp_path.iterdir() if path.suffix in (".md", ".csv", ".tex", ".json"))
-    assert len(drawn) == 5
+    assert len(drawn) == 7
     for path in drawn:
         assert path.read_bytes() == (ROOT / "reports" / "tiny" / path.name).read_bytes(), path.name
