@@ -149,6 +149,12 @@ class SolutionSpace:
         return allocations @ np.array(self.architecture.rank_costs()) <= self.budget_params * (1 + self.tolerance)
 
     @property
+    def baseline(self) -> RankAllocation | None:
+        """LoRA's own allocation, its one rank on every layer; None where that rank is not among the candidates."""
+        uniform = self.fill([self.fixed_rank] * len(self.free_layers))
+        return uniform if self.contains(uniform) else None
+
+    @property
     def size(self) -> int:
         """How many allocations S holds without its budget: 6^26 for the paper's LLaMA-7B."""
         return len(self.candidates) ** len(self.free_layers)

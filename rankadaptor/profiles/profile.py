@@ -89,6 +89,7 @@ class SearchMethod:
     acquisition: Literal["greedy", "upper confidence", "thompson"]
     proposals: Literal["uniform", "near"]
     selection: Literal["measured", "predicted"]
+    start: Literal["random", "LoRA and random"] = field(default="random", metadata={IMPLICIT: True})
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,12 @@ class MeasuredPool:
     space: SolutionSpace
     allocations: tuple[RankAllocation, ...]
 
+    @property
+    def baseline(self) -> RankAllocation | None:
+        """LoRA's own allocation; None where it was not measured."""
+        baseline = self.space.baseline
+        return baseline if baseline in self.allocations else None
+
     def encode(self, allocations: Sequence[RankAllocation] | np.ndarray, inputs: Encoding = "ranks") -> np.ndarray:
         """As `SolutionSpace.encode`."""
         return self.space.encode(allocations, inputs)

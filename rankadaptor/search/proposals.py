@@ -20,6 +20,10 @@ _INITIAL, _ROUND = 1, 2  # streams of one seed; `performance_model` and `predict
 class Space(Protocol):
     """The space that is searched: `allocation.SolutionSpace`, or a `MeasuredPool` of some of its allocations."""
 
+    @property
+    def baseline(self) -> RankAllocation | None:
+        """LoRA's own allocation; None where it is not in the space."""
+
     def sample(self, count: int, generator: np.random.Generator) -> list[RankAllocation]:
         """Draw allocations at random."""
 
@@ -40,10 +44,14 @@ Proposer = Callable[[Space, SearchSettings], Propose]
 def initial_proposals(space: Space, settings: SearchSettings) -> list[RankAllocation]:
     """Distinct random allocations of S, fewer if S holds no more; the same for every proposer.
 
+    Where the settings start with LoRA, its allocation takes the place of the last random one: a search that measures
+    it returns nothing that its own scores put below LoRA.
+
     Source: Section 3.3, "Initialization Phase".
     """
     generator = np.random.default_rng([settings.seed, _INITIAL])
-    draws: dict[RankAllocation, None] = {}
+    baseline = space.baseline if settings.start == "LoRA and random" else None
+    draws: dict[RankAllocation, None] = {} if baseline is None else {baseline: None}
     for _ in range(100):
         draws.update(dict.fromkeys(space.sample(settings.initial, generator)))
         if len(draws) >= settings.initial:

@@ -6,12 +6,14 @@ from typing import Literal, get_args
 from rankadaptor.allocation import Encoding
 from rankadaptor.bounds import check_amount, check_whole
 from rankadaptor.errors import BadInput
+from rankadaptor.keys import later
 from rankadaptor.search.predictors import PREDICTORS, find_predictor
 
 Acquisition = Literal["greedy", "upper confidence", "thompson"]
 Proposals = Literal["uniform", "near"]
 Heads = Literal["mean", "tasks"]
 Selection = Literal["measured", "predicted"]
+Start = Literal["random", "LoRA and random"]
 
 _MOST_RECOVERIES, _MOST_CANDIDATES = 100_000, 10_000_000
 MOST_THRESHOLD = 1e9
@@ -26,7 +28,7 @@ BOUNDS = {  # of the counts among a search's settings
 class SearchSettings:
     """How a search predicts, proposes, converges and selects. A part of the key of every search."""
 
-    initial: int  # random allocations that are recovered before the first prediction
+    initial: int  # allocations that are recovered before the first prediction
     rounds: int  # online rounds at most
     batch: int  # allocations that are recovered per round
     candidates_per_round: int  # allocations that are sampled and predicted per round
@@ -39,10 +41,11 @@ class SearchSettings:
     acquisition: Acquisition = "greedy"  # highest Q (paper), Q plus its spread over members, or Q of a random member
     proposals: Proposals = "uniform"  # sampled from all of S (paper), or half of them near the best measured
     selection: Selection = "measured"  # the result is the best P, or the best Q (paper); rivals have no Q
+    start: Start = later("random", nested=True)  # whether LoRA's own allocation is among the initial ones
 
     def __post_init__(self) -> None:
         for name, kind in (("acquisition", Acquisition), ("proposals", Proposals), ("heads", Heads),
-                           ("inputs", Encoding), ("selection", Selection)):
+                           ("inputs", Encoding), ("selection", Selection), ("start", Start)):
             if getattr(self, name) not in get_args(kind):
                 raise BadInput(f"unknown {name} {getattr(self, name)!r}: use one of {', '.join(get_args(kind))}")
         for name, (least, most) in BOUNDS.items():

@@ -72,6 +72,27 @@ def test_all_methods_begin_alike_and_end_with_their_pool(method):
     assert result.rounds[0] == search(pool, objective, dataclasses.replace(SETTINGS, rounds=0)).rounds[0]
 
 
+@pytest.mark.parametrize("method", ["ours", *RIVALS])
+def test_a_search_that_begins_with_lora_measures_it_and_as_many_as_another(method):
+    solutions, settings = space(), dataclasses.replace(OURS, start="LoRA and random")
+    result, without = (search(solutions, objective, s, proposer=RIVALS.get(method)) for s in (settings, OURS))
+    lora = solutions.fill([solutions.fixed_rank] * len(solutions.free_layers))
+    assert result.rounds[0].proposals == (lora, *without.rounds[0].proposals[:-1])
+    measured = {a: mean_score(s) for r in result.rounds for a, s in zip(r.proposals, r.scores, strict=True)}
+    assert measured[result.best] >= measured[lora]
+
+
+def test_lora_is_measured_where_its_rank_is_a_candidate_and_a_pool_holds_it():
+    settings = dataclasses.replace(OURS, rounds=0, start="LoRA and random")
+    without = dataclasses.replace(space(), candidates=(2, 4, 12))
+    assert without.baseline is None
+    assert search(without, objective, settings) == search(without, objective, dataclasses.replace(OURS, rounds=0))
+    pool = MeasuredPool(space(), tuple(space().sample(16, np.random.default_rng(3))))
+    assert pool.baseline is None
+    holding = dataclasses.replace(pool, allocations=(*pool.allocations, space().baseline))
+    assert search(holding, objective, settings).rounds[0].proposals[0] == space().baseline
+
+
 def test_the_best_measured_allocation_is_chosen():
     result = search(space(), objective, SETTINGS)
     measured = {a: s for r in result.rounds for a, s in zip(r.proposals, r.scores, strict=True)}
@@ -268,7 +289,7 @@ def test_records_of_other_tasks_go_with_one_head_alone():
 
 
 @pytest.mark.parametrize("change", [{"predictor": "oracle"}, {"acquisition": "luck"}, {"proposals": "all"},
-                                    {"heads": "two"}, {"selection": "first"}])
+                                    {"heads": "two"}, {"selection": "first"}, {"start": "zero"}])
 def test_unknown_settings_are_refused(change):
     with pytest.raises(BadInput, match="use one of"):
         dataclasses.replace(SETTINGS, **change)
