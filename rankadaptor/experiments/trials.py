@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rankadaptor.allocation import RankAllocation
+from rankadaptor.allocation import RankAllocation, SolutionSpace
 from rankadaptor.architecture import Architecture
 from rankadaptor.errors import BadInput, RecoveryDiverged, shown
 from rankadaptor.evaluation.spec import Split
@@ -46,8 +46,11 @@ class Trials:
             return Step("perplexity", self._profile.evaluation.perplexity, recovered)
         return Step("evaluate", self._evaluation, recovered)
 
-    def scores(self, trial: Step) -> Scores:
+    def scores(self, trial: Step, task: str = "") -> Scores:
         """Scores by task, larger is better. A recovery that diverged has finite scores, none above a real one.
+
+        Args:
+            task: The one that is wanted; empty for all.
 
         Raises:
             StageFailed: if the trial failed for another reason, such as lack of memory. The search can be continued on
@@ -61,7 +64,7 @@ class Trials:
                 outcome["metrics"] = results.metrics(trial)
         except RecoveryDiverged as error:
             outcome["diverged"] = error.reason
-        return trial_scores(outcome, self._signal, self._evaluation.tasks)
+        return trial_scores(outcome, self._signal, [task] if task else self._evaluation.tasks)
 
     def best_of(self, pruned: Step, recoveries: Sequence[RecoverySpec]) -> Generator[list[Step], None, RecoverySpec]:
         """The recovery with the best mean score, the first of equals."""
@@ -90,32 +93,47 @@ class Trials:
             rate: Learning rate of its trials.
             rival: A rival of `search.rivals.RIVALS` in place of the performance model, for `recoveries` trials.
         """
-        settings = SearchSettings(
-            **dataclasses.asdict(self._budget.search), **dataclasses.asdict(self._profile.search.method),
-            seed=self._seed,
-        )
+        settings = self.settings()
         if rival:
-            rounds = -(-max(0, recoveries - settings.initial) // settings.batch)
-            settings = dataclasses.replace(settings, rounds=rounds)
+            settings = lasting(settings, recoveries)
         space = self._profile.solution_space(block, architecture)
         lowest = space.fill([min(space.candidates)] * len(space.free_layers))
         if not space.neighbours(lowest):
             raise BadInput(f"search.candidates {shown(self._profile.search.candidates)} leave {block} one allocation"
                            f" within the budget of rank {space.fixed_rank}: give more of them, or lower ones")
-        records = () if rival else self._records(block)
+        return (yield from self.search_in(
+            space, settings, pruned, rate, () if rival else self.records(block), rival))
+
+    def settings(self) -> SearchSettings:
+        """Settings of a search by the profile and the budget."""
+        return SearchSettings(**dataclasses.asdict(self._budget.search),
+                              **dataclasses.asdict(self._profile.search.method), seed=self._seed)
+
+    def search_in(
+        self, space: SolutionSpace, settings: SearchSettings, pruned: Step, rate: float,
+        records: Sequence[Record] = (), rival: str = "", task: str = "",
+    ) -> Generator[list[Step], None, tuple[SearchResult, str]]:  # fmt: skip
+        """A search in a space of one's own, and the key of its trace.
+
+        Args:
+            rate: Learning rate of its trials.
+            records: What it learns from offline.
+            rival: What proposes in place of the performance model; empty where nothing does.
+            task: The one whose scores it sees; empty for all.
+        """
         measured = self._profile.evaluation.perplexity if self._signal == HELD_OUT_LOSS else self._evaluation
-        spec = SearchSpec(
-            described(space), settings, self._recovery((), rate), measured, self._signal, records_digest(records), rival
-        )
+        spec = SearchSpec(described(space), settings, self.recovery((), rate), measured, self._signal,
+                          records_digest(records), rival, task)
         return (yield from traced_search(
-            self._runner, space, spec,
-            lambda allocation: self.trial(pruned, self._recovery(allocation, rate)), self.scores, records,
+            self._runner, space, spec, lambda allocation: self.trial(pruned, self.recovery(allocation, rate)),
+            lambda trial: self.scores(trial, task), records,
         ))
 
-    def _recovery(self, allocation: RankAllocation, rate: float) -> RecoverySpec:
+    def recovery(self, allocation: RankAllocation, rate: float) -> RecoverySpec:
+        """LoRA with an allocation, under the seed of the trials."""
         return self._profile.lora_spec(self._budget, allocation, rate, self._seed)
 
-    def _records(self, block: Block) -> tuple[Record, ...]:
+    def records(self, block: Block) -> tuple[Record, ...]:
         """What the search on a block learns from offline: other blocks of a measured table, never that block."""
         source = self._profile.search.records
         if source is None or not self._runner.knows_layers:
@@ -128,6 +146,12 @@ class Trials:
             raise BadInput(f"records {source!r} of {wrong[0].label} are of another model, not of {layers} layers: set"
                            " search.records to null, or to a table of this model")
         return records
+
+
+def lasting(settings: SearchSettings, recoveries: int) -> SearchSettings:
+    """The settings with as many rounds as so many recoveries take."""
+    rounds = -(-max(0, recoveries - settings.initial) // settings.batch)
+    return dataclasses.replace(settings, rounds=rounds)
 
 
 @functools.lru_cache(maxsize=32)

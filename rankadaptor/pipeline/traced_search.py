@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from rankadaptor.allocation import RankAllocation, SolutionSpace
 from rankadaptor.evaluation.spec import EvaluationSpec, PerplexitySpec
-from rankadaptor.keys import identity_key, stage_identity
+from rankadaptor.keys import identity_key, later, stage_identity
 from rankadaptor.pipeline.runner import Runner
 from rankadaptor.pipeline.step import Step
 from rankadaptor.pipeline.traces import Trace
@@ -33,6 +33,7 @@ class SearchSpec:
     signal: str
     records: str  # SHA-256 over what offline meta-learning started from; empty where there was nothing
     rival: str  # what proposes in place of the performance model; empty where nothing does
+    task: str = later("")  # the one task whose scores the search sees; empty for all
 
 
 def traced_search(

@@ -16,13 +16,18 @@ HELD_OUT_LOSS = "held_out_loss"  # the signal that is no metric of tasks
 _LOSS_OF_NOTHING = 20.0  # nats per token: above that of any guess
 
 
+def tasks_of(search: Mapping[str, Any]) -> Sequence[str]:
+    """The tasks whose scores a search sees, by the spec in its identity."""
+    return [search["task"]] if search.get("task") else search["evaluation"].get("tasks", ())
+
+
 def trial_scores(outcome: Mapping[str, Any], signal: str, tasks: Sequence[str]) -> Scores:
     """Scores by task, larger is better. A recovery that diverged has finite scores, none above a real one.
 
     Args:
         outcome: Result of an evaluation or of a perplexity stage.
         signal: Of `profile.search`.
-        tasks: That were evaluated.
+        tasks: That were evaluated, or those of them that are wanted.
     """
     if signal == HELD_OUT_LOSS:
         return {"text": -_LOSS_OF_NOTHING if "diverged" in outcome else -float(np.log(outcome["perplexity"]))}
@@ -66,6 +71,6 @@ class MeasuredTrials:
             if key is None or (entry := self._ledger.find(key)) is None:
                 return "the ledger lacks a trial of it"
             outcome = entry.result["result"]
-            if trial_scores(outcome, spec["signal"], spec["evaluation"].get("tasks", ())) != scores:
+            if trial_scores(outcome, spec["signal"], tasks_of(spec)) != scores:
                 return f"trial {key[:12]} has other scores"
         return ""

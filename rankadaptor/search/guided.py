@@ -1,18 +1,21 @@
 """Proposals guided by the performance model: the iteration phase of RankAdaptor (Section 3.3)."""
 
+import dataclasses
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.errors import BadInput
 from rankadaptor.search.performance_model import MetaTask, Prediction
-from rankadaptor.search.predictors import Predictor, make_predictor
+from rankadaptor.search.predictors import IncrementalPredictor, Predictor, make_predictor
 from rankadaptor.search.proposals import Space, round_generator
 from rankadaptor.search.rounds import Record, Round, Scores, best_first, highest, measured_scores
 from rankadaptor.search.settings import SearchSettings
 
 _BEST_MUTATED = 3  # of the measured allocations, whose surroundings are sampled with proposals "near"
+_LABELS = 6  # stream of one seed, see `proposals`
 
 
 class PerformanceGuided:
@@ -26,13 +29,15 @@ class PerformanceGuided:
         Args:
             records: Of other blocks, for offline meta-learning.
         """
-        self._space, self._settings, self._records = space, settings, records
+        self._space, self._settings = space, settings
+        self._records = [dataclasses.replace(record, scores=tuple(_told(record.scores, settings)))
+                         for record in records]
         self._predictor: Predictor | None = None
 
     def __call__(self, rounds: Sequence[Round]) -> tuple[list[RankAllocation], list[float] | None]:
         """A batch of proposals and their Q; fewer than a batch where S holds no more."""
         generator = round_generator(self._settings, rounds)
-        candidates, prediction = self._predicted(rounds, generator)
+        candidates, prediction = self._predicted(self._told(rounds), generator)
         excluded = set(measured_scores(rounds))
         places: list[int] = []  # of the proposals among the candidates
         for utility in self._utilities(prediction, generator):
@@ -49,14 +54,13 @@ class PerformanceGuided:
 
         Source: Section 3.3, "Convergence Phase".
         """
-        candidates, prediction = self._predicted(rounds, round_generator(self._settings, rounds))
+        candidates, prediction = self._predicted(self._told(rounds), round_generator(self._settings, rounds))
         return highest(dict(zip(candidates, prediction.mean.tolist(), strict=True)))
 
     def _predicted(
         self, rounds: Sequence[Round], generator: np.random.Generator
     ) -> tuple[list[RankAllocation], Prediction]:
         """Candidates, measured ones included, and their Q after online learning on everything measured."""
-        measured = measured_scores(rounds)
         ranked = best_first(rounds)
         count = self._settings.candidates_per_round
         around: list[RankAllocation] = []
@@ -64,13 +68,28 @@ class PerformanceGuided:
             for best in ranked[:_BEST_MUTATED]:
                 around += self._space.near(best, count // (2 * _BEST_MUTATED), generator)
         candidates = [*self._space.sample(count - len(around), generator), *around, *ranked]
-        predictor = self._meta_learned(rounds[0])
-        inputs = self._settings.inputs
-        scores = _by_task([measured[allocation] for allocation in ranked])
-        if self._settings.heads == "mean":
-            scores = scores.mean(axis=1, keepdims=True)
-        predictor.fit(self._space.encode(ranked, inputs), scores)  # (n, heads)
-        return candidates, predictor.predict(self._space.encode(candidates, inputs))
+        predictor = self._learned(rounds)
+        return candidates, predictor.predict(self._space.encode(candidates, self._settings.inputs))
+
+    def _learned(self, rounds: Sequence[Round]) -> Predictor:
+        """The predictor after online learning: of everything at once, or round by round."""
+        predictor, inputs = self._meta_learned(rounds[0]), self._settings.inputs
+        goes_on = self._settings.learning == "continue"
+        steps = [rounds[:1], *([finished] for finished in rounds[1:])] if goes_on else [rounds]
+        for number, step in enumerate(steps):
+            measured, ranked = measured_scores(step), best_first(step)
+            scores = _by_task([measured[allocation] for allocation in ranked])
+            if self._settings.heads == "mean":
+                scores = scores.mean(axis=1, keepdims=True)
+            learn = cast(IncrementalPredictor, predictor).go_on if number else predictor.fit
+            learn(self._space.encode(ranked, inputs), scores)  # (n, heads)
+        return predictor
+
+    def _told(self, rounds: Sequence[Round]) -> Sequence[Round]:
+        """The rounds with the scores that the performance model is told."""
+        scores = iter(_told([scores for finished in rounds for scores in finished.scores], self._settings))
+        return [dataclasses.replace(finished, scores=tuple(dict(next(scores)) for _ in finished.scores))
+                for finished in rounds]
 
     def _utilities(self, prediction: Prediction, generator: np.random.Generator) -> list[np.ndarray]:
         """Utility of each candidate for every proposal of a batch, by the acquisition.  # batch x (m,)"""
@@ -112,6 +131,14 @@ def meta_tasks(space: Space, records: Sequence[Record], settings: SearchSettings
         heads = [columns] if settings.heads == "tasks" else [[column] for column in columns]
         tasks += [MetaTask(inputs, scores[:, list(head)]) for head in heads]
     return tasks
+
+
+def _told(scores: Sequence[Scores], settings: SearchSettings) -> Sequence[Scores]:
+    """The scores, or where the settings ask for it, the same ones in random order."""
+    if settings.labels == "measured":
+        return scores
+    order = np.random.default_rng([settings.seed, _LABELS, len(scores)]).permutation(len(scores))
+    return [scores[place] for place in order]
 
 
 def _by_task(scores: Sequence[Scores]) -> np.ndarray:

@@ -111,6 +111,21 @@ class PerformanceModel:
         if self.settings.loss == "ranking":  # outputs of a ranking have no unit: scale them to the scores' one
             self._weights[-2:] = self._rescaled(inputs[order], targets)
 
+    def go_on(self, inputs: np.ndarray, scores: np.ndarray) -> None:
+        """Incremental learning as the paper words it: from the present weights, on new scores alone.
+
+        Scores keep the mean and the spread of those that `fit` was given.
+
+        Args:
+            inputs: Encoded allocations.  # (n, features)
+            scores: # (n, heads)
+
+        Source: Section 3.3, "Iteration Phase".
+        """
+        order = np.lexsort(inputs.T)
+        targets = (scores[order] - self._mean) / np.where(self._spread > 0, self._spread, np.inf)
+        self._weights = self._descend(self._weights, inputs[order], targets, self.settings.fit_steps)
+
     def predict(self, inputs: np.ndarray) -> Prediction:
         """Q of encoded allocations.
 

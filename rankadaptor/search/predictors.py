@@ -41,28 +41,39 @@ class Predictor(Protocol):
         """Q of encoded allocations.  # (m, features)"""
 
 
+class IncrementalPredictor(Predictor, Protocol):
+    """One that can learn on from new scores alone."""
+
+    def go_on(self, inputs: np.ndarray, scores: np.ndarray) -> None:
+        """Learn from new scores, after `fit`; (n, features) and (n, heads)."""
+
+
 @dataclass(frozen=True)
 class PredictorEntry:
     """One predictor of the registry."""
 
     build: Callable[[int], Predictor]  # from a seed
     has_members: bool = False  # whether Thompson sampling can draw one of its members
+    goes_on: bool = False  # whether it is an `IncrementalPredictor`
 
 
 PREDICTORS: dict[str, PredictorEntry] = {}
 
 
-def register(name: str, build: Callable[[int], Predictor], has_members: bool = False) -> None:
+def register(
+    name: str, build: Callable[[int], Predictor], has_members: bool = False, goes_on: bool = False
+) -> None:
     """Add a predictor under the name by which settings call it.
 
     Args:
         build: Makes the predictor from a seed.
         has_members: Whether the members of its predictions are models that each predict on their own.
+        goes_on: Whether it can learn on from new scores alone, with `go_on`.
 
     Raises:
         BadInput: if another predictor has that name.
     """
-    add_entry(PREDICTORS, "predictor", name, PredictorEntry(build, has_members))
+    add_entry(PREDICTORS, "predictor", name, PredictorEntry(build, has_members, goes_on))
 
 
 def find_predictor(name: str) -> PredictorEntry:
@@ -158,11 +169,11 @@ class Guess:
 PAPER = PerformanceModelSettings()
 ENSEMBLE = replace(PAPER, members=8, fit_steps=100)
 
-register("paper", lambda seed: PerformanceModel(PAPER, seed))  # setting 1 of Table 3
-register("setting 2", lambda seed: PerformanceModel(replace(PAPER, hidden=(32, 64, 32)), seed))
-register("setting 3", lambda seed: PerformanceModel(replace(PAPER, hidden=(32, 16, 32)), seed))
-register("single", lambda seed: PerformanceModel(replace(ENSEMBLE, members=1), seed))
-register("ensemble", lambda seed: PerformanceModel(ENSEMBLE, seed), has_members=True)
+register("paper", lambda seed: PerformanceModel(PAPER, seed), goes_on=True)  # setting 1 of Table 3
+register("setting 2", lambda seed: PerformanceModel(replace(PAPER, hidden=(32, 64, 32)), seed), goes_on=True)
+register("setting 3", lambda seed: PerformanceModel(replace(PAPER, hidden=(32, 16, 32)), seed), goes_on=True)
+register("single", lambda seed: PerformanceModel(replace(ENSEMBLE, members=1), seed), goes_on=True)
+register("ensemble", lambda seed: PerformanceModel(ENSEMBLE, seed), has_members=True, goes_on=True)
 register("ranking", lambda seed: PerformanceModel(replace(ENSEMBLE, loss="ranking"), seed), has_members=True)
 register("ridge", lambda seed: Regression(make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 13)))))
 register("gaussian process", GaussianProcess)

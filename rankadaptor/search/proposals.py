@@ -14,7 +14,7 @@ from rankadaptor.allocation import Encoding, RankAllocation
 from rankadaptor.search.rounds import Round, measured_scores
 from rankadaptor.search.settings import SearchSettings
 
-_INITIAL, _ROUND = 1, 2  # streams of one seed; `performance_model` and `predictors` use 3, 4 and 5
+_INITIAL, _ROUND = 1, 2  # streams of one seed; `performance_model`, `predictors` and `guided` use 3 to 6
 
 
 class Space(Protocol):

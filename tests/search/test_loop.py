@@ -11,10 +11,12 @@ from test_allocation import DEPTH, WIDTH, space
 
 from rankadaptor.errors import BadInput
 from rankadaptor.power import noise_of, smallest_gain
+from rankadaptor.search.guided import meta_tasks
 from rankadaptor.search.loop import ask, search
 from rankadaptor.search.pool import MeasuredPool
+from rankadaptor.search.predictors import make_predictor
 from rankadaptor.search.rivals import RIVALS
-from rankadaptor.search.rounds import Record, Round, mean_score
+from rankadaptor.search.rounds import Record, Round, best_first, mean_score, measured_scores
 from rankadaptor.search.settings import SearchSettings
 from rankadaptor.statistics import bootstrap_macro_mean
 from rankadaptor.verdicts import Evidence, verdict
@@ -289,7 +291,60 @@ def test_records_of_other_tasks_go_with_one_head_alone():
 
 
 @pytest.mark.parametrize("change", [{"predictor": "oracle"}, {"acquisition": "luck"}, {"proposals": "all"},
-                                    {"heads": "two"}, {"selection": "first"}, {"start": "zero"}])
+                                    {"heads": "two"}, {"selection": "first"}, {"start": "zero"},
+                                    {"threshold_unit": "inch"}, {"learning": "never"}, {"labels": "none"}])
 def test_unknown_settings_are_refused(change):
     with pytest.raises(BadInput, match="use one of"):
         dataclasses.replace(SETTINGS, **change)
+
+
+def test_an_absolute_threshold_stops_where_a_share_of_the_spread_would_not():
+    """Noise of 0.01: within a threshold of 0.5 in the score's own unit, and never within a hundredth of its spread."""
+    def small(allocations):
+        return [{"a": 0.01 * scores["a"]} for scores in noise(allocations)]
+
+    settings = dataclasses.replace(SETTINGS, threshold=0.5, threshold_unit="score")
+    absolute, relative = search(space(), small, settings), search(
+        space(), small, dataclasses.replace(settings, threshold=0.01, threshold_unit="spread"))
+    assert absolute.converged
+    assert len(absolute.rounds) == 2
+    assert not relative.converged
+    assert len(relative.rounds) == 9
+
+
+def test_incremental_learning_goes_on_from_round_to_round():
+    """Its predictions are those of one model that was fitted once and told each round by itself, in turn."""
+    settings = dataclasses.replace(SETTINGS, learning="continue")
+    result = search(space(), objective, settings)
+    model = make_predictor("paper", settings.seed)
+    start = result.rounds[0]
+    model.meta_train(meta_tasks(space(), [Record("initialization", start.proposals, start.scores)], settings))
+    for number, finished in enumerate(result.rounds):
+        ranked = best_first([finished])
+        if number:
+            expected = model.predict(space().encode(finished.proposals)).mean
+            assert finished.predictions == pytest.approx(expected, abs=1e-6)
+        means = np.array([[mean_score(measured_scores([finished])[a])] for a in ranked])
+        (model.go_on if number else model.fit)(space().encode(ranked), means)
+    assert result.rounds[1].proposals == search(space(), objective, SETTINGS).rounds[1].proposals
+    assert result.rounds[2].proposals != search(space(), objective, SETTINGS).rounds[2].proposals
+
+
+def test_a_predictor_that_cannot_go_on_is_refused():
+    with pytest.raises(BadInput, match="predictor 'ridge' cannot: use one of paper, setting 2, setting 3, single, ens"):
+        dataclasses.replace(SETTINGS, predictor="ridge", learning="continue")
+
+
+@pytest.mark.parametrize("learning", ["restart", "continue"])
+def test_shuffled_scores_teach_nothing(learning):
+    """Where ranks decide the score, the model that is told it proposes better allocations than one that is told the
+    same scores of other allocations."""
+    def proposed(labels):
+        settings = dataclasses.replace(SETTINGS, predictor="ensemble", learning=learning, labels=labels)
+        results = [search(space(), objective, dataclasses.replace(settings, seed=seed)) for seed in range(4)]
+        return np.mean([mean_score(s) for result in results for r in result.rounds[1:] for s in r.scores])
+
+    drawn = np.mean([mean_score(s) for s in objective(space().sample(2000, np.random.default_rng(0)))])
+    spread = np.std([mean_score(s) for s in objective(space().sample(2000, np.random.default_rng(0)))])
+    assert proposed("measured") > drawn + 0.8 * spread
+    assert abs(proposed("shuffled") - drawn) < 0.5 * spread
