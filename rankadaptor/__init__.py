@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rankadaptor.experiments.ablations import ablation_tables as ablation_tables
     from rankadaptor.experiments.explorer import Explorer as Explorer
     from rankadaptor.experiments.main_table import main_table as main_table
+    from rankadaptor.experiments.paper_protocol import paper_protocol as paper_protocol
     from rankadaptor.experiments.parameters import check_parameters as check_parameters
     from rankadaptor.experiments.paths import ledger_folder as ledger_folder
     from rankadaptor.experiments.paths import reports_folder as reports_folder
@@ -50,6 +51,7 @@ _DEFINED = {
     "ledger_folder": "experiments.paths:ledger_folder",
     "load_profile": "profiles:load_profile",
     "main_table": "experiments.main_table:main_table",
+    "paper_protocol": "experiments.paper_protocol:paper_protocol",
     "prune_folder": "pruning.folders:prune_folder",
     "pruned_models": "experiments.pruned_models:pruned_models",
     "rank_table": "experiments.rank_table:rank_table",

@@ -119,8 +119,8 @@ def evaluation_rows(source: Source, task: str, split: str, count: int | None, se
 
     Args:
         split: "report": validation or test rows; "search": the first `pool` train rows of the stratified order, less
-            the few that the public data sets have in both; "tuning": of the testbed alone, the items that its regime
-            was selected on.
+            the few that the public data sets have in both; "unseen": the same rows in reverse order, for choices that
+            were made on report rows; "tuning": of the testbed alone, the items that its regime was selected on.
         count: How many; None for all of the split (of the pool, for a search).
         seed: Which ones.
         pool: Size of the search pool.
@@ -131,10 +131,11 @@ def evaluation_rows(source: Source, task: str, split: str, count: int | None, se
     Raises:
         BadInput: as `benchmark_rows` does, where the source has no tuning split, or no train row is left for a search.
     """
-    if split == "search":
+    if split in ("search", "unseen"):
         reported = {row_text(row).lower() for row in report_rows(source, task)}
         pooled = pooled_rows(source, task, seed, pool)
-        items = [row for row in pooled if row_text(row).lower() not in reported][:count]
+        items = [row for row in pooled if row_text(row).lower() not in reported]
+        items = (items if split == "search" else items[::-1])[:count]
         if not items:
             raise BadInput(f"all {len(pooled)} train rows of {task} that a search may score are report rows, too: give"
                            f" other rows, or leave {task} out of the tasks")

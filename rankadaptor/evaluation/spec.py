@@ -10,7 +10,7 @@ from rankadaptor.keys import later
 
 Bos = Literal["none", "first", "every"]
 BOS: tuple[str, ...] = get_args(Bos)
-Split = Literal["search", "report", "tuning"]
+Split = Literal["search", "report", "tuning", "unseen"]
 EvaluationEngine = Literal["shared_context", "lm_eval"]
 _MOST_PROMPTS, _MOST_CHARACTERS, _MOST_SAMPLES, _MOST_TOP_K = 1_000, 100_000, 1_000, 1_000_000
 _MOST_TEMPERATURE = 100.0

@@ -7,7 +7,7 @@ from typing import Any
 
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.errors import StageFailed
-from rankadaptor.experiments.methods import METHODS, RANKADAPTOR_PER_TASK
+from rankadaptor.experiments.methods import METHODS
 from rankadaptor.experiments.results import BlockResult, FinishedSearch, TableResult
 from rankadaptor.experiments.skeleton import ProfileExperiment, Run
 from rankadaptor.experiments.table_rows import TableRows
@@ -27,7 +27,8 @@ class BlockWork:
 
     pruned: Step
     methods: dict[str, list[RecoverySpec]] = field(default_factory=dict)  # -> a recovery a training seed
-    by_task: dict[str, list[RecoverySpec]] = field(default_factory=dict)  # of the row with an allocation a task
+    # Methods whose rows have a recovery a task -> task -> a recovery a training seed.
+    by_task: dict[str, dict[str, list[RecoverySpec]]] = field(default_factory=dict)
     search: SearchResult | None = None  # the first of the profile's scaling
     search_key: str = ""
     searches: dict[str, list[FinishedSearch]] = field(default_factory=dict)  # method -> its independent searches
@@ -85,9 +86,14 @@ class BlockTable(ProfileExperiment):
 
     def collect(self, run: Run, outcomes: Sequence[Any]) -> TableResult:
         """Every row; of blocks without a pruned model, or a score of it, why there is none."""
-        rows = self.rows(run.runner)
+        return self.table_result(run, self.rows(run.runner), outcomes[1:], self.contents, self.seeds)
+
+    def table_result(
+        self, run: Run, rows: TableRows, outcomes: Sequence[Any], contents: Contents, seeds: tuple[int, ...]
+    ) -> TableResult:
+        """A table of what the blocks' pieces returned: a `BlockWork`, or the StageFailed that ended one."""
         blocks, unfinished = {}, {}
-        for block, outcome in zip(self.blocks, outcomes[1:], strict=True):
+        for block, outcome in zip(self.blocks, outcomes, strict=True):
             try:
                 if isinstance(outcome, StageFailed):
                     raise outcome
@@ -95,7 +101,7 @@ class BlockTable(ProfileExperiment):
             except StageFailed as error:
                 unfinished[str(block)] = str(error)
         return TableResult(
-            self.contents, self.profile, self.budget_name, self.budget, self.seeds,
+            contents, self.profile, self.budget_name, self.budget, seeds,
             run.runner.results.architecture(None), rows.dense(), blocks, run.computed, tuple(run.keys), unfinished,
         )
 
@@ -108,11 +114,11 @@ def _block_result(runner: Runner, rows: TableRows, block: Block, work: BlockWork
             finished.append(rows.recovered(block, method, work.pruned, specs))
         except StageFailed as error:
             failed[method] = str(error)
-    if work.by_task:
+    for method, by_task in work.by_task.items():
         try:
-            finished.append(rows.per_task(block, work.pruned, work.by_task))
+            finished.append(rows.per_task(block, method, work.pruned, by_task))
         except StageFailed as error:
-            failed[RANKADAPTOR_PER_TASK] = str(error)
+            failed[method] = str(error)
     architecture = runner.results.architecture(work.pruned)
     return BlockResult(
         architecture, tuple(finished), work.search, work.search_key, work.searches, work.rivals, failed)

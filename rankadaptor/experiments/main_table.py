@@ -17,7 +17,16 @@ from rankadaptor.data.sources import Source
 from rankadaptor.errors import BadInput, StageFailed, did_you_mean
 from rankadaptor.evaluation.spec import Split
 from rankadaptor.experiments.block_table import BlockTable, BlockWork
-from rankadaptor.experiments.methods import BEST_MEASURED, LORA, METHODS, OWN, RANKADAPTOR, SEARCHED, asked_methods
+from rankadaptor.experiments.methods import (
+    BEST_MEASURED,
+    LORA,
+    METHODS,
+    OWN,
+    RANKADAPTOR,
+    RANKADAPTOR_PER_TASK,
+    SEARCHED,
+    asked_methods,
+)
 from rankadaptor.experiments.parameters import (
     DEFAULT_LEDGER,
     Words,
@@ -148,7 +157,7 @@ class MainTable(BlockTable):
                            for task in rows.tasks if all(task in best for best in best_by_task)}
                 yield [step for specs in by_task.values() for step in rows.report_steps(pruned, specs)]
         search, key = searches[RANKADAPTOR][0] if RANKADAPTOR in searches else (None, "")
-        whole = by_task if set(by_task) == set(rows.tasks) else {}
+        whole = {RANKADAPTOR_PER_TASK: by_task} if set(by_task) == set(rows.tasks) else {}
         return BlockWork(pruned, methods, whole, search, key, searches, failed=failed)
 
     @property

@@ -122,10 +122,18 @@ class RivalTable(BlockTable):
         seeds = [first + 1 + number for number in range(recoveries)]
         best_seed = yield from trials.best_of(
             pruned, [self.method_spec(LORA, runner, pruned, rate, seed) for seed in seeds])
-        rates = np.geomspace(*_RATES, recoveries) * self.budget.learning_rates[0]
         tuned = yield from trials.best_of(
-            pruned, [self.method_spec(LORA, runner, pruned, float(tried), first) for tried in rates])
+            pruned, [self.method_spec(LORA, runner, pruned, tried, first)
+                     for tried in tried_rates(self.budget.learning_rates[0], recoveries)])
         return best_seed, tuned
+
+
+def tried_rates(rate: float, count: int) -> list[float]:
+    """`count` learning rates, evenly spaced on a logarithmic scale around one, of four digits each.
+
+    Powers differ in their last bit between processors, and a rate is part of a recovery's key.
+    """
+    return [float(f"{tried:.4g}") for tried in np.geomspace(*_RATES, count) * rate]
 
 
 def _recoveries(rounds: Sequence[Round]) -> int:

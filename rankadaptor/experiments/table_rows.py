@@ -10,7 +10,8 @@ import pandas as pd
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.architecture import PROJECTIONS, Architecture
 from rankadaptor.data.tasks import BENCHMARKS
-from rankadaptor.experiments.methods import DENSE, NO_RECOVERY, RANKADAPTOR_PER_TASK
+from rankadaptor.evaluation.spec import Split
+from rankadaptor.experiments.methods import DENSE, NO_RECOVERY
 from rankadaptor.experiments.results import Row
 from rankadaptor.experiments.tables import Contents
 from rankadaptor.pipeline.runner import Runner
@@ -24,15 +25,16 @@ class TableRows:
     """Steps and rows of one table."""
 
     def __init__(
-        self, runner: Runner, profile: Profile, budget: Budget, seeds: tuple[int, ...], contents: Contents
-    ):
+        self, runner: Runner, profile: Profile, budget: Budget, seeds: tuple[int, ...], contents: Contents,
+        split: Split = "report",
+    ):  # fmt: skip
         self._runner, self._contents, self._seeds = runner, contents, seeds
-        self._evaluation = profile.evaluation_spec(budget, "report")
+        self._evaluation = profile.evaluation_spec(budget, split)
         self.tasks = self._evaluation.tasks
         self._perplexity, self._generation = profile.evaluation.perplexity, profile.evaluation.generation
 
     def report_step(self, parent: Step | None) -> Step:
-        """The evaluation of a model on the report split."""
+        """The evaluation of a model."""
         return Step("evaluate", self._evaluation, parent)
 
     def unrecovered_steps(self, parent: Step | None) -> list[Step]:
@@ -42,7 +44,7 @@ class TableRows:
         return [report, *texts, *self.continued([report])]
 
     def report_steps(self, pruned: Step, specs: Sequence[RecoverySpec]) -> list[Step]:
-        """The evaluations of some recoveries on the report split."""
+        """The evaluations of some recoveries."""
         return [self.report_step(Step("recover", spec, pruned)) for spec in specs]
 
     def final_steps(self, pruned: Step, specs: Sequence[RecoverySpec]) -> list[Step]:
@@ -71,9 +73,9 @@ class TableRows:
         allocations = tuple(dict.fromkeys(spec.allocation for spec in specs))
         return self._row(str(block), method, steps, specs[0].recipe.learning_rate, allocations)
 
-    def per_task(self, block: Block, pruned: Step, specs: dict[str, list[RecoverySpec]]) -> Row:
+    def per_task(self, block: Block, method: str, pruned: Step, specs: dict[str, list[RecoverySpec]]) -> Row:
         """The paper's Table 7 reading: each task is scored on the model recovered with its own allocation."""
-        by_task = {task: self.recovered(block, RANKADAPTOR_PER_TASK, pruned, specs[task]) for task in self.tasks}
+        by_task = {task: self.recovered(block, method, pruned, specs[task]) for task in self.tasks}
         return dataclasses.replace(
             by_task[self.tasks[0]],
             outcomes={task: by_task[task].outcomes[task] for task in self.tasks},

@@ -84,8 +84,8 @@ def recorded_searches(ledger: Ledger) -> list[str]:
 def write_records(ledger: Ledger, keys: Iterable[str], searches: Iterable[str], folder: Path) -> None:
     """Write results of a ledger, and rounds of its searches, as records. Equal results give equal files.
 
-    Outcomes by item are kept of evaluations on the report and tuning splits; of trials, which are scored on the search
-    split, the means in their results are enough.
+    Outcomes by item are kept of evaluations on every split but the search split; of trials, which are scored on that
+    one, the means in their results are enough.
 
     Args:
         keys: Of the results; each has to be in the ledger.

@@ -1,6 +1,5 @@
 """Replays in the ledger: what was replayed once on a table of measured allocations is read the next time."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +57,12 @@ class ReplayCache:
 
     def searches(self, block: str, jobs: Sequence[Job], seeds: Sequence[int]) -> pd.DataFrame:
         """As `replayed_searches.run_replays`."""
-        spec = self._spec("searches", block, {job.label: dataclasses.asdict(job) for job in jobs}, seeds)
+        spec = self._spec("searches", block, {job.label: job for job in jobs}, seeds)
         return self._read(spec, lambda: run_replays(self._replays[block], jobs, seeds, self._workers))
 
     def predictions(self, block: str, variants: Mapping[str, Variant], sizes: Sequence[int]) -> pd.DataFrame:
         """As `cross_validation.cross_validated`."""
-        by_label = {label: [dataclasses.asdict(settings), list(records)] for label, (settings, records)
-                    in variants.items()}
+        by_label = {label: [settings, list(records)] for label, (settings, records) in variants.items()}
         spec = self._spec("predictions", block, by_label, sizes)
         return self._read(spec, lambda: cross_validated(self._replays[block], variants, sizes, workers=self._workers))
 

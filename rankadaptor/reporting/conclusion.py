@@ -15,6 +15,7 @@ from rankadaptor.errors import Damaged
 from rankadaptor.escaping import one_line
 from rankadaptor.experiments.ablations import AblationTables
 from rankadaptor.experiments.methods import NO_RECOVERY, RANKADAPTOR
+from rankadaptor.experiments.paper_protocol import PLAYERS, ProtocolResult
 from rankadaptor.experiments.paths import committed_folder, records_folder
 from rankadaptor.experiments.pruned_models import PrunedModelsResult
 from rankadaptor.experiments.results import TableResult
@@ -28,6 +29,7 @@ from rankadaptor.reporting.search_page import SearchPage
 from rankadaptor.reporting.tables.accuracy import cells
 from rankadaptor.reporting.tables.differences import differences_to_lora
 from rankadaptor.reporting.tables.pooled import pooled_frame
+from rankadaptor.reporting.tables.protocol import protocol_frame, protocol_text
 
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError, Damaged)  # what damaged files lead to
 _INTERVAL = {name: name for name in ("difference", "low", "high")}
@@ -127,6 +129,35 @@ def of_headroom(result: TableResult, ledger: Ledger) -> str:
         lines += _gains(result, ledger)
     lines += [f"no result of {one_line(failure)}" for failure in result.failures()]
     return _text(lines, ledger, result.profile.name, result.stages, bool(result.computed))
+
+
+def of_protocol(result: ProtocolResult, ledger: Ledger) -> str:
+    """The conclusion of the paper's protocol: what it prints for each player, and what is left of that.
+
+    Args:
+        ledger: That holds the results.
+    """
+    name, profile, seeds = result.reported.contents.name, result.unseen.profile.name, result.unseen.seeds
+    numbers = [f"{view}{end}" for view in ("reported", "unseen") for end in ("", "_low", "_high")]
+    committed = _of_ledger(ledger, profile, name, f"{name}-gains.csv", ("block", "method"),
+                           {number: number for number in numbers})
+    rows = []
+    for _, line in protocol_frame(result).iterrows():
+        if line["method"] in PLAYERS:
+            row = committed.row(block=line["block"], method=line["method"])
+            rows.append((line["block"], line["method"], f"{_left(line)} {_origin(result.unseen.budget_name, seeds)}",
+                         _beside(committed, None if row is None else _left(row))))
+    lines = ["Gain over LoRA as the paper's protocol prints it, and with fresh seeds on unseen questions",
+             *_aligned(rows), *([committed.note] if committed.note else []), protocol_text(result)]
+    lines += [f"no result of {one_line(failure)}" for failure in result.reported.failures()]
+    keys = dict.fromkeys((*result.reported.stages, *result.unseen.stages, *result.ceiling.stages))
+    return _text(lines, ledger, profile, keys, bool(result.computed))
+
+
+def _left(row: pd.Series) -> str:
+    printed, left = (f"{row[view]:+.1f} [{row[f'{view}_low']:+.1f}, {row[f'{view}_high']:+.1f}]"
+                     for view in ("reported", "unseen"))
+    return f"{printed}, then {left} points"
 
 
 def _won(row: pd.Series) -> str:

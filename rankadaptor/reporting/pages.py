@@ -118,6 +118,8 @@ for _page in (
          {"table": "headroom"}),
     Page("ceiling", "LoRA with a small and a large rank in every layer", "10_headroom", "main_table", _TABLES,
          {"table": "ceiling"}, suffix=".ceiling"),
+    Page("paper", "the paper's protocol, for its search and for what finds nothing", "11_protocol", "paper_protocol",
+         _RUNS, own_budget="standard"),
     Page("rivals", "rivals of the search, really recovered", "09_rivals", "rival_table", _RUNS, own_budget="standard"),
 ):
     register(_page)

@@ -30,6 +30,7 @@ _SECTIONS = (
     ("figure5-samples", "Figures 5 and 6: what models write", "figure5"),
     ("search", "The search, replayed", "search"),
     ("rivals", "Rivals at equal budget", "rivals"),
+    ("paper", "The paper's protocol", "paper"),
     ("table4", "Table 4", "table4"),
     ("table5", "Table 5", "table5"),
     ("pruning", "What pruning takes", "pruning"),

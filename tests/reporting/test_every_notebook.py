@@ -49,6 +49,8 @@ PAGES = {
                        "unsearched", "variants"))}),
     "07_testbed": ({"blocks": BLOCK, "signal_blocks": BLOCK, "budget": "two-seeds", "allocations": 2}, {"testbed.md"}),
     "10_headroom": ({"blocks": BLOCK}, {"headroom.md", "headroom-headroom.csv", "headroom-means.svg"}),
+    "11_protocol": ({"blocks": BLOCK, "budget": "quick"},
+                    {"paper.md", "paper.csv", "paper-gains.csv", "paper-gains.svg"}),
     "08_pruning": ({"blocks": BLOCK}, {"pruning.md", "pruning.csv", "pruning-heads.svg"}),
 }
 

@@ -75,7 +75,7 @@ def test_all_methods_begin_alike_and_end_with_their_pool(method):
 
 
 @pytest.mark.parametrize("method", ["ours", *RIVALS])
-def test_a_search_that_begins_with_lora_measures_it_and_as_many_as_another(method):
+def test_a_search_that_begins_with_lora_measures_it(method):
     solutions, settings = space(), dataclasses.replace(OURS, start="LoRA and random")
     result, without = (search(solutions, objective, s, proposer=RIVALS.get(method)) for s in (settings, OURS))
     lora = solutions.fill([solutions.fixed_rank] * len(solutions.free_layers))
@@ -84,7 +84,7 @@ def test_a_search_that_begins_with_lora_measures_it_and_as_many_as_another(metho
     assert measured[result.best] >= measured[lora]
 
 
-def test_lora_is_measured_where_its_rank_is_a_candidate_and_a_pool_holds_it():
+def test_lora_is_measured_where_the_space_holds_it():
     settings = dataclasses.replace(OURS, rounds=0, start="LoRA and random")
     without = dataclasses.replace(space(), candidates=(2, 4, 12))
     assert without.baseline is None
@@ -298,7 +298,7 @@ def test_unknown_settings_are_refused(change):
         dataclasses.replace(SETTINGS, **change)
 
 
-def test_an_absolute_threshold_stops_where_a_share_of_the_spread_would_not():
+def test_an_absolute_threshold_stops_before_a_share_does():
     """Noise of 0.01: within a threshold of 0.5 in the score's own unit, and never within a hundredth of its spread."""
     def small(allocations):
         return [{"a": 0.01 * scores["a"]} for scores in noise(allocations)]

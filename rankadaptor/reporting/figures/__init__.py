@@ -2,6 +2,7 @@
 
 from rankadaptor.reporting.figures import accuracy, ceiling, ranks, rounds  # noqa: F401  they register their figures, in order
 from rankadaptor.reporting.figures.accuracy import task_figure
+from rankadaptor.reporting.figures.protocol import protocol_figure
 from rankadaptor.reporting.figures.ranks import projection_figure
 from rankadaptor.reporting.figures.registry import FIGURES, TableFigure, register, table_figures
 from rankadaptor.reporting.style import save_figure, save_figures
@@ -10,6 +11,7 @@ __all__ = [
     "FIGURES",
     "TableFigure",
     "projection_figure",
+    "protocol_figure",
     "register",
     "save_figure",
     "save_figures",

@@ -2,8 +2,8 @@
 
 `accuracy` has the numbers with their intervals, `differences` what methods gain over LoRA and the verdicts, `pooled`
 the same on all blocks together, `power` what the comparisons could see, `measured` the table as people read it,
-`pruned` what pruning took, `ranks` the realised ranks, `ceiling` what one rank in every layer adds, `captions` the text
-under a table and `writing` its files.
+`pruned` what pruning took, `ranks` the realised ranks, `ceiling` what one rank in every layer adds, `protocol` what the
+paper's protocol prints, and for whom, `captions` the text under a table and `writing` its files.
 """
 
 from rankadaptor.reporting.provenance import table_provenance, write_provenance
@@ -19,11 +19,19 @@ from rankadaptor.reporting.tables.differences import (
 from rankadaptor.reporting.tables.measured import measured_table, published_block_table
 from rankadaptor.reporting.tables.pooled import pooled_frame, pooled_table
 from rankadaptor.reporting.tables.power import power_frame, power_table
+from rankadaptor.reporting.tables.protocol import (
+    best_of_frame,
+    protocol_frame,
+    protocol_table,
+    protocol_text,
+    write_protocol,
+)
 from rankadaptor.reporting.tables.pruned import block_table
 from rankadaptor.reporting.tables.ranks import rank_spread_table, realised_allocations
 from rankadaptor.reporting.tables.writing import judged_parts, markdown, write_table
 
 __all__ = [
+    "best_of_frame",
     "block_table",
     "caption",
     "ceiling_frame",
@@ -39,6 +47,9 @@ __all__ = [
     "pooled_table",
     "power_frame",
     "power_table",
+    "protocol_frame",
+    "protocol_table",
+    "protocol_text",
     "published_block_table",
     "rank_spread_table",
     "realised_allocations",
@@ -46,6 +57,7 @@ __all__ = [
     "task_differences",
     "task_table",
     "write_ceiling",
+    "write_protocol",
     "write_provenance",
     "write_table",
 ]
