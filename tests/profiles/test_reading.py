@@ -42,6 +42,7 @@ def test_shipped_profiles_are_unchanged(name):
     content = without_switches(dataclasses.asdict(load_profile(name)))
     for part in ("description", "cost", "defaults"):
         del content[part]
+    assert content["search"]["method"].pop("start") == "LoRA and random"  # what searches measure first, since then
     for later in ("day", "wide"):  # budgets that were added
         content["budgets"].pop(later, None)
     assert sha256_text(canonical_json(content)) == DIGESTS[name]

@@ -48,7 +48,7 @@ def test_a_plan_says_what_it_takes_and_what_stands_in_the_way(tmp_path, capsys):
     assert main(["plan", "table2", "--profile", "llama-7b", "--budget", "standard", "--blocks", blocks,
                  "--ledger", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    for part in ("about 116 GPU-hours on one H100 or H200 (from an H200's records", "downloads: 13,700 MB",
+    for part in ("about 114 GPU-hours on one H100 or H200 (from an H200's records", "downloads: 13,700 MB",
                  "memory: one GPU of 80 GB", "MB of disk", "recover (99520 rows)",
                  "before it can run: base model baffo32/decapoda-research-llama-7B-hf is not pinned to a commit"):
         assert part in text

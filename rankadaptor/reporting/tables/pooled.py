@@ -30,7 +30,7 @@ def pooled_frame(result: TableResult) -> pd.DataFrame:
         (accuracy, 95 %), gold_probability, gold_low, gold_high (the same of gold probability), smallest_gain (told from
         0 with 80 % power), verdict; all_difference, all_low, all_high (accuracy, of all blocks).
     """
-    methods = dict.fromkeys(row.method for block in result.blocks.values() for row in block.rows
+    methods = dict.fromkeys(row.method for block in result.blocks.values() if lora_of(block) for row in block.rows
                             if row.method in result.contents.claims)
     return pd.DataFrame([_pooled(result, method) for method in methods], columns=COLUMNS)
 
