@@ -103,6 +103,7 @@ class BlockTable(ProfileExperiment):
         return TableResult(
             contents, self.profile, self.budget_name, self.budget, seeds,
             run.runner.results.architecture(None), rows.dense(), blocks, run.computed, tuple(run.keys), unfinished,
+            rows.split,
         )
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.architecture import Architecture
+from rankadaptor.evaluation.spec import Split
 from rankadaptor.experiments.tables import Contents
 from rankadaptor.profiles import Budget, Profile
 from rankadaptor.search.rounds import SearchResult
@@ -72,6 +73,7 @@ class TableResult:
     computed: tuple[tuple[str, str], ...]  # (stage, key) of what this run computed
     stages: tuple[str, ...] = ()  # keys of all that the table is made of, the recoveries of its searches included
     unfinished: Mapping[str, str] = field(default_factory=dict)  # blocks without any row: what became of them
+    split: Split = "report"  # whose questions the rows answer
 
     def failures(self) -> list[str]:
         """Steps without a result, and the reasons."""

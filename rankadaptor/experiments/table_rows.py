@@ -29,6 +29,7 @@ class TableRows:
         split: Split = "report",
     ):  # fmt: skip
         self._runner, self._contents, self._seeds = runner, contents, seeds
+        self.split = split
         self._evaluation = profile.evaluation_spec(budget, split)
         self.tasks = self._evaluation.tasks
         self._perplexity, self._generation = profile.evaluation.perplexity, profile.evaluation.generation

@@ -101,7 +101,10 @@ def test_the_table_and_the_sentence_say_what_the_rows_say(protocol, tmp_path):
     assert len(protocol_figure(result).axes) == 2
     names = {path.name for path in tables.write_protocol(result, tmp_path)}
     assert {"paper.csv", "paper-unseen.csv", "paper-ceiling.csv", "paper-gains.csv", "paper-seeds.csv"} <= names
-    assert "of which" in (tmp_path / "paper.md").read_text()
+    page = (tmp_path / "paper.md").read_text()
+    assert "of which" in page
+    assert page.count("Zero-shot on the report split") == 1
+    assert page.count("Zero-shot on questions of the search split that chose nothing") == 1
 
 
 def test_the_best_of_n_is_the_mean_over_all_subsets():

@@ -5,9 +5,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rankadaptor.experiments.paper_protocol import ProtocolResult
+from rankadaptor.experiments.paper_protocol import PLAYERS, ProtocolResult
 from rankadaptor.reporting.style import AXIS_LINE, MARKERS, closed, figure_style, integer_ticks, legend_below, reach
 from rankadaptor.reporting.tables.protocol import PUBLISHED, best_of_frame, protocol_frame
+
+_SHIFTS = (0.12, -0.12, 0)  # of a row's gains, up and down
 
 
 def protocol_figure(result: ProtocolResult) -> Figure:
@@ -24,21 +26,23 @@ def protocol_figure(result: ProtocolResult) -> Figure:
             _draw_seeds(right, seeds[seeds["block"] == block], rows)
             right.set(title=f"{block}: LoRA, best of N seeds", xlabel="N, chosen for each task by the reported items",
                       ylabel="gain over the mean (points)")
-        legend_below(figure, axes[0][0], 3)
+        legend_below(figure, axes[0][0], 2)
     return closed(figure)
 
 
 def _draw_gains(axis: plt.Axes, rows: pd.DataFrame) -> None:
     """A row a player; its two gains side by side."""
     places = np.arange(len(rows))[::-1]
-    for number, (view, label) in enumerate((("reported", "as the protocol prints it"),
-                                            ("unseen", "fresh seeds, unseen questions"))):
-        shown = rows["method"] != PUBLISHED if view == "reported" else rows[view].notna()
+    played = rows["method"].isin(PLAYERS)
+    for number, (view, label, shown) in enumerate((
+        ("reported", "as the protocol prints it", played), ("unseen", "fresh seeds, unseen questions", played),
+        ("unseen", "chosen by nothing, reported questions", ~played & rows["unseen"].notna()),
+    )):
         value, low, high = rows.loc[shown, [view, f"{view}_low", f"{view}_high"]].to_numpy(dtype=float).T
-        axis.errorbar(value, places[shown] + 0.12 * (1 - 2 * number), xerr=reach(value, low, high),
+        axis.errorbar(value, places[shown] + _SHIFTS[number], xerr=reach(value, low, high),
                       fmt=MARKERS[number], color=f"C{number}", capsize=3, label=label)
     published = rows["method"] == PUBLISHED
-    axis.plot(rows.loc[published, "reported"], places[published], MARKERS[2], color="C3", label="printed in the paper")
+    axis.plot(rows.loc[published, "reported"], places[published], MARKERS[3], color="C3", label="printed in the paper")
     axis.axvline(0, **AXIS_LINE)
     axis.set_yticks(places, rows["method"])
 

@@ -8,6 +8,8 @@ from rankadaptor.experiments.methods import ADALORA, BEST_SEED, EVA
 from rankadaptor.experiments.results import Row, TableResult
 from rankadaptor.reporting.labels import count_word, metrics_label, result_tasks
 
+_QUESTIONS = {"report": "the report split", "search": "the search split", "tuning": "the tuning split",
+              "unseen": "questions of the search split that chose nothing"}
 # What a reader must know of some methods.
 _NOTES = {
     ADALORA: "AdaLoRA starts from rank {adapters.adalora_init_rank}, so that its scaling is "
@@ -34,7 +36,8 @@ def caption_text(result: TableResult) -> str:
 def _unrecovered(result: TableResult, items: str, metrics: str) -> str:
     profile, text = result.profile, result.profile.evaluation.perplexity
     return (
-        f"Base model: {profile.base_model.label}. No recovery. Zero-shot on the report split, {items}; {metrics} "
+        f"Base model: {profile.base_model.label}. No recovery. Zero-shot on {_QUESTIONS[result.split]}, {items};"
+        f" {metrics} "
         f"Perplexity of {perplexity_label(profile.benchmarks)} in windows of {text.window_tokens} tokens"
         f"{f', the first {text.max_windows}' if text.max_windows else ''}, BOS: {text.bos}. Published numbers are the"
         f" paper's, on {result.contents.published}: another model, another scale."
@@ -50,7 +53,7 @@ def _recovered(result: TableResult, items: str, metrics: str) -> str:
              else f"{len(result.seeds)} training seeds: intervals hold item and seed noise.")
     notes = [_NOTES[row.method].format(adapters=profile.adapters) for row in rows if row.method in _NOTES]
     return (
-        f"Base model: {profile.base_model.label}. Zero-shot on the report split, {items}; {metrics} "
+        f"Base model: {profile.base_model.label}. Zero-shot on {_QUESTIONS[result.split]}, {items}; {metrics} "
         f"Recovered on {profile.recovery_data.label}: {training.steps} steps of {training.batch_rows} rows, scaling "
         f"{profile.adapters.scaling}, {_rates(rows)}; training loss is the mean of the last quarter of steps. "
         f"{''.join(f'{note} ' for note in dict.fromkeys(notes))}{noise} Budget {result.budget_name}: {scope}. "
