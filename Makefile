@@ -130,6 +130,11 @@ search-report: reproduce-search  ## searches, rivals and predictors, replayed fr
 plan-rivals:  ## print what the rivals' page would run and cost (seconds)
 reproduce-rivals:  ## every rival at the search's budget, really recovered, on one block (20 minutes on 2 cores)
 
+reproduce-headroom:  ## what pruning takes and LoRA wins back, on all blocks (2 minutes on 2 cores)
+reproduce-ceiling:  ## LoRA with a small and a large rank in every layer, on all blocks (4 minutes on 2 cores)
+plan-paper:  ## print what the paper's protocol would run and cost (seconds)
+reproduce-paper:  ## the paper's own protocol, for its search and for what finds nothing, on one block (half an hour on 2 cores)
+
 report: $(READY)  ## the report page, reports/PROFILE/BUDGET/index.html, over what was reproduced so far (seconds)
 	@$(RUN) report
 

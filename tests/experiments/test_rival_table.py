@@ -8,7 +8,7 @@ from helpers.notebooks import assert_executed
 
 from rankadaptor.errors import BadInput
 from rankadaptor.experiments.methods import BEST_SEED, DAMAGE, EVA, LORA, LORA_STAR, MIRROR, RANKADAPTOR, TUNED
-from rankadaptor.experiments.rival_table import rival_table
+from rankadaptor.experiments.rival_table import rival_table, tried_rates
 from rankadaptor.profiles import load_profile
 from rankadaptor.reporting import tables
 from rankadaptor.reporting.notebooks import run_notebook
@@ -123,3 +123,13 @@ def test_a_finished_table_computes_nothing(made):
 def test_unknown_blocks_are_refused(made):
     with pytest.raises(BadInput, match="unknown block"):
         rival_table(made[3], "llm-pruner:99", "quick")
+
+
+def test_tried_rates_have_four_digits():
+    """Their last bits differ between processors, and a rate is part of a recovery's key."""
+    rates = tried_rates(0.004, 13)
+    assert rates[0] == 0.001
+    assert rates[6] == 0.004
+    assert rates[-1] == 0.016
+    assert all(rate == float(f"{rate:.4g}") for rate in rates)
+    assert rates == sorted(set(rates))
