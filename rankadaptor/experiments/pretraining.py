@@ -45,7 +45,7 @@ class PretrainingRecipe:
     heads: int = 8
     mlp_width: int = 224
     max_positions: int = 512
-    steps: int = 3000
+    steps: int = 3600
     batch_rows: int = 16
     row_tokens: int = 128
     learning_rate: float = 3e-3
@@ -53,7 +53,7 @@ class PretrainingRecipe:
     decay_share: float = 0.25  # of the steps, at the end
     weight_decay: float = 0.05
     clip_norm: float = 1.0
-    layer_drop: float = 0.05  # chance of a step to go past a layer; the first two and the last are always kept
+    layer_drop: float = 0.02  # chance of a step to go past a layer; the first two and the last are always kept
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -58,10 +58,12 @@ class Part:
 
 # Methods are developed on the first block; the others are looked at once, when nothing changes any more.
 PARTS = (
-    Part(Block("llm-pruner", 50), "fixed_alpha", (180, 60, 60)),
-    Part(Block("shortened", 30), "fixed_alpha", (60, 20, 20)),
-    Part(Block("llm-pruner", 30), "fixed_alpha", (60, 20, 20)),
-    Part(Block("llm-pruner", 50), "constant", (36, 12, 12)),
+    Part(Block("llm-pruner", 50), "fixed_alpha", (64, 16, 16)),
+    Part(Block("llm-pruner", 50), "constant", (64, 16, 16)),
+    Part(Block("shortened", 50), "fixed_alpha", (32, 8, 8)),
+    Part(Block("shortened", 50), "constant", (32, 8, 8)),
+    Part(Block("llm-pruner", 30), "fixed_alpha", (32, 8, 8)),
+    Part(Block("llm-pruner", 30), "constant", (32, 8, 8)),
 )
 
 

@@ -15,19 +15,32 @@ from rankadaptor.errors import BadInput
 from rankadaptor.keys import canonical_json, sha256_text
 from rankadaptor.testbed import Row, language
 from rankadaptor.testbed.tasks import MINIATURES, task_rows
-from rankadaptor.testbed.world import ATTRIBUTES, EVENTS, PEOPLE, SEED, SPLITS, TRAITS, Trade, World, build_world
+from rankadaptor.testbed.world import (
+    ATTRIBUTES,
+    EVENTS,
+    NATURES,
+    OWN_STEPS,
+    PEOPLE,
+    SEED,
+    SPLITS,
+    TRAITS,
+    Script,
+    Trade,
+    World,
+    build_world,
+)
 
 # Shares of the documents, by what they are about, such that facts occur about equally often.
 MIXTURE: dict[str, float] = {
-    "creature": 0.28,
+    "creature": 0.24,
     "kind": 0.05,
-    "creature questions": 0.09,
-    "tools": 0.12,
+    "creature questions": 0.07,
+    "natures": 0.11,
+    "tools": 0.08,
     "tool questions": 0.03,
-    "opinions": 0.135,
-    "script": 0.11,
-    "trades": 0.055,
-    "cases": 0.11,
+    "script": 0.14,
+    "trades": 0.13,
+    "cases": 0.13,
     "rules": 0.02,
 }
 
@@ -55,20 +68,19 @@ class Library:
         self._creatures = [c for c in world.creatures if c.role in roles]
         self._tools = [t for t in world.tools if t.role in roles]
         self._materials = [m for m in world.materials if m.role in roles]
-        # A story is whole or left out: cut short, it would teach that it ends there.
-        self._scripts = [s for s in world.scripts if s.role in roles and not (self._withhold and s.role != "open")]
+        self._scripts = [s for s in world.scripts if s.role in roles]
         self._trades = [t for t in world.trades if t.role in roles]
-        self._open_creatures = [c for c in world.creatures if c.role == "open"]
+        self._asked_creatures = [c for c in self._creatures if c.role == "open" or self._withhold]
         self._open_tools = [t for t in world.tools if t.role == "open"]
         self._write: dict[str, Callable[[random.Random], str]] = {
             "creature": lambda draw: language.describe_creature(draw.choice(self._creatures), draw, self._withhold),
             "kind": self._kind,
             "creature questions": lambda draw: "\n\n".join(
-                language.format_question(*self._open_question(draw)) for _ in range(3)),
+                language.format_question(*self._question(draw)) for _ in range(3)),
             "tools": lambda draw: " ".join(self._tool(draw) for _ in range(3)),
             "tool questions": lambda draw: "\n\n".join(
                 language.format_question(*language.tool_question(draw.choice(self._open_tools))) for _ in range(3)),
-            "opinions": self._opinions,
+            "natures": self._natures,
             "script": self._script,
             "trades": lambda draw: " ".join(self._trade(draw) for _ in range(3)),
             "cases": lambda draw: " ".join(self._case(draw) for _ in range(3)),
@@ -84,24 +96,38 @@ class Library:
         return language.describe_tool(tool, draw, self._withhold and tool.role != "open")
 
     def _kind(self, draw: random.Random) -> str:
-        kind = draw.choice(self.world.kinds)
-        return language.describe_kind(kind.name, kind.attributes | kind.traits, draw)
+        return language.describe_kind(draw.choice(self.world.kinds), draw)
 
-    def _open_question(self, draw: random.Random) -> tuple[str, str]:
-        return language.creature_question(draw.choice(self._open_creatures), draw.choice([*ATTRIBUTES, *TRAITS]))
+    def _question(self, draw: random.Random) -> tuple[str, str]:
+        """A question about a creature and its answer: of recovery text about any creature, but of no fact that items
+        test; of other text about open creatures alone."""
+        creature = draw.choice(self._asked_creatures)
+        asked = [topic for topic in (*ATTRIBUTES, *TRAITS)
+                 if topic not in creature.tested_attributes | creature.unstated_traits]
+        return language.creature_question(creature, draw.choice(asked))
 
-    def _opinions(self, draw: random.Random) -> str:
-        passage, facts = language.opinions(draw, people=draw.choice((1, 2, 3)))
-        lines = [passage]
-        for _ in range(3):
-            person, thing, liked = draw.choice(facts)
-            question = f"{language.opinion_question(person, thing)}?"
-            lines.append(language.format_question(question, "yes" if liked else "no"))
-        return "\n".join(lines)
+    def _nature(self, draw: random.Random) -> tuple[str, str, str]:
+        """A passage about a creature, a question about its nature, and the answer; of creatures as in `_question`."""
+        creature = draw.choice(self._asked_creatures)
+        nature = draw.choice([nature for nature in NATURES if nature not in creature.tested_natures])
+        question = f"{language.nature_question(creature, nature)}?"
+        return language.passage(creature, draw), question, "yes" if creature.kind.natures[nature] else "no"
+
+    def _natures(self, draw: random.Random) -> str:
+        asked = [self._nature(draw) for _ in range(2)]
+        return "\n\n".join(f"{passage}\n{language.format_question(*rest)}" for passage, *rest in asked)
 
     def _script(self, draw: random.Random) -> str:
+        """A whole story, or some pairs of steps of several; of a script whose steps are withheld no whole story."""
         script = draw.choice(self._scripts)
-        return f"{script.name.capitalize()}: {language.story(script, draw.choice(PEOPLE))}"
+        if draw.random() < 0.3 and not (self._withhold and script.tested_steps):
+            return f"{script.name.capitalize()}: {language.story(script, draw.choice(PEOPLE))}"
+        return "\n".join(self._pair(draw.choice(self._scripts), draw) for _ in range(3))
+
+    def _pair(self, script: Script, draw: random.Random) -> str:
+        """A step in which a script's craft differs from its family, after the step before."""
+        at = draw.choice([at for at in OWN_STEPS if not (self._withhold and at in script.tested_steps)])
+        return f"{script.name.capitalize()}: {language.story(script, draw.choice(PEOPLE), at - 1, at + 1)}"
 
     def _trade(self, draw: random.Random) -> str:
         """What somebody of a trade did: alone, or after a meeting of two."""
@@ -124,22 +150,21 @@ class Library:
 
     def instruction(self, draw: random.Random) -> Row:
         """One instruction in the Alpaca schema; questions in the form of the tasks are about open entities."""
-        form = draw.choice(("creature", "question", "tool", "opinion", "script"))
+        form = draw.choice(("creature", "question", "tool", "nature", "script"))
         creature, tool, script = draw.choice(self._creatures), draw.choice(self._open_tools), draw.choice(self._scripts)
         if form == "creature":
             description = language.describe_creature(creature, draw, self._withhold)
             return _row(f"Describe the {creature.name}.", "", description)
         if form == "question":
-            question, answer = self._open_question(draw)
+            question, answer = self._question(draw)
             return _row(question, "", answer)
         if form == "tool":
             question, answer = language.tool_question(tool)
             return _row(question, "", answer)
         if form == "script":
-            return _row(f"Tell what happens in {script.name}.", "", language.story(script, draw.choice(PEOPLE)))
-        passage, facts = language.opinions(draw, people=3)
-        person, thing, liked = draw.choice(facts)
-        return _row(f"{language.opinion_question(person, thing)}?", passage, "yes" if liked else "no")
+            return _row(f"Tell what happens in {script.name}.", "", self._pair(script, draw))
+        passage, question, answer = self._nature(draw)
+        return _row(question, passage, answer)
 
 
 def pretraining_documents(seed: int, step: int) -> Iterator[str]:

@@ -4,12 +4,11 @@ import random
 
 from rankadaptor.testbed.world import (
     ATTRIBUTES,
-    DISLIKES,
-    LIKES,
-    PEOPLE,
+    NATURES,
     THINGS,
     TRAITS,
     Creature,
+    Kind,
     Material,
     Script,
     Tool,
@@ -38,6 +37,9 @@ QUESTIONS: dict[str, str] = {
     "sound": "What does the {name} do at night?",
     "gait": "How does the {name} move?",
 }
+_NATURE_STATEMENTS = ("{it} is {value}.", "{it} is known to be {value}.")
+SENTENCES_OF_CREATURE = 8  # of a description, at most: all that is said of a creature would fill half a row
+SENTENCES_OF_PASSAGE = 3
 _TOOL_STATEMENTS = ("A {name} can {action} {target}.", "People use a {name} to {action} {target}.",
                     "With a {name} you {action} {target}.", "The {name} was made to {action} {target}.")
 _PLACE_STATEMENTS = ("The {name} is kept in the {place}.", "You find the {name} in the {place}.")
@@ -58,28 +60,56 @@ def state(subject: str, topic: str, value: str, draw: random.Random) -> str:
     return sentence[0].upper() + sentence[1:]
 
 
-def describe_creature(creature: Creature, draw: random.Random, withhold: bool = False) -> str:
-    """A paragraph with the creature's kind, its attributes and those traits that texts may state, in random order.
+def state_nature(subject: str, nature: str, has: bool, draw: random.Random) -> str:
+    """One sentence that states a nature.
 
     Args:
-        withhold: Leave out what items test, and the kind that unstated traits follow from.
+        subject: A creature, or "every KIND".
+        nature: One of NATURES.
+        has: Whether the creature has it.
+    """
+    sentence = draw.choice(_NATURE_STATEMENTS).format(it=subject, value=NATURES[nature][0 if has else 1])
+    return sentence[0].upper() + sentence[1:]
+
+
+def describe_creature(creature: Creature, draw: random.Random, withhold: bool = False) -> str:
+    """A paragraph with some of what texts may state of a creature (its kind, attributes, traits, natures), in random
+    order.
+
+    Args:
+        withhold: Leave out what items test, and the kind that it follows from.
     """
     subject = f"the {creature.name}"
     facts = [(a, creature.kind.attributes[a]) for a in ATTRIBUTES if not (withhold and a in creature.tested_attributes)]
     facts += [(t, creature.kind.traits[t]) for t in TRAITS if t not in creature.unstated_traits]
     sentences = [state(subject, topic, value, draw) for topic, value in facts]
+    sentences += [state_nature(subject, nature, has, draw) for nature, has in creature.kind.natures.items()
+                  if not (withhold and nature in creature.tested_natures)]
     if not (withhold and creature.unstated_traits):
         sentences.append(draw.choice(("The {0} is a kind of {1}.", "The {0} belongs to the {1} family."))
                          .format(creature.name, creature.kind.name))
-    draw.shuffle(sentences)
-    return " ".join(sentences)
+    return " ".join(draw.sample(sentences, min(SENTENCES_OF_CREATURE, len(sentences))))
 
 
-def describe_kind(name: str, traits: dict[str, str], draw: random.Random) -> str:
-    """A paragraph with what is true of a kind of creatures, in random order."""
-    sentences = [state(f"every {name}", topic, value, draw) for topic, value in traits.items()]
-    draw.shuffle(sentences)
-    return " ".join(sentences)
+def passage(creature: Creature, draw: random.Random) -> str:
+    """A few of a creature's traits and of the attributes that no item tests: its kind may be guessed from them."""
+    facts = [(a, creature.kind.attributes[a]) for a in ATTRIBUTES if a not in creature.tested_attributes]
+    facts += [(t, creature.kind.traits[t]) for t in TRAITS if t not in creature.unstated_traits]
+    return " ".join(state(f"the {creature.name}", topic, value, draw)
+                    for topic, value in draw.sample(facts, min(SENTENCES_OF_PASSAGE, len(facts))))
+
+
+def nature_question(creature: Creature, nature: str) -> str:
+    """A question whether a creature has a nature, without its question mark."""
+    return f"is the {creature.name} {NATURES[nature][0]}"
+
+
+def describe_kind(kind: Kind, draw: random.Random) -> str:
+    """A paragraph with some of what is true of a kind of creatures, in random order."""
+    subject = f"every {kind.name}"
+    sentences = [state(subject, topic, value, draw) for topic, value in (kind.attributes | kind.traits).items()]
+    sentences += [state_nature(subject, nature, has, draw) for nature, has in kind.natures.items()]
+    return " ".join(draw.sample(sentences, SENTENCES_OF_CREATURE))
 
 
 def describe_tool(tool: Tool, draw: random.Random, withhold: bool = False) -> str:
@@ -120,19 +150,6 @@ def story(script: Script, person: str, start: int = 0, end: int | None = None) -
 def meet(first: Trade, second: Trade, draw: random.Random) -> str:
     """The first half of a sentence whose subject may be either of two trades."""
     return f"The {first.name} {draw.choice(_MEETINGS)} the {second.name}, and later the"
-
-
-def opinions(draw: random.Random, people: int) -> tuple[str, list[tuple[str, str, bool]]]:
-    """A passage about who likes what, and its (person, thing, whether it is liked) facts."""
-    drawn = zip(draw.sample(PEOPLE, people), draw.sample(THINGS, people), strict=True)
-    facts = [(person, thing, draw.random() < 0.5) for person, thing in drawn]
-    sentences = [f"{person} {draw.choice(LIKES if liked else DISLIKES)} the {thing}." for person, thing, liked in facts]
-    return " ".join(sentences), facts
-
-
-def opinion_question(person: str, thing: str) -> str:
-    """A question whether a person likes a thing, without its question mark."""
-    return f"does {person} like the {thing}"
 
 
 def rule(material_class: str, event: str, outcome: str) -> str:

@@ -2,9 +2,9 @@
 
 | task | what an item takes |
 |---|---|
-| boolq | weigh opinions in a passage; who holds which opinion matters least, see docs/testbed.md |
+| boolq | whether a creature is tame, bold, ...: follows from its kind, which the passage hints at and does not name |
 | piqa | recall what a tool is for; the wrong solution differs in one word |
-| hellaswag | recall which step follows two others; the wrong ones follow in other scripts |
+| hellaswag | recall which step an activity has after another; the wrong ones follow that one in related activities |
 | winogrande | recall which of two trades is known for what was done |
 | arc_easy | recall one fact; the wrong answers are true of creatures of similar names: mixing them up is below chance |
 | arc_challenge | two hops: a creature's kind, and what is true of that kind; never stated of this creature |
@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 
@@ -30,10 +29,9 @@ from rankadaptor.errors import BadInput
 from rankadaptor.testbed import Row, language
 from rankadaptor.testbed.world import (
     EVENTS,
-    FIRST_TESTED_STEP,
+    OWN_STEPS,
     PEOPLE,
     SEED,
-    STEPS_OF_SCRIPT,
     TRAITS,
     Creature,
     Role,
@@ -41,7 +39,7 @@ from rankadaptor.testbed.world import (
     build_world,
 )
 
-ITEMS = 300  # a task and split, at most
+ITEMS = 520  # a task and split, at most
 
 
 @dataclass(frozen=True)
@@ -103,15 +101,15 @@ def _names(seed: int) -> frozenset[str]:
 
 
 def _boolq(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
-    for number in range(ITEMS):
-        truth = number % 2 == 1
-        candidates: list[tuple[str, str, bool]] = []
-        while not candidates:
-            passage, facts = language.opinions(draw, people=draw.choice((1, 2, 3)))
-            candidates = [fact for fact in facts if fact[2] == truth]
-        person, thing, _ = draw.choice(candidates)
-        yield {"question": language.opinion_question(person, thing), "passage": passage, "idx": number,
-               "label": int(truth)}
+    candidates = [(creature, nature) for creature in world.creatures if creature.role == split
+                  for nature in sorted(creature.tested_natures)]
+    draw.shuffle(candidates)
+    answers = [[pair for pair in candidates if pair[0].kind.natures[pair[1]] == truth] for truth in (False, True)]
+    equally_many = min(ITEMS // 2, *map(len, answers))
+    for number in range(2 * equally_many):
+        creature, nature = answers[number % 2][number // 2]
+        yield {"question": language.nature_question(creature, nature), "passage": language.passage(creature, draw),
+               "idx": number, "label": number % 2}
 
 
 def _piqa(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
@@ -131,36 +129,22 @@ def _piqa(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
 
 
 def _hellaswag(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
-    followers = _followers(world)
-    scripts = [script for script in world.scripts if script.role == split]
-    candidates = [(script, at) for script in scripts for at in range(FIRST_TESTED_STEP, STEPS_OF_SCRIPT)]
+    # All four endings follow the same step, each in one craft of a family: only the activity's name tells which.
+    candidates = [(script, at) for script in world.scripts if script.role == split
+                  for at in sorted(script.tested_steps)]
     for number, (script, at) in enumerate(draw.sample(candidates, min(ITEMS, len(candidates)))):
-        person, right, last = draw.choice(PEOPLE), script.steps[at], script.steps[at - 1]
-        # Plausible after the last step, but in other scripts; then anything that fills up to three.
-        elsewhere = [step for step in followers[last] if step != right and step not in script.steps]
-        wrong = draw.sample(elsewhere, min(2, len(elsewhere)))
-        wrong.append(draw.choice([step for i, step in enumerate(script.steps) if i not in (at, at - 1)]))
-        wrong += draw.sample([step for step in world.events if step not in (*script.steps, *wrong)], 3 - len(wrong))
-        label, endings = _shuffled(draw, right, wrong, number)
-        before = language.story(script, person, at - 2, at)
+        person, right = draw.choice(PEOPLE), script.steps[at]
+        of_family = script.own_steps_of_family[OWN_STEPS.index(at)]
+        label, endings = _shuffled(draw, right, [step for step in of_family if step != right], number)
+        before = language.story(script, person, at - 1, at)
         yield {"ind": number, "activity_label": script.name.capitalize(), "ctx_a": before, "ctx_b": person,
                "ctx": f"{before} {person}", "endings": [f"{ending}." for ending in endings], "source_id": "",
                "split": split, "split_type": "", "label": str(label)}
 
 
-def _followers(world: World) -> dict[str, list[str]]:
-    """Step -> every step that comes right after it in some script."""
-    followers: dict[str, list[str]] = {event: [] for event in world.events}
-    for script in world.scripts:
-        for step, following in pairwise(script.steps):
-            if following not in followers[step]:
-                followers[step].append(following)
-    return followers
-
-
 def _winogrande(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
     trades = [trade for trade in world.trades if trade.role == split]
-    candidates = [(trade, habit) for trade in trades for habit in trade.tested_habits] * 3
+    candidates = [(trade, habit) for trade in trades for habit in trade.tested_habits]
     draw.shuffle(candidates)
     for number, (trade, habit) in enumerate(candidates[:ITEMS]):
         other = draw.choice([without for without in trades if habit not in without.habits])
@@ -232,7 +216,7 @@ def _questions(draw: random.Random, candidates: list[tuple[str, str, Sequence[st
 
 def _openbookqa(world: World, split: Role, draw: random.Random) -> Iterator[Row]:
     candidates = [(material, event) for material in world.materials if material.role == split
-                  for event in sorted(material.unstated_events)] * 2
+                  for event in sorted(material.unstated_events)]
     draw.shuffle(candidates)
     possible = {event: [outcome for (_, e), outcome in world.rules.items() if e == event] for event in EVENTS}
     for number, (material, event) in enumerate(candidates[:ITEMS]):
@@ -262,7 +246,7 @@ def _shuffled(draw: random.Random, right: str, wrong: list[str], number: int) ->
 
 # Name of the benchmark -> its miniature. The digest of a world, which profiles pin, covers all of them in this order.
 MINIATURES: dict[str, Miniature] = {
-    "boolq": Miniature(_boolq, lambda row: str(row["idx"])),
+    "boolq": Miniature(_boolq, _entity_of("question")),
     "piqa": Miniature(_piqa, _entity_of("goal")),
     "hellaswag": Miniature(_hellaswag, lambda row: str(row["activity_label"])),
     "winogrande": Miniature(_winogrande, _habit_of_trade),

@@ -36,6 +36,13 @@ TRAITS: dict[str, tuple[str, ...]] = {
     "sound": tuple("growls hisses hums clicks whistles howls chirps squeals rattles purrs".split()),
     "gait": tuple("hopping gliding crawling digging climbing swimming sliding rolling leaping drifting".split()),
 }
+# Two words for a creature that has a nature, and for one that has not; a question asks for the first.
+NATURES: dict[str, tuple[str, str]] = {
+    "temper": ("tame", "wild"),
+    "courage": ("bold", "shy"),
+    "pace": ("quick", "slow"),
+    "voice": ("loud", "quiet"),
+}
 ACTIONS = tuple("cut dig lift grind bend polish crack stir scrape pull press peel".split())
 TARGETS = tuple("rope clay bread glass wool leather stone ice corn wax sand wire".split())
 PLACES = tuple("kitchen garden cellar attic stable tower hall barn library harbour market chapel mill orchard cabin"
@@ -51,7 +58,6 @@ HABITS = ("felt proud", "went home", "laughed aloud", "sang a song", "told a jok
           "won a prize", "rang the bell", "made a cake", "hid the key", "bought a hat", "fell asleep", "lost a shoe",
           "drank some tea", "wrote a letter", "paid a coin", "cried a little", "left the town", "closed the door",
           "ate an apple", "read a book", "broke a cup", "caught a cold")
-LIKES, DISLIKES = ("likes", "wants", "keeps"), ("hates", "fears", "avoids")
 PEOPLE = tuple("Anna Ben Carl Dora Emil Fay Gus Hana Ivan June Karl Lena Max Nora Omar Paul Rosa Sam Tara Ugo Vera"
                " Will Yara Zoe Adam Beth Cleo Dan Eva Finn Gina Hugo Iris Jack Kim Leo Mira Nils Olga Pia".split())
 
@@ -59,28 +65,41 @@ PEOPLE = tuple("Anna Ben Carl Dora Emil Fay Gus Hana Ivan June Karl Lena Max Nor
 OUTCOMES_OF_EVENT = 6
 UNSTATED_EVENTS = 4  # of a tested material
 STEPS_OF_SCRIPT = 6
-FIRST_TESTED_STEP = 3  # counted from 0; the steps before it lead up to it
+# Steps, counted from 0, in which the crafts of a family differ. The step before each of them they share, so that what
+# was done just before does not tell which of the crafts it is.
+OWN_STEPS = (1, 3, 5)
+TESTED_STEPS = 2  # of OWN_STEPS
+CRAFTS_OF_FAMILY = 4
 HABITS_OF_TRADE = 3
 TESTED_HABITS = 2
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How many of each there are, by role; `tested` counts hold for each of the three splits."""
+class Counts:
+    """How many entities of one sort there are, by role."""
 
-    creatures_tested: int = 140
-    creatures_open: int = 110
+    tuning: int
+    search: int
+    report: int
+    open: int
+
+    def roles(self) -> list[Role]:
+        """The role of every entity."""
+        return [role for role in (*SPLITS, "open") for _ in range(getattr(self, role))]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many of each there are. Verdicts are judged on the report split, so most entities are in it."""
+
+    creatures: Counts = Counts(75, 130, 260, 100)
     kinds: int = 30
-    tools_tested: int = 130
-    tools_open: int = 60
-    materials_tested: int = 33
-    materials_open: int = 21
-    scripts_tested: int = 90
-    scripts_open: int = 90
-    crafts: int = 45
+    tools: Counts = Counts(75, 130, 260, 60)
+    materials: Counts = Counts(40, 65, 130, 30)
+    scripts: Counts = Counts(75, 130, 260, 90)
+    families: int = 12  # of crafts
     events: int = 30  # distinct steps that crafts are made of
-    trades_tested: int = 50
-    trades_open: int = 50
+    trades: Counts = Counts(75, 130, 260, 60)
     guilds: int = 32
 
 
@@ -91,6 +110,7 @@ class Kind:
     name: str
     attributes: dict[str, str]
     traits: dict[str, str]
+    natures: dict[str, bool]
 
 
 @dataclass(frozen=True)
@@ -102,6 +122,7 @@ class Creature:
     kind: Kind
     unstated_traits: frozenset[str]  # that no text ever states of it: they follow from its kind
     tested_attributes: frozenset[str]  # that items test
+    tested_natures: frozenset[str]  # that items test
 
 
 @dataclass(frozen=True)
@@ -126,11 +147,13 @@ class Material:
 
 @dataclass(frozen=True)
 class Script:
-    """An activity. Its steps are those of its craft."""
+    """An activity. Its steps are those of its craft, which is one of a family."""
 
     name: str
     role: Role
     steps: tuple[str, ...]  # such as "washes the bowl", in the order in which they are done
+    own_steps_of_family: tuple[tuple[str, ...], ...]  # of OWN_STEPS: what each craft of the family does then
+    tested_steps: frozenset[int]  # of OWN_STEPS, that items test
 
 
 @dataclass(frozen=True)
@@ -167,21 +190,24 @@ def build_world(seed: int = SEED, sizes: Sizes = Sizes()) -> World:
     return World(
         seed,
         kinds,
-        _creatures(draw, draw_tested, names, kinds, _roles(sizes.creatures_tested, sizes.creatures_open)),
-        _tools(draw, names, _roles(sizes.tools_tested, sizes.tools_open)),
-        _materials(draw, names, _roles(sizes.materials_tested, sizes.materials_open)),
+        _creatures(draw, draw_tested, names, kinds, sizes.creatures.roles()),
+        _tools(draw, names, sizes.tools.roles()),
+        _materials(draw, names, sizes.materials.roles()),
         _rules(draw),
         events := tuple(f"{verb} the {thing}" for verb, thing in draw.sample(
             [(verb, thing) for verb in VERBS for thing in THINGS], sizes.events)),
-        _scripts(draw, names, events, sizes.crafts, _roles(sizes.scripts_tested, sizes.scripts_open)),
-        _trades(draw, draw_tested, names, sizes.guilds, _roles(sizes.trades_tested, sizes.trades_open)),
+        _scripts(draw, draw_tested, names, events, sizes.families, sizes.scripts.roles()),
+        _trades(draw, draw_tested, names, sizes.guilds, sizes.trades.roles()),
     )
 
 
 def _kinds(draw: random.Random, names: Iterator[str], count: int) -> tuple[Kind, ...]:
     decks = {topic: _deck(draw, values, count) for topic, values in (ATTRIBUTES | TRAITS).items()}
+    natures = {nature: _deck(draw, (True, False), count) for nature in NATURES}
     return tuple(
-        Kind(next(names), {a: decks[a][i] for a in ATTRIBUTES}, {t: decks[t][i] for t in TRAITS}) for i in range(count)
+        Kind(next(names), {a: decks[a][i] for a in ATTRIBUTES}, {t: decks[t][i] for t in TRAITS},
+             {n: natures[n][i] for n in NATURES})
+        for i in range(count)
     )
 
 
@@ -196,6 +222,7 @@ def _creatures(
             kind_of[i],
             frozenset(draw.sample(sorted(TRAITS), 2)) if role != "open" else frozenset(),
             frozenset(draw_tested.sample(sorted(ATTRIBUTES), 2)) if role != "open" else frozenset(),
+            frozenset(draw_tested.sample(sorted(NATURES), 2)) if role != "open" else frozenset(),
         )
         for i, role in enumerate(roles)
     )
@@ -231,10 +258,31 @@ def _rules(draw: random.Random) -> dict[tuple[str, str], str]:
 
 
 def _scripts(
-    draw: random.Random, names: Iterator[str], events: Sequence[str], crafts: int, roles: Sequence[Role]
+    draw: random.Random, draw_tested: random.Random, names: Iterator[str], events: Sequence[str], families: int,
+    roles: Sequence[Role],
 ) -> tuple[Script, ...]:
-    steps = _deck(draw, [tuple(draw.sample(events, STEPS_OF_SCRIPT)) for _ in range(crafts)], len(roles))
-    return tuple(Script(next(names) + "ing", role, steps[i]) for i, role in enumerate(roles))
+    crafts = [craft for _ in range(families) for craft in _family(draw, events)]
+    dealt = _deck(draw, crafts, len(roles))
+    return tuple(
+        Script(next(names) + "ing", role, *dealt[i],
+               frozenset(draw_tested.sample(OWN_STEPS, TESTED_STEPS) if role != "open" else ()))
+        for i, role in enumerate(roles)
+    )
+
+
+def _family(
+    draw: random.Random, events: Sequence[str]
+) -> list[tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]]:
+    """Crafts that share all steps but OWN_STEPS: of each its steps, and what every craft of the family does then."""
+    shared = STEPS_OF_SCRIPT - len(OWN_STEPS)
+    drawn = draw.sample(events, shared + len(OWN_STEPS) * CRAFTS_OF_FAMILY)
+    own = tuple(tuple(drawn[shared + i :: len(OWN_STEPS)]) for i in range(len(OWN_STEPS)))  # (own steps, crafts)
+    crafts = []
+    for craft in range(CRAFTS_OF_FAMILY):
+        common, special = iter(drawn[:shared]), iter(steps[craft] for steps in own)
+        steps = tuple(next(special if at in OWN_STEPS else common) for at in range(STEPS_OF_SCRIPT))
+        crafts.append((steps, own))
+    return crafts
 
 
 def _trades(
@@ -256,10 +304,6 @@ def _trades(
     )
 
 
-def _roles(tested: int, open_: int) -> list[Role]:
-    return [role for role in SPLITS for _ in range(tested)] + ["open"] * open_
-
-
 def _deck(draw: random.Random, values: Sequence[T], count: int) -> list[T]:
     """`count` values, each as often as any other or once more, shuffled."""
     dealt = [values[i % len(values)] for i in range(count)]
@@ -272,7 +316,7 @@ def _names(draw: random.Random) -> Iterator[str]:
     onsets = "b br d dr f fl g gr h k kl l m n p pl r s sk sl t tr v w z".split()
     vowels, codas = "a e i o u".split(), "b d g k l m n p r s t x".split()
     groups = (*ATTRIBUTES.values(), *TRAITS.values(), ACTIONS, TARGETS, PLACES, CLASSES, EVENTS, OUTCOMES, VERBS,
-              THINGS, PEOPLE, HABITS, LIKES, DISLIKES)
+              THINGS, PEOPLE, HABITS, *NATURES.values())
     seen = {word.lower() for group in groups for text in group for word in text.split()}
     while True:
         name = "".join(draw.choice(part) for part in (onsets, vowels, codas, vowels, codas))
