@@ -151,11 +151,16 @@ class MainTable(BlockTable):
                 continue
             methods[method] = table.searched_specs([search.best for search, _ in searches[method]], rate)
             yield rows.final_steps(pruned, methods[method])
-            if method == RANKADAPTOR and self._has_row_per_task:
-                best_by_task = [search.best_by_task for search, _ in searches[method]]
+        if self._has_row_per_task:
+            try:
+                searches[RANKADAPTOR_PER_TASK] = yield from self.search_block(
+                    runner, block, pruned, architecture, rate, per_task=True)
+                best_by_task = [search.best_by_task for search, _ in searches[RANKADAPTOR_PER_TASK]]
                 by_task = {task: self.searched_specs([best[task] for best in best_by_task], rate)
                            for task in rows.tasks if all(task in best for best in best_by_task)}
                 yield [step for specs in by_task.values() for step in rows.report_steps(pruned, specs)]
+            except StageFailed as error:
+                failed[RANKADAPTOR_PER_TASK] = str(error)
         search, key = searches[RANKADAPTOR][0] if RANKADAPTOR in searches else (None, "")
         whole = {RANKADAPTOR_PER_TASK: by_task} if set(by_task) == set(rows.tasks) else {}
         return BlockWork(pruned, methods, whole, search, key, searches, failed=failed)
@@ -173,14 +178,20 @@ class MainTable(BlockTable):
         return dataclasses.replace(self, profile=dataclasses.replace(self.profile, adapters=adapters))
 
     def search_block(
-        self, runner: Runner, block: Block, pruned: Step, architecture: Architecture, rate: float
-    ) -> Generator[list[Step], None, list[FinishedSearch]]:
+        self, runner: Runner, block: Block, pruned: Step, architecture: Architecture, rate: float,
+        per_task: bool = False,
+    ) -> Generator[list[Step], None, list[FinishedSearch]]:  # fmt: skip
         """The budget's independent searches on a block. There are no more of them than reported training seeds, since
-        each of these retrains what one search found."""
+        each of these retrains what one search found.
+
+        Args:
+            per_task: Whether every task proposes, by its own prediction, and shares what it measures.
+        """
         finished = []
         for number in range(min(self.budget.searches, len(self.seeds))):
             trials = Trials(runner, self.profile, self.budget, self.search_split, number)
-            finished.append(FinishedSearch(*(yield from trials.search(block, pruned, architecture, rate))))
+            finished.append(FinishedSearch(*(yield from trials.search(
+                block, pruned, architecture, rate, per_task=per_task))))
         return finished
 
     def searched_specs(self, allocations: Sequence[RankAllocation], rate: float) -> list[RecoverySpec]:
@@ -230,4 +241,4 @@ class MainTable(BlockTable):
     @property
     def _has_row_per_task(self) -> bool:
         """Whether an allocation is recovered for each task; nobody reads the texts of seven models."""
-        return self.budget.per_task and not self.contents.generates
+        return self.budget.per_task and not self.contents.generates and RANKADAPTOR in self.methods

@@ -85,15 +85,19 @@ class Trials:
         return best.recipe.learning_rate
 
     def search(
-        self, block: Block, pruned: Step, architecture: Architecture, rate: float, rival: str = "", recoveries: int = 0
-    ) -> Generator[list[Step], None, tuple[SearchResult, str]]:
+        self, block: Block, pruned: Step, architecture: Architecture, rate: float, rival: str = "", recoveries: int = 0,
+        per_task: bool = False,
+    ) -> Generator[list[Step], None, tuple[SearchResult, str]]:  # fmt: skip
         """The search for an allocation of one block, and the key of its trace.
 
         Args:
             rate: Learning rate of its trials.
             rival: A rival of `search.rivals.RIVALS` in place of the performance model, for `recoveries` trials.
+            per_task: Whether each round recovers what every task's own prediction proposes.
         """
         settings = self.settings()
+        if per_task:
+            settings = dataclasses.replace(settings, acquisition="each task", heads="mean")
         if rival:
             settings = lasting(settings, recoveries)
         space = self._profile.solution_space(block, architecture)

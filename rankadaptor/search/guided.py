@@ -37,30 +37,33 @@ class PerformanceGuided:
     def __call__(self, rounds: Sequence[Round]) -> tuple[list[RankAllocation], list[float] | None]:
         """A batch of proposals and their Q; fewer than a batch where S holds no more."""
         generator = round_generator(self._settings, rounds)
-        candidates, prediction = self._predicted(self._told(rounds), generator)
+        candidates, predictions = self._predicted(self._told(rounds), generator)
+        mean = np.mean([prediction.mean for prediction in predictions], axis=0)  # (m,)
         excluded = set(measured_scores(rounds))
         places: list[int] = []  # of the proposals among the candidates
-        for utility in self._utilities(prediction, generator):
+        for utility in self._utilities(predictions, generator):
             order = np.argsort(-utility, kind="stable")
             place = next((int(place) for place in order if candidates[place] not in excluded), None)
             if place is None:
                 break
             places.append(place)
             excluded.add(candidates[place])
-        return [candidates[place] for place in places], [float(prediction.mean[place]) for place in places]
+        return [candidates[place] for place in places], [float(mean[place]) for place in places]
 
     def best_predicted(self, rounds: Sequence[Round]) -> RankAllocation:
         """The highest Q of all measured allocations and of as many more as a round samples.
 
         Source: Section 3.3, "Convergence Phase".
         """
-        candidates, prediction = self._predicted(self._told(rounds), round_generator(self._settings, rounds))
-        return highest(dict(zip(candidates, prediction.mean.tolist(), strict=True)))
+        candidates, predictions = self._predicted(self._told(rounds), round_generator(self._settings, rounds))
+        mean = np.mean([prediction.mean for prediction in predictions], axis=0)
+        return highest(dict(zip(candidates, mean.tolist(), strict=True)))
 
     def _predicted(
         self, rounds: Sequence[Round], generator: np.random.Generator
-    ) -> tuple[list[RankAllocation], Prediction]:
-        """Candidates, measured ones included, and their Q after online learning on everything measured."""
+    ) -> tuple[list[RankAllocation], list[Prediction]]:
+        """Candidates, measured ones included, and their Q after online learning on everything measured: one of the mean
+        over tasks, or one of each task."""
         ranked = best_first(rounds)
         count = self._settings.candidates_per_round
         around: list[RankAllocation] = []
@@ -68,17 +71,18 @@ class PerformanceGuided:
             for best in ranked[:_BEST_MUTATED]:
                 around += self._space.near(best, count // (2 * _BEST_MUTATED), generator)
         candidates = [*self._space.sample(count - len(around), generator), *around, *ranked]
-        predictor = self._learned(rounds)
-        return candidates, predictor.predict(self._space.encode(candidates, self._settings.inputs))
+        inputs = self._space.encode(candidates, self._settings.inputs)
+        tasks = sorted(rounds[0].scores[0]) if self._settings.acquisition == "each task" else [""]
+        return candidates, [self._learned(rounds, task).predict(inputs) for task in tasks]
 
-    def _learned(self, rounds: Sequence[Round]) -> Predictor:
-        """The predictor after online learning: of everything at once, or round by round."""
+    def _learned(self, rounds: Sequence[Round], task: str) -> Predictor:
+        """The predictor after online learning of all scores, or those of one task: at once, or round by round."""
         predictor, inputs = self._meta_learned(rounds[0]), self._settings.inputs
         goes_on = self._settings.learning == "continue"
         steps = [rounds[:1], *([finished] for finished in rounds[1:])] if goes_on else [rounds]
         for number, step in enumerate(steps):
             measured, ranked = measured_scores(step), best_first(step)
-            scores = _by_task([measured[allocation] for allocation in ranked])
+            scores = _by_task([{task: measured[place][task]} if task else measured[place] for place in ranked])
             if self._settings.heads == "mean":
                 scores = scores.mean(axis=1, keepdims=True)
             learn = cast(IncrementalPredictor, predictor).go_on if number else predictor.fit
@@ -91,9 +95,12 @@ class PerformanceGuided:
         return [dataclasses.replace(finished, scores=tuple(dict(next(scores)) for _ in finished.scores))
                 for finished in rounds]
 
-    def _utilities(self, prediction: Prediction, generator: np.random.Generator) -> list[np.ndarray]:
+    def _utilities(self, predictions: Sequence[Prediction], generator: np.random.Generator) -> list[np.ndarray]:
         """Utility of each candidate for every proposal of a batch, by the acquisition.  # batch x (m,)"""
         batch, acquisition = self._settings.batch, self._settings.acquisition
+        if acquisition == "each task":
+            return [prediction.mean for prediction in predictions]
+        prediction = predictions[0]
         if acquisition == "upper confidence":
             return [prediction.mean + prediction.spread] * batch
         if acquisition == "thompson":

@@ -9,7 +9,7 @@ from rankadaptor.errors import BadInput
 from rankadaptor.keys import later
 from rankadaptor.search.predictors import PREDICTORS, find_predictor
 
-Acquisition = Literal["greedy", "upper confidence", "thompson"]
+Acquisition = Literal["greedy", "upper confidence", "thompson", "each task"]
 Proposals = Literal["uniform", "near"]
 Heads = Literal["mean", "tasks"]
 Selection = Literal["measured", "predicted"]
@@ -44,7 +44,9 @@ class SearchSettings:
     predictor: str = "paper"  # a name in `predictors.PREDICTORS`
     inputs: Encoding = "ranks"  # how an allocation is encoded, see `allocation.SolutionSpace.encode`
     heads: Heads = "mean"  # what is predicted: the mean over tasks, or every task
-    acquisition: Acquisition = "greedy"  # highest Q (paper), Q plus its spread over members, or Q of a random member
+    # Highest Q (paper), Q plus its spread over members, Q of a random member, or for each task its own highest Q: a
+    # round then recovers as many allocations as there are tasks, and every task learns from all of them.
+    acquisition: Acquisition = "greedy"
     proposals: Proposals = "uniform"  # sampled from all of S (paper), or half of them near the best measured
     selection: Selection = "measured"  # the result is the best P, or the best Q (paper); rivals have no Q
     # Whether LoRA's own allocation is among the initial ones.
@@ -69,6 +71,9 @@ class SearchSettings:
             usable = [name for name, entry in PREDICTORS.items() if entry.goes_on]
             raise BadInput(f"learning goes on with the newest round alone, and predictor {self.predictor!r} cannot: use"
                            f" one of {', '.join(usable)}")
+        if self.acquisition == "each task" and self.heads != "mean":
+            raise BadInput(f"acquisition 'each task' predicts every task for itself, and heads are {self.heads!r}: use"
+                           " heads mean")
         if not entry.has_members and self.acquisition == "thompson":
             usable = [name for name, entry in PREDICTORS.items() if entry.has_members]
             raise BadInput(f"acquisition thompson draws members, and predictor {self.predictor!r} has none: use one of"

@@ -348,3 +348,25 @@ def test_shuffled_scores_teach_nothing(learning):
     spread = np.std([mean_score(s) for s in objective(space().sample(2000, np.random.default_rng(0)))])
     assert proposed("measured") > drawn + 0.8 * spread
     assert abs(proposed("shuffled") - drawn) < 0.5 * spread
+
+
+def by_layers(allocations):
+    """Two tasks that want opposite things."""
+    values = [float(np.dot(WEIGHTS, a)) / 100 for a in allocations]
+    return [{"top": v, "bottom": -v} for v in values]
+
+
+def test_each_task_proposes_by_its_own_prediction():
+    """A mean of opposite tasks has nothing to prefer; with a prediction each, both get what they want."""
+    settings = dataclasses.replace(OURS, rounds=6, acquisition="each task")
+    result = search(space(), by_layers, settings)
+    assert {len(r.proposals) for r in result.rounds[1:]} == {2}
+    reached = {task: float(np.dot(WEIGHTS, a)) / 100 for task, a in result.best_by_task.items()}
+    drawn = [s["top"] for s in by_layers(space().sample(2000, np.random.default_rng(0)))]
+    assert reached["top"] > np.quantile(drawn, 0.97)
+    assert reached["bottom"] < np.quantile(drawn, 0.03)
+
+
+def test_a_prediction_each_needs_one_head():
+    with pytest.raises(BadInput, match="acquisition 'each task' predicts every task for itself, and heads are 'tasks'"):
+        dataclasses.replace(SETTINGS, acquisition="each task", heads="tasks")
