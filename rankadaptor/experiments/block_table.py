@@ -18,7 +18,6 @@ from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import Budget
 from rankadaptor.pruning.spec import Block
 from rankadaptor.recovery.spec import RecoverySpec
-from rankadaptor.search.rounds import SearchResult
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,6 @@ class BlockWork:
     methods: dict[str, list[RecoverySpec]] = field(default_factory=dict)  # -> a recovery a training seed
     # Methods whose rows have a recovery a task -> task -> a recovery a training seed.
     by_task: dict[str, dict[str, list[RecoverySpec]]] = field(default_factory=dict)
-    search: SearchResult | None = None  # the first of the profile's scaling
-    search_key: str = ""
     searches: dict[str, list[FinishedSearch]] = field(default_factory=dict)  # method -> its independent searches
     rivals: dict[str, tuple[int, str]] = field(default_factory=dict)  # their searches: recoveries, key
     failed: dict[str, str] = field(default_factory=dict)  # methods that were not reached: why
@@ -121,5 +118,4 @@ def _block_result(runner: Runner, rows: TableRows, block: Block, work: BlockWork
         except StageFailed as error:
             failed[method] = str(error)
     architecture = runner.results.architecture(work.pruned)
-    return BlockResult(
-        architecture, tuple(finished), work.search, work.search_key, work.searches, work.rivals, failed)
+    return BlockResult(architecture, tuple(finished), work.searches, work.rivals, failed)

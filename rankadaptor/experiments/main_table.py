@@ -156,9 +156,8 @@ class MainTable(BlockTable):
                 by_task = {task: self.searched_specs([best[task] for best in best_by_task], rate)
                            for task in rows.tasks if all(task in best for best in best_by_task)}
                 yield [step for specs in by_task.values() for step in rows.report_steps(pruned, specs)]
-        search, key = searches[RANKADAPTOR][0] if RANKADAPTOR in searches else (None, "")
         whole = {RANKADAPTOR_PER_TASK: by_task} if set(by_task) == set(rows.tasks) else {}
-        return BlockWork(pruned, methods, whole, search, key, searches, failed=failed)
+        return BlockWork(pruned, methods, whole, searches, failed=failed)
 
     @property
     def methods(self) -> tuple[str, ...]:

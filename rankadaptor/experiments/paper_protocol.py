@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rankadaptor.allocation import RankAllocation, SolutionSpace, uniform_allocation
 from rankadaptor.architecture import Architecture
 from rankadaptor.experiments.ablations import CANDIDATES
@@ -46,7 +48,7 @@ from rankadaptor.pipeline.step import Step
 from rankadaptor.profiles import Profile
 from rankadaptor.pruning.spec import Block
 from rankadaptor.recovery.spec import RecoverySpec
-from rankadaptor.search.rounds import SearchResult
+from rankadaptor.search.rounds import measured_scores
 from rankadaptor.search.settings import Labels, SearchSettings
 
 AS_PAPER = "the paper's search"
@@ -133,10 +135,6 @@ class PaperProtocol(BlockTable):
     def seed(self) -> int:
         """The one training seed of the protocol."""
         return self.profile.search.training_seed
-
-    def rows(self, runner: Runner) -> TableRows:
-        """Rows on the reported questions."""
-        return TableRows(runner, self.profile, self.budget, self.seeds, self.contents)
 
     def unseen_rows(self, runner: Runner) -> TableRows:
         """Rows on the unseen questions."""
@@ -239,7 +237,7 @@ class _Player:
         for task in self._tasks:
             result, _ = yield from self._trials.search_in(
                 self._space, self.settings(labels), self._pruned, self._rate, records, task=task)
-            choices[task], recoveries[task] = [self.recovery(result.best)], len(_measured(result))
+            choices[task], recoveries[task] = [self.recovery(result.best)], len(measured_scores(result.rounds))
         return choices, recoveries
 
     def random(self, recoveries: Mapping[str, int]) -> Generator[list[Step], None, Choices]:
@@ -247,9 +245,10 @@ class _Player:
         settings = lasting(self.settings("measured"), max(recoveries.values()))
         result, _ = yield from self._trials.search_in(
             self._space, settings, self._pruned, self._rate, rival="random search")
-        measured = [scores for finished in result.rounds for scores in finished.scores]
-        return {task: [self.recovery(_measured(result)[_first_best([scores[task] for scores in measured[:count]])])]
+        measured = list(measured_scores(result.rounds).items())  # in the order in which they were measured
+        best = {task: measured[np.argmax([scores[task] for _, scores in measured[:count]])][0]
                 for task, count in recoveries.items()}
+        return {task: [self.recovery(allocation)] for task, allocation in best.items()}
 
     def best_seeds(
         self, lora: RankAllocation, recoveries: Mapping[str, int]
@@ -260,12 +259,5 @@ class _Player:
         trials = [self._trials.trial(self._pruned, spec) for spec in specs]
         yield trials
         scores = {task: [self._trials.scores(trial, task)[task] for trial in trials] for task in recoveries}
-        return {task: [specs[_first_best(scores[task][:count])]] for task, count in recoveries.items()}, scores
+        return {task: [specs[np.argmax(scores[task][:count])]] for task, count in recoveries.items()}, scores
 
-
-def _measured(result: SearchResult) -> list[RankAllocation]:
-    return [allocation for finished in result.rounds for allocation in finished.proposals]
-
-
-def _first_best(scores: Sequence[float]) -> int:
-    return max(range(len(scores)), key=lambda place: scores[place])

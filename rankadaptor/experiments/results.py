@@ -10,6 +10,7 @@ import pandas as pd
 from rankadaptor.allocation import RankAllocation
 from rankadaptor.architecture import Architecture
 from rankadaptor.evaluation.spec import Split
+from rankadaptor.experiments.methods import RANKADAPTOR
 from rankadaptor.experiments.tables import Contents
 from rankadaptor.profiles import Budget, Profile
 from rankadaptor.search.rounds import SearchResult
@@ -51,11 +52,25 @@ class BlockResult:
 
     architecture: Architecture
     rows: tuple[Row, ...]
-    search: SearchResult | None = None  # the first of the profile's scaling; None where nothing is searched
-    search_key: str = ""
     searches: Mapping[str, Sequence[FinishedSearch]] = field(default_factory=dict)  # method -> independent searches
     rivals: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # their searches: recoveries, key
     failed: Mapping[str, str] = field(default_factory=dict)  # methods without a row: what became of them
+
+    @property
+    def search(self) -> SearchResult | None:
+        """The first search of the profile's scaling; None where nothing is searched."""
+        searches = self.searches.get(RANKADAPTOR)
+        return searches[0].result if searches else None
+
+    @property
+    def search_key(self) -> str:
+        """The key of that search; empty where nothing is searched."""
+        searches = self.searches.get(RANKADAPTOR)
+        return searches[0].key if searches else ""
+
+    def row(self, method: str) -> Row | None:
+        """The row of a method; None where it has no result."""
+        return next((row for row in self.rows if row.method == method), None)
 
 
 @dataclass(frozen=True, eq=False)  # hashed as the thing it is: what is drawn of it is computed once

@@ -111,8 +111,7 @@ class RivalTable(BlockTable):
         specs[BEST_SEED] = [best_seed]
         for recovered in specs.values():
             yield rows.report_steps(pruned, recovered)
-        return BlockWork(pruned, specs, search=result, search_key=key,
-                         searches={RANKADAPTOR: [FinishedSearch(result, key)]}, rivals=searches)
+        return BlockWork(pruned, specs, searches={RANKADAPTOR: [FinishedSearch(result, key)]}, rivals=searches)
 
     def _choices_of_lora(
         self, runner: Runner, trials: Trials, pruned: Step, rate: float, recoveries: int

@@ -155,15 +155,16 @@ def of_protocol(result: ProtocolResult, ledger: Ledger) -> str:
 
 
 def _left(row: pd.Series) -> str:
-    printed, left = (f"{row[view]:+.1f} [{row[f'{view}_low']:+.1f}, {row[f'{view}_high']:+.1f}]"
-                     for view in ("reported", "unseen"))
-    return f"{printed}, then {left} points"
+    return f"{_points(row, 'reported')}, then {_points(row, 'unseen')} points"
 
 
 def _won(row: pd.Series) -> str:
-    won, lost = (f"{row[name]:+.1f} [{row[f'{name}_low']:+.1f}, {row[f'{name}_high']:+.1f}]"
-                 for name in ("won", "lost"))
-    return f"{won} of {lost} points: {row['verdict']}"
+    return f"{_points(row, 'won')} of {_points(row, 'lost')} points: {row['verdict']}"
+
+
+def _points(row: pd.Series, name: str) -> str:
+    """A column and the two of its interval's ends."""
+    return f"{row[name]:+.1f} [{row[f'{name}_low']:+.1f}, {row[f'{name}_high']:+.1f}]"
 
 
 def of_ablations(work: AblationTables, results: Mapping[str, Mapping[str, TableResult]], name: str) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from rankadaptor.experiments.methods import LORA, NO_RECOVERY
 from rankadaptor.experiments.results import Row, TableResult
 from rankadaptor.reporting.labels import MEAN, result_tasks, task_label
-from rankadaptor.reporting.tables.accuracy import interval_column, paired_interval
+from rankadaptor.reporting.tables.accuracy import in_points, interval_column, paired_interval
 from rankadaptor.verdicts import NO_HEADROOM, has_headroom
 
 HEADROOM = "headroom"
@@ -41,7 +41,7 @@ def headroom_frame(result: TableResult) -> pd.DataFrame:
             line |= {label: 100 * _accuracy(row, averaged) for label, row in
                      (("dense", result.dense), ("pruned", pruned), ("lora", lora))}
             for label, interval in (("lost", lost), ("won", won)):
-                line |= dict(zip((label, f"{label}_low", f"{label}_high"), 100 * np.array(interval), strict=True))
+                line |= in_points(interval, label, f"{label}_low", f"{label}_high")
             line |= {"seeds": len(lora.outcomes[tasks[0]])}
             if column == MEAN:
                 line |= {"share": won.value / lost.value if lost.low > 0 else np.nan,

@@ -69,6 +69,11 @@ def paired_interval(first: Row, second: Row, tasks: list[str]) -> Interval:
     return bootstrapped({task: first.outcomes[task] - second.outcomes[task] for task in tasks}, first)
 
 
+def in_points(interval: Interval, *columns: str) -> dict[str, float]:
+    """An interval of proportions in points, under the names of its value and its two ends."""
+    return dict(zip(columns, (100 * end for end in interval), strict=True))
+
+
 def headroom_intervals(result: TableResult, block: BlockResult) -> tuple[Interval, Interval] | None:
     """What pruning took from a block's model (dense - pruned) and what LoRA wins back (LoRA - pruned), as proportions;
     None where one of the two has no row."""

@@ -8,7 +8,6 @@ and no bound: under alpha / r a larger rank also takes smaller steps, and a tabl
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from rankadaptor.experiments.methods import BEST_MEASURED, LORA, UNIFORM
@@ -16,7 +15,7 @@ from rankadaptor.experiments.results import TableResult
 from rankadaptor.experiments.tables import LEAST_GAIN
 from rankadaptor.reporting.labels import result_tasks
 from rankadaptor.reporting.numbers import span
-from rankadaptor.reporting.tables.accuracy import bootstrapped, paired_interval
+from rankadaptor.reporting.tables.accuracy import bootstrapped, in_points, paired_interval
 from rankadaptor.reporting.tables.differences import lora_of
 
 SCALING_LABELS = {"fixed_alpha": "alpha / r", "constant": "constant scaling", "rslora": "rsLoRA"}
@@ -47,10 +46,8 @@ def ceiling_frame(result: TableResult) -> pd.DataFrame:
             for scaling, rank in kinds:
                 line: dict[str, Any] = {"block": name, "scaling": scaling, "rank": rank, "method": row.method,
                                         "parameters": row.trainable_parameters, "learning_rate": row.learning_rate}
-                line |= dict(zip(("difference", "low", "high"), 100 * np.array(paired_interval(row, lora, tasks)),
-                                 strict=True))
-                lines.append(line | dict(zip(("gold_probability", "gold_low", "gold_high"), 100 * np.array(gold),
-                                             strict=True)))
+                lines.append(line | in_points(paired_interval(row, lora, tasks), "difference", "low", "high")
+                             | in_points(gold, "gold_probability", "gold_low", "gold_high"))
     frame = pd.DataFrame(lines, columns=["block", "scaling", "rank", "method", "parameters", "learning_rate",
                                          "difference", "low", "high", "gold_probability", "gold_low", "gold_high"])
     return frame.sort_values(["scaling", "rank"], key=lambda column: column.map({"constant": 1, "fixed_alpha": 0})

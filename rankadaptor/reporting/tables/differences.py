@@ -92,7 +92,7 @@ def differences_by_task(row: Row, lora: Row, tasks: tuple[str, ...]) -> dict[str
 def ceiling_of(result: TableResult, block: BlockResult, method: str) -> Interval | None:
     """What the largest rank in every layer adds over LoRA on a block, under the method's scaling; None where it is no
     row."""
-    lora, largest = lora_of(block), next((row for row in block.rows if row.method == CEILINGS.get(method)), None)
+    lora, largest = lora_of(block), block.row(CEILINGS.get(method, ""))
     if lora is None or largest is None:
         return None
     return bootstrapped(differences_by_task(largest, lora, result_tasks(result)), lora)
@@ -106,7 +106,7 @@ def _pairs(block: BlockResult) -> list[tuple[Row, Row]]:
 
 def lora_of(block: BlockResult) -> Row | None:
     """The row of LoRA; None where it has no result."""
-    return next((row for row in block.rows if row.method == LORA), None)
+    return block.row(LORA)
 
 
 def difference_table(result: TableResult) -> pd.DataFrame:

@@ -9,9 +9,9 @@ import pandas as pd
 from rankadaptor.experiments.results import Row, TableResult
 from rankadaptor.power import noise_of, smallest_gain
 from rankadaptor.reporting.labels import result_tasks
-from rankadaptor.reporting.tables.accuracy import headroom_intervals, interval_column
+from rankadaptor.reporting.tables.accuracy import headroom_intervals, in_points, interval_column
 from rankadaptor.reporting.tables.differences import differences_by_task, lora_of
-from rankadaptor.statistics import Interval, bootstrap_macro_mean
+from rankadaptor.statistics import bootstrap_macro_mean
 from rankadaptor.verdicts import NO_HEADROOM, UNDECIDED, Evidence, has_headroom, verdict
 
 COLUMNS = ["method", "blocks", "left_out", "difference", "low", "high", "gold_probability", "gold_low", "gold_high",
@@ -40,22 +40,22 @@ def _pooled(result: TableResult, method: str) -> dict[str, Any]:
     pairs: list[tuple[Row, Row]] = []
     without: list[tuple[Row, Row]] = []
     for block in result.blocks.values():
-        row, lora = next((row for row in block.rows if row.method == method), None), lora_of(block)
+        row, lora = block.row(method), lora_of(block)
         if row is not None and lora is not None:
             headroom = headroom_intervals(result, block)
             (without if headroom and not has_headroom(*headroom) else pairs).append((row, lora))
     whole, _ = _averaged(result, pairs + without)
     subjects = (pairs + without)[0][0].subjects
     line: dict[str, Any] = {"method": method, "blocks": len(pairs), "left_out": len(without)}
-    line |= _points(bootstrap_macro_mean(whole, subjects=subjects), "all_difference", "all_low", "all_high")
+    line |= in_points(bootstrap_macro_mean(whole, subjects=subjects), "all_difference", "all_low", "all_high")
     if not pairs:
         return line | {"verdict": NO_HEADROOM if result.decided else UNDECIDED}
     outcomes, probabilities = _averaged(result, pairs)
     difference, gold = (bootstrap_macro_mean(drawn, subjects=subjects) for drawn in (outcomes, probabilities))
     least = smallest_gain(noise_of(outcomes, subjects), len(result.seeds))
     evidence = Evidence(difference, result.contents.claims[method], least)
-    return {**line, **_points(difference, "difference", "low", "high"),
-            **_points(gold, "gold_probability", "gold_low", "gold_high"), "smallest_gain": 100 * least,
+    return {**line, **in_points(difference, "difference", "low", "high"),
+            **in_points(gold, "gold_probability", "gold_low", "gold_high"), "smallest_gain": 100 * least,
             "verdict": verdict(evidence, result.decided)}
 
 
@@ -68,10 +68,6 @@ def _averaged(
     return ({task: np.mean([of_block[task] for of_block in outcomes], axis=0) for task in tasks},
             {task: np.mean([row.gold_probability[task] - lora.gold_probability[task] for row, lora in pairs], axis=0)
              for task in tasks})
-
-
-def _points(interval: Interval, *columns: str) -> dict[str, float]:
-    return dict(zip(columns, (100 * end for end in interval), strict=True))
 
 
 def pooled_table(result: TableResult) -> pd.DataFrame:

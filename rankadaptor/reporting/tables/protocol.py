@@ -10,11 +10,11 @@ import pandas as pd
 
 from rankadaptor.experiments.methods import LARGEST, LARGEST_CONSTANT
 from rankadaptor.experiments.paper_protocol import PLAYERS, ProtocolResult
-from rankadaptor.experiments.results import Row, TableResult
+from rankadaptor.experiments.results import TableResult
 from rankadaptor.reporting.labels import result_tasks
 from rankadaptor.reporting.numbers import span
 from rankadaptor.reporting.paper import published_differences
-from rankadaptor.reporting.tables.accuracy import interval_column, paired_interval
+from rankadaptor.reporting.tables.accuracy import in_points, interval_column, paired_interval
 from rankadaptor.reporting.tables.captions import caption
 from rankadaptor.reporting.tables.differences import lora_of
 from rankadaptor.reporting.tables.measured import measured_table
@@ -62,12 +62,12 @@ def _gain(result: TableResult, block: str, method: str) -> Interval | None:
     if block not in result.blocks:
         return None
     lora = lora_of(result.blocks[block])
-    row: Row | None = next((row for row in result.blocks[block].rows if row.method == method), None)
+    row = result.blocks[block].row(method)
     return paired_interval(row, lora, list(result_tasks(result))) if row and lora else None
 
 
 def _points(view: str, gain: Interval) -> dict[str, float]:
-    return {f"{view}{end}": 100 * value for end, value in zip(_ENDS, gain, strict=True)}
+    return in_points(gain, *(f"{view}{end}" for end in _ENDS))
 
 
 def protocol_table(result: ProtocolResult) -> pd.DataFrame:
